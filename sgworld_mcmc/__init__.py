@@ -1,3 +1,7 @@
 """Stochastic-gradient MCMC without replacement for NumPyro models, with the bias measured."""
 
+from sgworld_mcmc.kernels import sgld, sgworld
+
 __version__ = "0.1.0"
+
+__all__ = ["sgld", "sgworld"]

@@ -1,0 +1,13 @@
+"""Samplers as BlackJAX-style kernels: ``init``, ``build_kernel`` and a top-level API each."""
+
+from blackjax import GenerateSamplingAPI
+
+from sgworld_mcmc.kernels import sgld as _sgld
+from sgworld_mcmc.kernels import sgworld as _sgworld
+from sgworld_mcmc.kernels.sgld import SGLDInfo, SGLDState
+from sgworld_mcmc.kernels.sgworld import SGWORLDInfo, SGWORLDState
+
+__all__ = ["SGLDInfo", "SGLDState", "SGWORLDInfo", "SGWORLDState", "sgld", "sgworld"]
+
+sgld = GenerateSamplingAPI(_sgld.as_top_level_api, _sgld.init, _sgld.build_kernel)
+sgworld = GenerateSamplingAPI(_sgworld.as_top_level_api, _sgworld.init, _sgworld.build_kernel)

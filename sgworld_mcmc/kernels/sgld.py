@@ -1,0 +1,157 @@
+"""Stochastic gradient Langevin dynamics (Welling & Teh 2011): one step with one minibatch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.base import SamplingAlgorithm
+from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
+
+from sgworld_mcmc.checks import check_choice
+from sgworld_mcmc.kernels.langevin import (
+    NOISES,
+    Schedule,
+    draw_noise,
+    initial_noise,
+    langevin_step,
+    value_at,
+)
+from sgworld_mcmc.kernels.sweep import is_finite
+
+__all__ = ["SGLDInfo", "SGLDState", "as_top_level_api", "build_kernel", "init"]
+
+
+class SGLDState(NamedTuple):
+    """State of an SGLD chain.
+
+    Attributes
+    ----------
+    position
+        Pytree of floating-point arrays.
+    noise
+        The last step's standard normal numbers with averaged noise, ``()`` with independent.
+    step
+        Number of steps made, int32: the argument of step-size schedules.
+    """
+
+    position: ArrayTree
+    noise: ArrayTree
+    step: jax.Array
+
+
+class SGLDInfo(NamedTuple):
+    """What happened in a step.
+
+    Attributes
+    ----------
+    step_size
+        The step size used, after the schedule.
+    gradient
+        The minibatch's estimate of the gradient of the log density, like the position.
+    diverging
+        True if the step led to NaN or infinity; the position has then been left where it was.
+    """
+
+    step_size: jax.Array
+    gradient: ArrayTree
+    diverging: jax.Array
+
+
+def init(
+    position: ArrayLikeTree, rng_key: PRNGKey | None = None, *, noise: str = "independent"
+) -> SGLDState:
+    """The state at ``position``; ``rng_key`` is needed for averaged noise only."""
+    position = jax.tree.map(jnp.asarray, position)
+    return SGLDState(position, initial_noise(rng_key, position, noise), jnp.zeros((), jnp.int32))
+
+
+def build_kernel(noise: str = "independent") -> Callable:
+    """Build the SGLD kernel.
+
+    Parameters
+    ----------
+    noise
+        ``"independent"`` (Euler-Maruyama, the published algorithm) or ``"averaged"``, without
+        the Euler error of the variance (Leimkuhler & Matthews 2013).
+
+    Returns
+    -------
+    Callable
+        ``kernel(rng_key, state, grad_estimator, minibatch, step_size, temperature=1.0)``, which
+        returns (:class:`SGLDState`, :class:`SGLDInfo`).
+    """
+    check_choice("noise", noise, NOISES)
+
+    def kernel(
+        rng_key: PRNGKey,
+        state: SGLDState,
+        grad_estimator: Callable,
+        minibatch: ArrayLikeTree,
+        step_size: Schedule,
+        temperature: Schedule = 1.0,
+    ) -> tuple[SGLDState, SGLDInfo]:
+        position, carried, step = state
+        h = value_at(step_size, step)
+        gradient = grad_estimator(position, minibatch)
+        fresh = draw_noise(rng_key, position)
+        proposal, carried = langevin_step(
+            position, gradient, carried, fresh, h, value_at(temperature, step), noise
+        )
+        finite = is_finite(proposal)
+        position = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposal, position)
+        return SGLDState(position, carried, step + 1), SGLDInfo(jnp.asarray(h), gradient, ~finite)
+
+    return kernel
+
+
+def as_top_level_api(grad_estimator: Callable, *, noise: str = "independent") -> SamplingAlgorithm:
+    """Stochastic gradient Langevin dynamics in BlackJAX's form.
+
+    theta <- theta + h g(theta) + sqrt(2 h tau) xi, with g a minibatch's estimate of the gradient
+    of the log density (Welling & Teh 2011; their epsilon is 2 h). The minibatch is the caller's:
+    its noise adds to the temperature, and the relative error of the posterior variance is
+    (h/2)(C0 + 1 + K) in whitened coordinates (docs/theory.md, section 2.2).
+
+    Parameters
+    ----------
+    grad_estimator
+        ``grad_estimator(position, minibatch)``, as ``blackjax.sgmcmc.gradients.grad_estimator``
+        and ``control_variates`` return.
+    noise
+        ``"independent"`` or ``"averaged"``.
+
+    Returns
+    -------
+    blackjax.base.SamplingAlgorithm
+        ``init(position, rng_key=None)`` and
+        ``step(rng_key, state, minibatch, step_size, temperature=1.0)``; step size and
+        temperature are numbers or functions of ``state.step``.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp, sgworld_mcmc as sg
+    >>> from blackjax.sgmcmc.gradients import grad_estimator
+    >>> y = 1 + jax.random.normal(jax.random.key(0), (1000,))
+    >>> estimator = grad_estimator(lambda mu: -mu**2 / 2, lambda mu, y: -((y - mu) ** 2) / 2, 1000)
+    >>> alg = sg.sgld(estimator)
+    >>> state = alg.init(jnp.array(0.0))
+    >>> state, info = jax.jit(alg.step)(jax.random.key(1), state, y[:100], 1e-4)
+    >>> bool(info.diverging), int(state.step)
+    (False, 1)
+    """
+    kernel = build_kernel(noise)
+
+    def init_fn(position: ArrayLikeTree, rng_key: PRNGKey | None = None) -> SGLDState:
+        return init(position, rng_key, noise=noise)
+
+    def step_fn(
+        rng_key: PRNGKey,
+        state: SGLDState,
+        minibatch: ArrayLikeTree,
+        step_size: Schedule,
+        temperature: Schedule = 1.0,
+    ) -> tuple[SGLDState, SGLDInfo]:
+        return kernel(rng_key, state, grad_estimator, minibatch, step_size, temperature)
+
+    return SamplingAlgorithm(init_fn, step_fn)
