@@ -1,7 +1,9 @@
 """Stochastic-gradient MCMC without replacement for NumPyro models, with the bias measured."""
 
+from sgworld_mcmc import diagnostics, exact
+from sgworld_mcmc.infer import SGLD, SGWORLD, DivergenceWarning
 from sgworld_mcmc.kernels import sgld, sgworld
 
 __version__ = "0.1.0"
 
-__all__ = ["sgld", "sgworld"]
+__all__ = ["SGLD", "SGWORLD", "DivergenceWarning", "diagnostics", "exact", "sgld", "sgworld"]

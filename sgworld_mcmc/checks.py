@@ -88,6 +88,4 @@ def check_finite(arrays: dict[str, object]) -> None:
             f"(the first is row {first})"
         )
     if problems:
-        raise ValueError(
-            "; ".join(problems) + ". Remove or impute these rows before sampling."
-        )
+        raise ValueError("; ".join(problems) + ". Remove or impute these rows before sampling.")

@@ -1,9 +1,9 @@
-"""The gradient of one batch of a partition.
+"""Estimates from one batch of a partition, and their mean over all batches.
 
-Any estimator ``grad_estimator(position, minibatch)`` that is a *mean over the rows* of the
-minibatch will do, such as ``blackjax.sgmcmc.gradients.grad_estimator`` and
-``blackjax.sgmcmc.gradients.control_variates``: an estimate of the gradient of the log density of
-all N rows from the rows that it is given.
+Any estimator ``estimator(position, minibatch)`` that is a *mean over the rows* of the minibatch
+will do, such as ``blackjax.sgmcmc.gradients.grad_estimator`` and
+``blackjax.sgmcmc.gradients.control_variates``: an estimate of the gradient (or value, or
+Hessian) of the log density of all N rows from the rows that it is given.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from blackjax.types import ArrayLikeTree, ArrayTree
 
 from sgworld_mcmc.minibatch import Batch, Batches, RowBatches, fetch, num_batches, num_examples
 
-__all__ = ["batch_gradient", "epoch_gradient"]
+__all__ = ["batch_estimate", "epoch_mean"]
 
 
-def batch_gradient(
-    grad_estimator: Callable, position: ArrayLikeTree, batch: Batch, size: int, count: int
+def batch_estimate(
+    estimator: Callable, position: ArrayLikeTree, batch: Batch, size: int, count: int
 ) -> ArrayTree:
-    """Gradient of the log density estimated from one batch of a partition.
+    """An estimate, such as the gradient of the log density, from one batch of a partition.
 
     With n_b the number of rows in the batch and M the number of batches, the estimate is
-    (n_b M / N) ``grad_estimator(position, rows)``: the weight makes the factor before the sum over
+    (n_b M / N) ``estimator(position, rows)``: the weight makes the factor before the sum over
     rows M for every batch, whatever its size, so that the mean over the M batches of a partition
-    is the full gradient to rounding error (docs/theory.md, section 1). Without it the mean
+    is the full-data value to rounding error (docs/theory.md, section 1). Without it the mean
     would be biased whenever M does not divide N.
 
     The rows beyond the common size are handled by a second, one-row call of the estimator, since
@@ -33,8 +33,8 @@ def batch_gradient(
 
     Parameters
     ----------
-    grad_estimator
-        Function of (position, minibatch), a mean over the rows of the minibatch.
+    estimator
+        Function of (position, minibatch), a mean over the rows; returns any pytree of arrays.
     position
         Pytree of arrays.
     batch
@@ -43,22 +43,22 @@ def batch_gradient(
         N and M, Python integers.
     """
     length = jax.tree.leaves(batch.main)[0].shape[0]
-    gradient = grad_estimator(position, batch.main)
+    estimate = estimator(position, batch.main)
     if batch.extra is None:
-        return gradient
+        return estimate
     extra = jax.lax.cond(
         batch.has_extra,
-        lambda: grad_estimator(position, batch.extra),
-        lambda: jax.tree.map(jnp.zeros_like, gradient),
+        lambda: estimator(position, batch.extra),
+        lambda: jax.tree.map(jnp.zeros_like, estimate),
     )
     scale = count / size
-    return jax.tree.map(lambda g, e: scale * (length * g + e), gradient, extra)
+    return jax.tree.map(lambda g, e: scale * (length * g + e), estimate, extra)
 
 
-def epoch_gradient(
-    grad_estimator: Callable, position: ArrayLikeTree, batches: Batches | RowBatches
+def epoch_mean(
+    estimator: Callable, position: ArrayLikeTree, batches: Batches | RowBatches
 ) -> ArrayTree:
-    """Mean of the gradients of all batches: the full gradient, in the memory of one batch.
+    """Mean of the estimates of all batches: the full-data value, in the memory of one batch.
 
     Examples
     --------
@@ -67,14 +67,17 @@ def epoch_gradient(
     >>> y = jnp.arange(7.0)
     >>> batches = partition(jax.random.key(0), y, batch_size=3)
     >>> estimator = jax.grad(lambda mu, rows: -7 * jnp.mean((rows - mu) ** 2) / 2)
-    >>> print(epoch_gradient(estimator, jnp.array(1.0), batches))   # sum of y - 1
+    >>> print(epoch_mean(estimator, jnp.array(1.0), batches))   # sum of y - 1
     14.0
     """
     size, count = num_examples(batches), num_batches(batches)
 
-    def add(total, index):
-        gradient = batch_gradient(grad_estimator, position, fetch(batches, index), size, count)
-        return jax.tree.map(lambda t, g: t + g / count, total, gradient), None
+    def estimate(index):
+        return batch_estimate(estimator, position, fetch(batches, index), size, count)
 
-    zero = jax.tree.map(jnp.zeros_like, position)
+    def add(total, index):
+        return jax.tree.map(lambda t, e: t + e / count, total, estimate(index)), None
+
+    shapes = jax.eval_shape(estimate, jnp.zeros((), jnp.int32))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zero, jnp.arange(count))[0]

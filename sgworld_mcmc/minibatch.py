@@ -7,7 +7,7 @@ gradient of a small model); :class:`RowBatches` keeps the data as they are and h
 for partitions that change. :func:`fetch` reads one batch from either.
 
 When M does not divide N the first N mod M batches have one row more. That row is stored apart,
-so that all shapes stay static: see :func:`sgworld_mcmc.gradients.batch_gradient`.
+so that all shapes stay static: see :func:`sgworld_mcmc.gradients.batch_estimate`.
 """
 
 from typing import NamedTuple
@@ -143,5 +143,7 @@ def fetch(batches: Batches | RowBatches, index: jax.Array) -> Batch:
         batch = Batch(batch.main, row, index < length)
     if isinstance(batches, RowBatches):
         pick = lambda rows: jax.tree.map(lambda x: x[rows], batches.data)  # noqa: E731
-        batch = Batch(pick(batch.main), None if extra is None else pick(batch.extra), batch.has_extra)
+        batch = Batch(
+            pick(batch.main), None if extra is None else pick(batch.extra), batch.has_extra
+        )
     return batch

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
-from sgworld_mcmc.gradients import batch_gradient
+from sgworld_mcmc.gradients import batch_estimate
 from sgworld_mcmc.kernels.langevin import draw_noise, langevin_step
 from sgworld_mcmc.minibatch import Batches, RowBatches, fetch, num_batches, num_examples
 
@@ -47,6 +47,7 @@ def sweep(
     temperature: jax.Array | float,
     noise: str,
     active: jax.Array | bool = True,
+    correction: Callable | None = None,
 ) -> Sweep:
     """Langevin steps with the batches ``order[0]``, ``order[1]``, ... in turn.
 
@@ -68,6 +69,8 @@ def sweep(
         ``"independent"`` or ``"averaged"``.
     active
         False leaves the position as it is: for chains that have diverged before.
+    correction
+        Function of (position, batch number), added to the gradient of that batch: control variates.
     """
     size, count, length = num_examples(batches), num_batches(batches), order.shape[0]
     numbers = sum(jnp.size(x) for x in jax.tree.leaves(position))
@@ -81,7 +84,9 @@ def sweep(
     def step(state, inputs):
         position, carried, finite_steps, active = state
         index, drawn = inputs
-        gradient = batch_gradient(grad_estimator, position, fetch(batches, index), size, count)
+        gradient = batch_estimate(grad_estimator, position, fetch(batches, index), size, count)
+        if correction is not None:
+            gradient = jax.tree.map(jnp.add, gradient, correction(position, index))
         proposal, carried = langevin_step(
             position, gradient, carried, noise_of(drawn), step_size, temperature, noise
         )

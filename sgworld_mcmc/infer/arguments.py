@@ -1,0 +1,105 @@
+"""A model's arguments, sorted into data, constants and the rest.
+
+Minibatches are rows of the *data*: array arguments whose leading axis is that of the
+observations. Other arrays are *constants*, passed on whole. Whatever is no array (numbers, strings,
+functions) is static and reaches the model as the very object the user gave.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+__all__ = ["ArgumentLayout", "argument_names", "flatten_arguments", "signature_of"]
+
+
+class ArgumentLayout(NamedTuple):
+    """How the leaves of (args, kwargs) are sorted.
+
+    Attributes
+    ----------
+    treedef
+        Structure of (args, kwargs).
+    names
+        A readable name for each leaf: ``"X"``, ``"batch['y']"``.
+    kinds
+        ``"data"``, ``"constant"`` or ``"static"`` for each leaf.
+    statics
+        The static leaves, in order.
+    size
+        N, the common leading axis of the data.
+    """
+
+    treedef: Any
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    statics: tuple[Any, ...]
+    size: int
+
+    def split(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
+        """The data leaves and the constant leaves of these arguments, as tuples of arrays."""
+        leaves = jax.tree.leaves((args, kwargs))
+        pick = lambda kind: tuple(  # noqa: E731
+            leaf for leaf, k in zip(leaves, self.kinds, strict=True) if k == kind
+        )
+        return pick("data"), pick("constant")
+
+    def join(self, rows: tuple, constants: tuple) -> tuple[tuple, dict]:
+        """The model's (args, kwargs) with ``rows`` in place of the data."""
+        sources = {
+            "data": iter(rows),
+            "constant": iter(constants),
+            "static": iter(self.statics),
+        }
+        return jax.tree.unflatten(self.treedef, [next(sources[kind]) for kind in self.kinds])
+
+
+def is_array(leaf: object) -> bool:
+    """Whether a leaf is an array (a NumPy scalar counts as a number)."""
+    return isinstance(leaf, np.ndarray | jax.Array)
+
+
+def flatten_arguments(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """Leaves of the model's arguments by readable name, in the order of ``jax.tree.leaves``."""
+    names = argument_names(model, args)
+    result = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path((args, kwargs)):
+        group, key, *rest = path
+        name = names[key.idx] if group.idx == 0 else str(key.key)
+        result[name + jax.tree_util.keystr(tuple(rest))] = leaf
+    return result
+
+
+def argument_names(model: Callable, args: tuple) -> list[str]:
+    """The names of the positional arguments, from the model's signature."""
+    try:
+        parameters = list(inspect.signature(model).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = []
+    for index in range(len(args)):
+        parameter = parameters[index] if index < len(parameters) else None
+        if parameter is None or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            names.append(f"args[{index}]")
+        else:
+            names.append(parameter.name)
+    return names
+
+
+def signature_of(args: tuple, kwargs: dict) -> tuple:
+    """A hashable key: equal for arguments that the same compiled functions can serve."""
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    return treedef, tuple(_leaf_key(leaf) for leaf in leaves)
+
+
+def _leaf_key(leaf: object) -> tuple:
+    if is_array(leaf):
+        return "array", leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
+    try:
+        hash(leaf)
+    except TypeError:
+        return "object", id(leaf)
+    # 1, 1.0 and True are equal as keys but not as arguments of a model.
+    return "static", type(leaf), leaf

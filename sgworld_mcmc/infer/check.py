@@ -1,0 +1,140 @@
+"""Does the mean over minibatches equal the full log density? Checked before the first step."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgworld_mcmc.infer.model import MinibatchModel
+from sgworld_mcmc.minibatch import Batches, RowBatches, fetch, num_batches, num_examples
+
+__all__ = ["check_initial", "check_minibatching", "make_evaluations"]
+
+POINTS = 2
+TRIES = 20
+
+
+class Evaluations(NamedTuple):
+    """Compiled evaluations of a model, kept for all runs on data of one shape."""
+
+    full: object
+    segments: object
+
+
+def make_evaluations(model: MinibatchModel) -> Evaluations:
+    """Compile-once functions for :func:`check_minibatching`."""
+
+    def segments(flat, batches, constants):
+        params = model.unravel(flat)
+        run = lambda rows: model.log_densities(params, rows, constants)  # noqa: E731
+        main = jax.lax.map(lambda m: run(fetch(batches, m).main), jnp.arange(num_batches(batches)))
+        extra = num_examples(batches) % num_batches(batches)
+        if not extra:
+            return main
+        more = jax.lax.map(lambda m: run(fetch(batches, m).extra), jnp.arange(extra))
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), main, more)
+
+    def full(flat, data, constants):
+        return model.log_densities(model.unravel(flat), data, constants, total=False)
+
+    return Evaluations(jax.jit(full), jax.jit(segments))
+
+
+def check_minibatching(
+    model: MinibatchModel,
+    evaluations: Evaluations,
+    data: tuple,
+    constants: tuple,
+    batches: Batches | RowBatches,
+) -> frozenset[str]:
+    """Names of the sites whose log density is a sum over rows; all others must not vary.
+
+    Every sample site is evaluated on all rows together and on each batch, at two random points.
+    Its log density must either add up over the batches (the likelihood) or be the same in each
+    of them (the prior, ``numpyro.factor`` terms of parameters alone, observations that are not
+    data): then the mean over the batches of prior + M * likelihood is the full log density.
+
+    Raises
+    ------
+    ValueError
+        Naming each site that does neither, with its numbers.
+    """
+    points = _finite_points(model, evaluations, data, constants)
+    additive, problems = set(), {}
+    summaries = []
+    for flat in points:
+        full = jax.device_get(evaluations.full(flat, data, constants))
+        parts = jax.device_get(evaluations.segments(flat, batches, constants))
+        summaries.append((full, parts))
+    for name in summaries[0][0]:
+        adds_up = constant = True
+        for full, parts in summaries:
+            terms, values = np.asarray(full[name], float), np.asarray(parts[name], float)
+            precision = np.finfo(full[name].dtype).eps
+            # Sums that XLA made in the working precision are good to some 1e3 roundings; terms
+            # that come row by row are added here, in double precision.
+            tolerance = precision * (100 if terms.ndim else 1000)
+            total, size = terms.sum(), np.abs(values).sum() + np.abs(terms).sum()
+            adds_up &= bool(abs(values.sum() - total) <= tolerance * size)
+            largest = np.abs(values).max() + abs(total)
+            constant &= bool(np.all(np.abs(values - total) <= 10 * tolerance * largest))
+            numbers = f"{total:.6g} on all rows, {values.sum():.6g} as the sum over the batches"
+        if model.sites[name].kind == "latent":
+            if not constant:
+                problems[name] = "prior that changes with the rows of the minibatch"
+        elif constant and not (adds_up and model.sites[name].kind == "observed"):
+            pass
+        elif adds_up:
+            additive.add(name)
+        else:
+            problems[name] = f"log density that does not add up over the minibatches: {numbers}"
+    if problems:
+        listing = "; ".join(f"site {name!r} has a {text}" for name, text in problems.items())
+        raise ValueError(
+            f"The model cannot be minibatched as it is: {listing}. Common causes: the model "
+            "standardises by the mean of the rows that it is given (standardise the data before "
+            "the run), scales a site by a number of rows (leave all scaling to the sampler), or "
+            "an argument that is not data has the observations' leading axis (bind it with "
+            "functools.partial)."
+        )
+    if not additive:
+        raise ValueError(
+            "No site of the model depends on the rows of the data: every observed site has the "
+            "same log density on every minibatch. Does the model use its array arguments?"
+        )
+    return frozenset(additive)
+
+
+def _finite_points(model, evaluations, data, constants) -> list:
+    """Two points within one unit of the origin where the model is finite, or as near as found."""
+    points = []
+    for attempt, key in enumerate(jax.random.split(jax.random.key(0), TRIES)):
+        radius = 1.0 if attempt < TRIES // 2 else 0.1
+        flat = jax.random.uniform(key, (model.dimension,), minval=-radius, maxval=radius)
+        full = evaluations.full(flat, data, constants)
+        if all(bool(jnp.all(jnp.isfinite(term))) for term in full.values()):
+            points.append(flat)
+        if len(points) == POINTS:
+            return points
+    bad = [name for name, term in full.items() if not bool(jnp.all(jnp.isfinite(term)))]
+    raise ValueError(
+        f"The log density of site {bad[0] if bad else '?'!r} is NaN or infinite at {TRIES} random "
+        "points near the origin of the unconstrained space. Check the model's parameters there, "
+        "for instance with numpyro.validation_enabled()."
+    )
+
+
+def check_initial(
+    model: MinibatchModel, evaluations: Evaluations, flat: jax.Array, data, constants
+) -> None:
+    """Raise unless the model is finite at the initial points ``flat`` (chains, D)."""
+    for chain, position in enumerate(flat):
+        full = evaluations.full(position, data, constants)
+        bad = [name for name, term in full.items() if not bool(jnp.all(jnp.isfinite(term)))]
+        if bad:
+            raise ValueError(
+                f"The model's log density is NaN or infinite at the initial point of chain {chain}, "
+                f"at site {bad[0]!r}. Give finite `init_params`, or another `init_strategy`, for "
+                "instance numpyro.infer.init_to_median, and check the model's priors."
+            )

@@ -1,0 +1,118 @@
+"""The kinds of minibatch gradient: plain, and control variates of first and second order.
+
+All are in the preconditioned coordinates z, theta = center + K z, and written as an estimator from
+rows plus a correction that is the same for all rows of a batch (docs/theory.md, section 2.3):
+
+===================  =======================================  ==============================
+kind                 estimator(z, rows)                       correction(z, batch m)
+===================  =======================================  ==============================
+``plain``            g(z)                                     none
+``control_variate``  g(z)                                     full(0) - g_m(0), cached
+``taylor``           g(z) - J(0) z                            full(0) - g_m(0) + J_full z
+===================  =======================================  ==============================
+
+with g the gradient of the log density and J its Jacobian, both estimated from the rows. Where
+the partition changes from epoch to epoch (order ``"examples"``) g_m(0) cannot be cached and is
+taken off by the estimator.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.types import ArrayTree
+
+from sgworld_mcmc.gradients import batch_estimate, epoch_mean
+from sgworld_mcmc.infer.model import MinibatchModel
+from sgworld_mcmc.minibatch import Batches, RowBatches, fetch, num_batches, num_examples
+from sgworld_mcmc.tuning.curvature import apply_scale
+
+__all__ = ["GRADIENTS", "Anchor", "gradient_parts", "make_anchor", "whitened_log_density"]
+
+GRADIENTS = ("plain", "control_variate", "taylor")
+
+
+class Anchor(NamedTuple):
+    """What control variates need to know of the center.
+
+    Attributes
+    ----------
+    offsets
+        Full minus batch gradient at the center, (M, D); the full gradient alone, (D,), where
+        the partition changes; ``()`` for plain gradients.
+    curvature
+        (D, D) Jacobian of the full gradient, for ``"taylor"``; else ``()``.
+    """
+
+    offsets: ArrayTree
+    curvature: ArrayTree
+
+
+def whitened_log_density(
+    model: MinibatchModel, constants: tuple, center: jax.Array, scale: jax.Array
+) -> Callable:
+    """The log density estimated from rows as a function of (z, rows)."""
+
+    def log_density(position, rows):
+        return model.log_density(center + apply_scale(scale, position), rows, constants)
+
+    return log_density
+
+
+def make_anchor(
+    kind: str, log_density: Callable, center: jax.Array, batches: Batches | RowBatches, fixed: bool
+) -> Anchor:
+    """Evaluate the gradients (and the Hessian) at the center.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`GRADIENTS`.
+    log_density
+        Of (z, rows): :func:`whitened_log_density`.
+    center
+        (D,) array, for its shape.
+    batches
+        The data.
+    fixed
+        Whether the partition stays as it is.
+    """
+    if kind == "plain":
+        return Anchor((), ())
+    origin, gradient = jnp.zeros_like(center), jax.grad(log_density)
+    if fixed:
+        size, count = num_examples(batches), num_batches(batches)
+        each = jax.lax.map(
+            lambda m: batch_estimate(gradient, origin, fetch(batches, m), size, count),
+            jnp.arange(count),
+        )
+        offsets = each.mean(0) - each
+    else:
+        offsets = epoch_mean(gradient, origin, batches)
+    curvature = epoch_mean(jax.hessian(log_density), origin, batches) if kind == "taylor" else ()
+    return Anchor(offsets, curvature)
+
+
+def gradient_parts(
+    kind: str, log_density: Callable, anchor: Anchor, fixed: bool
+) -> tuple[Callable, Callable | None]:
+    """Estimator of (z, rows), and correction of (z, batch number), for a sweep."""
+    gradient = jax.grad(log_density)
+    if kind == "plain":
+        return gradient, None
+
+    def estimator(position, rows):
+        value = gradient(position, rows)
+        if kind == "taylor":
+            at_center, change = jax.jvp(
+                lambda z: gradient(z, rows), (jnp.zeros_like(position),), (position,)
+            )
+            return value - change if fixed else value - change - at_center
+        return value if fixed else value - gradient(jnp.zeros_like(position), rows)
+
+    def correction(position, index):
+        offset = anchor.offsets[index] if fixed else anchor.offsets
+        return offset + anchor.curvature @ position if kind == "taylor" else offset
+
+    return estimator, correction

@@ -1,0 +1,347 @@
+"""The NumPyro interface: ``mcmc = SGWORLD(model)`` and ``mcmc = SGLD(model)``."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.infer import MCMC, init_to_uniform
+from numpyro.util import is_prng_key
+
+from sgworld_mcmc.checks import check_choice, check_integer
+from sgworld_mcmc.diagnostics import to_arviz
+from sgworld_mcmc.infer.arguments import signature_of
+from sgworld_mcmc.infer.driver import Plan, collect
+from sgworld_mcmc.infer.kernel import SGMCMCKernel
+from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
+
+__all__ = ["SGLD", "SGWORLD", "DivergenceWarning"]
+
+
+class DivergenceWarning(UserWarning):
+    """A chain became infinite and was stopped."""
+
+
+class MinibatchMCMC(MCMC):
+    """What :class:`SGWORLD` and :class:`SGLD` share: a NumPyro ``MCMC`` that lays out the data."""
+
+    def __init__(
+        self,
+        sampler: SGMCMCKernel,
+        *,
+        num_samples: int,
+        num_warmup: int,
+        num_chains: int,
+        thinning: int,
+        chain_method: str,
+        progress_bar: bool,
+    ) -> None:
+        check_integer("num_chains", num_chains, 1)
+        check_integer("num_samples", num_samples, 1)
+        check_integer("num_warmup", num_warmup, 0)
+        check_integer("thinning", thinning, 1, num_samples)
+        if not callable(chain_method):
+            check_choice("chain_method", chain_method, ("vectorized", "sequential", "parallel"))
+        super().__init__(
+            sampler,
+            num_warmup=num_warmup,
+            num_samples=num_samples,
+            num_chains=num_chains,
+            thinning=thinning,
+            chain_method=chain_method,
+            progress_bar=progress_bar,
+            jit_model_args=True,
+        )
+        self._prepared = None
+
+    def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
+        """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
+
+        Parameters
+        ----------
+        rng_key
+            Decides everything random: partition, orders, initial points and noise. To continue a
+            run, ``mcmc.post_warmup_state = mcmc.last_state`` and then
+            ``mcmc.run(mcmc.last_state.rng_key, ...)``: the same draws as one longer run.
+        *args, **kwargs
+            The model's own arguments; the arrays among them whose leading axis is that of the
+            observations are the data.
+        extra_fields
+            Names of further fields of :class:`~sgworld_mcmc.infer.state.SGMCMCState` to collect.
+        init_params
+            Dict of *unconstrained* initial values by latent site, chains first if there are several.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before the first step, for a model or arguments that cannot be sampled: the message
+            names the site or argument and says what to change.
+        """
+        resumed = self._warmup_state is not None
+        if resumed and self._prepared is not None and self._serves(args, kwargs):
+            prepared = self._prepared[1]
+        else:
+            if resumed and self._prepared is not None:
+                key = self._prepared[2]
+            elif is_prng_key(rng_key):
+                rng_key, key = jax.random.split(rng_key)
+            else:
+                keys = jax.vmap(jax.random.split)(rng_key)
+                rng_key, key = keys[:, 0], keys[0, 1]
+            prepared = self.sampler.prepare(key, args, kwargs)
+            if init_params is not None:
+                leading = (self.num_chains,) if self.num_chains > 1 else ()
+                prepared.model.check_params(init_params, leading, "init_params")
+            self._prepared = ((args, kwargs), prepared, key)
+        try:
+            super().run(rng_key, prepared, extra_fields=extra_fields, init_params=init_params)
+        finally:
+            # ArviZ and NumPyro's utilities call the model with these.
+            self._args, self._kwargs = args, kwargs
+        self._report_divergence()
+
+    def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
+        # With a bar, NumPyro's loop of one dispatch per draw; without, one compiled program.
+        if self.progress_bar:
+            return super()._single_chain_mcmc(init, args, kwargs, collect_fields, remove_sites)
+        rng_key, state, init_params = init
+        if state is None:
+            state = self.sampler.init(
+                rng_key, self.num_warmup, init_params, model_args=args, model_kwargs=kwargs
+            )
+        lower, upper = self._collection_params["lower"], self._collection_params["upper"]
+        plan = Plan(
+            calls=lower,
+            draws=(upper - lower) // self.thinning,
+            thinning=self.thinning,
+            fields=collect_fields,
+            removed=remove_sites,
+            vectorized=self.chain_method == "vectorized" and self.num_chains > 1,
+        )
+        return collect(
+            state,
+            args,
+            kwargs,
+            sampler=self.sampler,
+            plan=plan,
+            postprocess=self.postprocess_fn,
+        )
+
+    def to_arviz(self, **options) -> Any:
+        """The draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""
+        return to_arviz(self, **options)
+
+    def _serves(self, args: tuple, kwargs: dict) -> bool:
+        """Whether the data laid out for the last run are those of these arguments."""
+        old, new = jax.tree.leaves(self._prepared[0]), jax.tree.leaves((args, kwargs))
+        same = signature_of(*self._prepared[0]) == signature_of(args, kwargs)
+        return same and all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape"))
+
+    def _report_divergence(self) -> None:
+        state = self.last_state
+        diverged_at = np.atleast_1d(np.asarray(state.diverged_at))
+        if not (diverged_at >= 0).any():
+            return
+        steps, calls = np.max(np.asarray(state.step)), np.max(np.asarray(state.i))
+        where = ", ".join(
+            f"chain {chain} at minibatch step {step} of {steps}"
+            for chain, step in enumerate(diverged_at)
+            if step >= 0
+        )
+        size = float(np.max(np.asarray(state.step_size)))
+        warnings.warn(
+            f"The position became infinite: {where} (in {calls} calls, warm-up included). A chain "
+            "is stopped there: its later draws repeat its last finite position and are marked in "
+            f"get_extra_fields()['diverging']. Do not use them. Reduce `step_size` (it was {size:.3g} "
+            "in preconditioned coordinates), raise `batch_size`, or start nearer to the mode with "
+            "`init_params`.",
+            DivergenceWarning,
+            stacklevel=3,
+        )
+
+
+_COMMON = """
+    Parameters
+    ----------
+    model
+        An ordinary NumPyro model, with or without a plate over the observations; it may say
+        ``subsample_size``. Latent sites must be continuous and global.
+    num_samples
+        Draws of each chain.
+    num_warmup
+        Burn-in epochs of each chain, after the search for the mode and before the first draw.
+        The default, 100, is some 80 relaxation times at the default step size and preconditioner.
+    num_chains, chain_method
+        Four chains by default, ``"vectorized"`` in one program; also ``"sequential"``,
+        ``"parallel"`` (one device each) or a function such as ``jax.vmap``.
+    thinning, progress_bar
+        As in NumPyro. The bar is off by default: it costs one dispatch for every draw.
+    batch_size
+        At most this many rows in a minibatch, 1 to N; None makes about ten batches of at most
+        1000 rows.
+    step_size
+        h in BlackJAX's convention, in *preconditioned* coordinates (in the model's unconstrained
+        ones if ``preconditioner="none"``), or ``"auto"``: the largest step whose predicted
+        error of the posterior variance is ``tolerance``, at the stiffest curvature of the mode.
+    temperature
+        tau; the draws are of exp(-U / tau).
+    steps_per_draw
+        Minibatch steps from draw to draw; by default one epoch{steps}. Only draws at the
+        ends of epochs have the small error of whole epochs.
+    gradient
+        ``"plain"``: of the minibatch alone; ``"control_variate"``: corrected by its value at the
+        mode, which leaves noise of the batches' curvature only and costs nothing per step;
+        ``"taylor"``: of second order, without noise on a quadratic potential, three times the
+        cost per step. ``"auto"`` is ``"control_variate"``.
+    preconditioner
+        ``"dense"``: Hessian at the mode; ``"diagonal"``: its diagonal; ``"none"``; or an estimate of
+        the posterior covariance of the flat unconstrained position, (D, D) or (D,). ``"auto"``
+        is dense up to 200 dimensions and diagonal above.
+    noise
+        ``"averaged"`` (default: without the Euler error) or ``"independent"``.
+    tolerance
+        Relative error of the posterior variance that the automatic step size may spend.
+    init_strategy
+        NumPyro's initialisation strategy for the search for the mode.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For settings that make no sense; :meth:`run` checks the model and the data.
+"""
+
+
+class SGWORLD(MinibatchMCMC):
+    __doc__ = f"""Minibatch MCMC without replacement for a NumPyro model.
+
+    Every epoch visits every row exactly once, in random order: the noise of the minibatches
+    cancels within the epoch and leaves an error of the posterior variance of about T^3/24, with
+    T the time per epoch in units of the curvature; with replacement it is T/2 (arXiv:2306.03521;
+    docs/theory.md, section 2.2). An instance is a ``numpyro.infer.MCMC``.
+    {_COMMON.format(steps=" (two for ``symmetric``)")}
+    order
+        ``"batches"`` (default), ``"examples"``, ``"symmetric"`` or ``"once"``: see
+        :mod:`sgworld_mcmc.orders`.
+
+    Examples
+    --------
+    >>> import jax, numpyro, numpyro.distributions as dist
+    >>> from sgworld_mcmc import SGWORLD
+    >>> def model(X, y):
+    ...     beta = numpyro.sample("beta", dist.Normal(0, 10).expand([2]).to_event(1))
+    ...     with numpyro.plate("data", len(y)):
+    ...         numpyro.sample("y", dist.Normal(X @ beta, 1.0), obs=y)
+    >>> X = jax.random.normal(jax.random.key(1), (5000, 2))
+    >>> y = X @ jax.numpy.array([1.0, -2.0]) + jax.random.normal(jax.random.key(2), (5000,))
+    >>> mcmc = SGWORLD(model, num_samples=500)
+    >>> mcmc.run(jax.random.key(0), X, y)
+    >>> mcmc.get_samples()["beta"].shape
+    (2000, 2)
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        num_samples: int = 1000,
+        num_warmup: int = 100,
+        num_chains: int = 4,
+        thinning: int = 1,
+        chain_method: str = "vectorized",
+        progress_bar: bool = False,
+        order: str = "batches",
+        batch_size: int | None = None,
+        step_size: float | str = "auto",
+        temperature: float = 1.0,
+        steps_per_draw: int | None = None,
+        gradient: str = "auto",
+        preconditioner: str | np.ndarray = "auto",
+        noise: str = "averaged",
+        tolerance: float = 0.02,
+        init_strategy: Callable = init_to_uniform,
+    ) -> None:
+        check_choice("order", order, WITHOUT_REPLACEMENT)
+        kernel = SGMCMCKernel(
+            model,
+            order=order,
+            batch_size=batch_size,
+            step_size=step_size,
+            temperature=temperature,
+            steps_per_draw=steps_per_draw,
+            gradient=gradient,
+            preconditioner=preconditioner,
+            noise=noise,
+            tolerance=tolerance,
+            init_strategy=init_strategy,
+        )
+        super().__init__(
+            kernel,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            thinning=thinning,
+            chain_method=chain_method,
+            progress_bar=progress_bar,
+        )
+
+
+class SGLD(MinibatchMCMC):
+    __doc__ = f"""Stochastic gradient Langevin dynamics for a NumPyro model, with replacement.
+
+    The same as :class:`SGWORLD` but for the order: every step draws one of the M batches
+    independently (Welling & Teh 2011), so that the minibatches' noise adds h C0 / 2 to the
+    relative error of the variance (docs/theory.md, section 2.2). The automatic step size is
+    that of the same tolerance, which is much smaller.
+    {_COMMON.format(steps="")}
+    Examples
+    --------
+    >>> from sgworld_mcmc import SGLD, exact
+    >>> import jax
+    >>> target = exact.GaussianMean()
+    >>> mcmc = SGLD(target.model, num_samples=100)
+    >>> mcmc.run(jax.random.key(0), *target.data)
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        num_samples: int = 1000,
+        num_warmup: int = 100,
+        num_chains: int = 4,
+        thinning: int = 1,
+        chain_method: str = "vectorized",
+        progress_bar: bool = False,
+        batch_size: int | None = None,
+        step_size: float | str = "auto",
+        temperature: float = 1.0,
+        steps_per_draw: int | None = None,
+        gradient: str = "auto",
+        preconditioner: str | np.ndarray = "auto",
+        noise: str = "averaged",
+        tolerance: float = 0.02,
+        init_strategy: Callable = init_to_uniform,
+    ) -> None:
+        kernel = SGMCMCKernel(
+            model,
+            order="replacement",
+            batch_size=batch_size,
+            step_size=step_size,
+            temperature=temperature,
+            steps_per_draw=steps_per_draw,
+            gradient=gradient,
+            preconditioner=preconditioner,
+            noise=noise,
+            tolerance=tolerance,
+            init_strategy=init_strategy,
+        )
+        super().__init__(
+            kernel,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            thinning=thinning,
+            chain_method=chain_method,
+            progress_bar=progress_bar,
+        )

@@ -1,0 +1,234 @@
+"""The state of a chain, and how one draw is made of minibatch steps."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.types import ArrayTree, PRNGKey
+
+from sgworld_mcmc.infer.estimator import Anchor
+from sgworld_mcmc.kernels.langevin import draw_noise
+from sgworld_mcmc.kernels.sweep import sweep
+from sgworld_mcmc.minibatch import Batches, RowBatches, num_batches, num_examples, split_rows
+from sgworld_mcmc.orders import initial_order, next_order
+
+__all__ = ["Dynamics", "SGMCMCState", "draw", "initial_state"]
+
+
+class Dynamics(NamedTuple):
+    """The static choices of a run.
+
+    Attributes
+    ----------
+    order, noise
+        See :mod:`sgworld_mcmc.orders` and :mod:`sgworld_mcmc.kernels.langevin`.
+    temperature
+        tau: the draws are of exp(-U / tau).
+    gradient
+        See :mod:`sgworld_mcmc.infer.estimator`.
+    steps_per_draw
+        Minibatch steps from one draw to the next; during warm-up it is an epoch instead.
+    """
+
+    order: str
+    noise: str
+    temperature: float
+    gradient: str
+    steps_per_draw: int
+
+    @property
+    def fixed_partition(self) -> bool:
+        """Whether the rows of each batch stay the same."""
+        return self.order != "examples"
+
+
+class SGMCMCState(NamedTuple):
+    """State of a chain; with several vectorized chains every field has a leading chain axis.
+
+    Attributes
+    ----------
+    i
+        Number of calls made so far, warm-up epochs and draws, int32.
+    z
+        Dict of unconstrained values by latent site.
+    position
+        (D,) the same point in preconditioned coordinates: z = center + scale position.
+    noise
+        (D,) noise carried by averaged noise, ``()`` else.
+    order
+        (M,) int32 order of the batches in the current epoch.
+    rows
+        Row numbers of each batch where the data are not laid out in batches, ``()`` else.
+    step
+        Number of minibatch steps made, int32.
+    num_warmup
+        Number of warm-up epochs, int32.
+    center, scale
+        (D,) and (D, D) or (D,): the preconditioner of this chain.
+    step_size
+        h, in preconditioned coordinates.
+    anchor
+        :class:`~sgworld_mcmc.infer.estimator.Anchor`: what control variates know of the center.
+    diverging
+        Whether the chain has become infinite and is no longer advanced.
+    diverged_at
+        The minibatch step at which it did, -1 if it did not.
+    rng_key
+        Key of the draws to come.
+    """
+
+    i: jax.Array
+    z: dict[str, jax.Array]
+    position: jax.Array
+    noise: ArrayTree
+    order: jax.Array
+    rows: ArrayTree
+    step: jax.Array
+    num_warmup: jax.Array
+    center: jax.Array
+    scale: jax.Array
+    step_size: jax.Array
+    anchor: Anchor
+    diverging: jax.Array
+    diverged_at: jax.Array
+    rng_key: jax.Array
+
+
+def initial_state(
+    rng_key: PRNGKey,
+    z: dict[str, jax.Array],
+    position: jax.Array,
+    center: jax.Array,
+    scale: jax.Array,
+    step_size: jax.Array,
+    anchor: Anchor,
+    rows: ArrayTree,
+    num_warmup: int,
+    count: int,
+    dynamics: Dynamics,
+) -> SGMCMCState:
+    """The state of one chain before its first step; ``count`` is the number of batches M."""
+    noise_key, order_key, chain_key = jax.random.split(rng_key, 3)
+    zero = jnp.zeros((), jnp.int32)
+    return SGMCMCState(
+        i=zero,
+        z=z,
+        position=position,
+        noise=draw_noise(noise_key, position) if dynamics.noise == "averaged" else (),
+        order=initial_order(order_key, dynamics.order, count),
+        rows=rows,
+        step=zero,
+        num_warmup=jnp.asarray(num_warmup, jnp.int32),
+        center=center,
+        scale=scale,
+        step_size=jnp.asarray(step_size, position.dtype),
+        anchor=anchor,
+        diverging=jnp.array(False),
+        diverged_at=zero - 1,
+        rng_key=chain_key,
+    )
+
+
+class Clock(NamedTuple):
+    """Counters that all chains share: unbatched, so that branches on them stay branches."""
+
+    i: jax.Array
+    step: jax.Array
+    num_warmup: jax.Array
+
+
+def clock(state: SGMCMCState) -> Clock:
+    """The counters of the first chain."""
+    first = lambda x: x if jnp.ndim(x) == 0 else x[0]  # noqa: E731
+    return Clock(first(state.i), first(state.step), first(state.num_warmup))
+
+
+def draw(
+    state: SGMCMCState,
+    clock: Clock,
+    data: Batches | tuple,
+    gradient_of: Callable,
+    to_sites: Callable,
+    dynamics: Dynamics,
+) -> SGMCMCState:
+    """Advance one chain by one draw, or in warm-up by one epoch.
+
+    A draw is a number of segments of g = gcd(M, steps_per_draw) steps: each lies within one
+    epoch, so that a new order is drawn between segments only, whatever the steps per draw.
+
+    Parameters
+    ----------
+    state, clock
+        The chain, and :func:`clock` of the chains.
+    data
+        Contiguous batches, or the data themselves where ``state.rows`` tells the batches.
+    gradient_of
+        Function of the state that returns estimator and correction, in preconditioned
+        coordinates: :func:`sgworld_mcmc.infer.estimator.gradient_parts`.
+    to_sites
+        Function of (center, scale, position) that returns the dict of unconstrained sites.
+    dynamics
+        The static choices.
+    """
+    estimator, correction = gradient_of(state)
+    batches_of = lambda rows: data if isinstance(data, Batches) else RowBatches(data, rows)  # noqa: E731
+    count = num_batches(batches_of(state.rows))
+    size = num_examples(batches_of(state.rows))
+    length = math.gcd(count, dynamics.steps_per_draw)
+    rng_key, draw_key = jax.random.split(state.rng_key)
+
+    def segment(number, carry):
+        position, noise, order, rows, step, diverged_at = carry
+        noise_key, order_key, rows_key = jax.random.split(jax.random.fold_in(draw_key, number), 3)
+        now = clock.step + number * length
+        result = sweep(
+            noise_key,
+            position,
+            noise,
+            estimator,
+            batches_of(rows),
+            jax.lax.dynamic_slice(order, (now % count,), (length,)),
+            state.step_size,
+            dynamics.temperature,
+            dynamics.noise,
+            active=diverged_at < 0,
+            correction=correction,
+        )
+        fails = (diverged_at < 0) & (result.finite_steps < length)
+        diverged_at = jnp.where(fails, step + result.finite_steps, diverged_at)
+
+        def new_epoch():
+            epoch = (now + length) // count
+            new_rows = rows
+            if dynamics.order == "examples":
+                new_rows = split_rows(jax.random.permutation(rows_key, size), count)
+            return next_order(order_key, dynamics.order, order, epoch), new_rows
+
+        if length == count:
+            order, rows = new_epoch()
+        else:
+            ended = (now + length) % count == 0
+            order, rows = jax.lax.cond(ended, new_epoch, lambda: (order, rows))
+        return result.position, result.noise, order, rows, step + length, diverged_at
+
+    steps = jnp.where(clock.i < clock.num_warmup, count, dynamics.steps_per_draw)
+    position, noise, order, rows, step, diverged_at = jax.lax.fori_loop(
+        0,
+        steps // length,
+        segment,
+        (state.position, state.noise, state.order, state.rows, state.step, state.diverged_at),
+    )
+    return state._replace(
+        i=state.i + 1,
+        z=to_sites(state.center, state.scale, position),
+        position=position,
+        noise=noise,
+        order=order,
+        rows=rows,
+        step=step,
+        diverging=diverged_at >= 0,
+        diverged_at=diverged_at,
+        rng_key=rng_key,
+    )
