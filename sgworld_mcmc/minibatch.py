@@ -63,7 +63,7 @@ class RowBatches(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One minibatch: ``main`` (b, ...), ``extra`` (1, ...) or None, and whether it has the extra."""
+    """One minibatch: ``main`` (b, ...), ``extra`` (1, ...) or None, and whether it has that."""
 
     main: ArrayTree
     extra: ArrayTree | None
@@ -134,7 +134,7 @@ def num_examples(batches: Batches | RowBatches) -> int:
 
 
 def fetch(batches: Batches | RowBatches, index: jax.Array) -> Batch:
-    """Read batch number ``index``: a slice of :class:`Batches`, a gather from :class:`RowBatches`."""
+    """Batch number ``index``: a slice of :class:`Batches`, a gather from :class:`RowBatches`."""
     main, extra = _index(batches)
     batch = Batch(jax.tree.map(lambda x: x[index], main), None, jnp.array(False))
     if extra is not None:
@@ -143,7 +143,6 @@ def fetch(batches: Batches | RowBatches, index: jax.Array) -> Batch:
         batch = Batch(batch.main, row, index < length)
     if isinstance(batches, RowBatches):
         pick = lambda rows: jax.tree.map(lambda x: x[rows], batches.data)  # noqa: E731
-        batch = Batch(
-            pick(batch.main), None if extra is None else pick(batch.extra), batch.has_extra
-        )
+        row = None if extra is None else pick(batch.extra)
+        batch = Batch(pick(batch.main), row, batch.has_extra)
     return batch

@@ -134,7 +134,7 @@ def check_initial(
         bad = [name for name, term in full.items() if not bool(jnp.all(jnp.isfinite(term)))]
         if bad:
             raise ValueError(
-                f"The model's log density is NaN or infinite at the initial point of chain {chain}, "
-                f"at site {bad[0]!r}. Give finite `init_params`, or another `init_strategy`, for "
-                "instance numpyro.infer.init_to_median, and check the model's priors."
+                "The model's log density is NaN or infinite at the initial point of chain "
+                f"{chain}, at site {bad[0]!r}. Give finite `init_params`, or another "
+                "`init_strategy`, for instance numpyro.infer.init_to_median, and check the priors."
             )

@@ -39,6 +39,7 @@ from sgworld_mcmc.orders import ORDERS
 
 __all__ = ["MinibatchData", "SGMCMCKernel", "Settings"]
 
+LARGE = 50_000
 PRECONDITIONERS = ("auto", "dense", "diagonal", "none")
 
 
@@ -168,18 +169,14 @@ class SGMCMCKernel(MCMCKernel):
             The model's own arguments.
         """
         model, rows, data, constants = self._examine(rng_key, args, kwargs)
-        if self._settings.order != "examples":
-            data_batches = jax.tree.map(lambda index: tuple(x[index] for x in data), rows)
-        else:
-            data_batches = data
-        originals = data if model.deterministics else None
-        return MinibatchData(data_batches, constants, originals, model)
+        batches = data if self._settings.order == "examples" else _lay_out(data, rows)
+        return MinibatchData(batches, constants, data if model.deterministics else None, model)
 
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None):
         """Make the initial state of one chain, or of several if ``rng_key`` is a batch of keys."""
         model_kwargs = {} if model_kwargs is None else model_kwargs
         several = not is_prng_key(rng_key)
-        first, rest = _split(rng_key[0] if several else rng_key)
+        first, rest = jax.random.split(rng_key[0] if several else rng_key)
         if model_args and isinstance(model_args[0], MinibatchData):
             prepared = model_args[0]
             model, data, constants = prepared.model, prepared.batches, prepared.constants
@@ -191,7 +188,7 @@ class SGMCMCKernel(MCMCKernel):
 
         batches = data if isinstance(data, Batches) else RowBatches(data, rows)
         functions = self._functions(model)
-        split = jax.vmap(partial(jax.random.split, num=3))(keys)
+        split = functions["split"](keys)
         leading = (len(keys),) if several else ()
         if init_params is None:
             initial = functions["initial"](split[:, 0], batches, constants)
@@ -201,7 +198,7 @@ class SGMCMCKernel(MCMCKernel):
                 jax.vmap(model.ravel)(init_params) if several else model.ravel(init_params)[None]
             )
         if not isinstance(initial, jax.core.Tracer):
-            whole = prepared_rows(data, rows)
+            whole = _all_rows(data) if isinstance(data, Batches) else data
             check_initial(model, functions["evaluations"], initial, whole, constants)
         starts = functions["set_up"](split[:, 1], initial, batches, constants)
         state = functions["state"](split[:, 2], starts, rows, num_warmup, batches)
@@ -292,10 +289,8 @@ class SGMCMCKernel(MCMCKernel):
             raise ValueError("`preconditioner` must be a positive definite covariance estimate.")
 
     def _deal(self, rng_key, model):
-        return partition_rows(rng_key, model.size, self._batch_size(model))
-
-    def _batch_size(self, model: MinibatchModel) -> int:
-        return self._settings.batch_size or automatic_batch_size(model.size)
+        batch_size = self._settings.batch_size or automatic_batch_size(model.size)
+        return _deal(rng_key, model.size, batch_size)
 
     def _dynamics(self, count: int) -> Dynamics:
         order, noise = self._settings.order, self._settings.noise
@@ -368,21 +363,33 @@ class SGMCMCKernel(MCMCKernel):
 
         return {
             "evaluations": model.evaluations,
-            "initial": jax.jit(initial),
-            "set_up": jax.jit(start),
-            "state": jax.jit(state),
+            "split": _quick_jit(jax.vmap(partial(jax.random.split, num=3))),
+            "initial": _quick_jit(initial),
+            # The Hessian of many rows is worth the better code; of few, the compiler takes longer.
+            "set_up": (jax.jit if model.size > LARGE else _quick_jit)(start),
+            "state": _quick_jit(state),
         }
 
 
-def prepared_rows(data: Batches | tuple, rows: Batches | tuple) -> tuple:
-    """All rows of the data as flat leaves, in any order."""
-    if not isinstance(data, Batches):
-        return data
-    main = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data.main)
-    if data.extra is None:
+@jax.jit
+def _lay_out(data: tuple, rows: Batches) -> Batches:
+    """The rows of each batch, copied into contiguous blocks."""
+    return jax.tree.map(lambda index: tuple(x[index] for x in data), rows)
+
+
+@jax.jit
+def _all_rows(batches: Batches) -> tuple:
+    """The data leaves again, their rows in the order of the batches."""
+    main = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches.main)
+    if batches.extra is None:
         return main
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), main, data.extra)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), main, batches.extra)
 
 
-def _split(rng_key: jax.Array) -> jax.Array:
-    return jax.random.split(rng_key)
+_deal = jax.jit(partition_rows, static_argnums=(1, 2))
+
+
+def _quick_jit(function: Callable) -> Callable:
+    """``jax.jit`` for functions that run once: on a CPU, optimise little and compile fast."""
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)

@@ -70,7 +70,7 @@ class MinibatchMCMC(MCMC):
         extra_fields
             Names of further fields of :class:`~sgworld_mcmc.infer.state.SGMCMCState` to collect.
         init_params
-            Dict of *unconstrained* initial values by latent site, chains first if there are several.
+            Dict of *unconstrained* initial values by latent site, chains first if several.
 
         Raises
         ------
@@ -153,9 +153,9 @@ class MinibatchMCMC(MCMC):
         warnings.warn(
             f"The position became infinite: {where} (in {calls} calls, warm-up included). A chain "
             "is stopped there: its later draws repeat its last finite position and are marked in "
-            f"get_extra_fields()['diverging']. Do not use them. Reduce `step_size` (it was {size:.3g} "
-            "in preconditioned coordinates), raise `batch_size`, or start nearer to the mode with "
-            "`init_params`.",
+            "get_extra_fields()['diverging']. Do not use them. Reduce `step_size` (it was "
+            f"{size:.3g} in preconditioned coordinates), raise `batch_size`, or start nearer to the "
+            "mode with `init_params`.",
             DivergenceWarning,
             stacklevel=3,
         )
@@ -195,8 +195,8 @@ _COMMON = """
         ``"taylor"``: of second order, without noise on a quadratic potential, three times the
         cost per step. ``"auto"`` is ``"control_variate"``.
     preconditioner
-        ``"dense"``: Hessian at the mode; ``"diagonal"``: its diagonal; ``"none"``; or an estimate of
-        the posterior covariance of the flat unconstrained position, (D, D) or (D,). ``"auto"``
+        ``"dense"``: Hessian at the mode; ``"diagonal"``: its diagonal; ``"none"``; or an estimate
+        of the posterior covariance of the flat unconstrained position, (D, D) or (D,). ``"auto"``
         is dense up to 200 dimensions and diagonal above.
     noise
         ``"averaged"`` (default: without the Euler error) or ``"independent"``.

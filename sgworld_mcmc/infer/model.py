@@ -41,8 +41,9 @@ class RowPlates(Messenger):
     """Make the data plates cover exactly the rows that the model was given.
 
     ``plates`` are their names. A plate that says ``subsample_size`` becomes a full one over
-    the rows (any other subsampled plate becomes full, as in :class:`FullData`). A plate whose size is written into the model (``plate("data", 1000)``) is cut to
-    the rows; the scale that NumPyro derives from it is recorded in ``scales``, to be undone.
+    the rows (any other subsampled plate becomes full, as in :class:`FullData`). A plate whose size
+    is written into the model, as in ``plate("N", 1000)``, is cut to the rows; the scale that
+    NumPyro derives from it is recorded in ``scales``, to be undone.
     """
 
     def __init__(self, fn: Callable, plates: frozenset[str], rows: int) -> None:
@@ -335,7 +336,8 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
         raise ValueError(
             "The model computes a Python number or takes a decision from the values of an array "
             "argument, which minibatches cannot repeat. Compute it before the run and pass it as "
-            f"a Python argument (for instance num_groups=10). The cause: {str(error).splitlines()[0]}"
+            "a Python argument (for instance num_groups=10). The cause: "
+            f"{str(error).splitlines()[0]}"
         ) from error
     return sites, prototype
 

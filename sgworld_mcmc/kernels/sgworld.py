@@ -1,4 +1,7 @@
-"""Stochastic gradient without-replacement Langevin dynamics (arXiv:2306.03521): one epoch a step."""
+"""Stochastic gradient without-replacement Langevin dynamics: one epoch a step.
+
+Adhikari et al., arXiv:2306.03521.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
