@@ -154,8 +154,8 @@ class MinibatchMCMC(MCMC):
             f"The position became infinite: {where} (in {calls} calls, warm-up included). A chain "
             "is stopped there: its later draws repeat its last finite position and are marked in "
             "get_extra_fields()['diverging']. Do not use them. Reduce `step_size` (it was "
-            f"{size:.3g} in preconditioned coordinates), raise `batch_size`, or start nearer to the "
-            "mode with `init_params`.",
+            f"{size:.3g} in preconditioned coordinates), raise `batch_size`, or start nearer to "
+            "the mode with `init_params`.",
             DivergenceWarning,
             stacklevel=3,
         )

@@ -1,0 +1,222 @@
+"""Any finished NumPyro MCMC as an ArviZ object: InferenceData (ArviZ 0.x) or DataTree (1.x)."""
+
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro
+
+from sgworld_mcmc.diagnostics import model_groups
+
+__all__ = ["LOG_LIKELIHOOD_LIMIT", "to_arviz"]
+
+# With `log_likelihood="auto"`, the most values (chains x draws x rows) made unasked: 400 MB.
+LOG_LIKELIHOOD_LIMIT = 10**8
+
+# The names that ArviZ uses for what NumPyro's HMC reports; the same table as `from_numpyro`.
+_STAT_NAMES = {
+    "potential_energy": "lp",
+    "adapt_state.step_size": "step_size",
+    "num_steps": "n_steps",
+    "accept_prob": "acceptance_rate",
+}
+
+
+def to_arviz(
+    mcmc: Any,
+    *,
+    log_likelihood: bool | str = "auto",
+    posterior_predictive: bool = False,
+    rng_key: jax.Array | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, list[str]] | None = None,
+) -> Any:
+    """Convert a finished MCMC into an ArviZ object with all that its model knows.
+
+    Parameters
+    ----------
+    mcmc : numpyro.infer.MCMC
+        A finished run. Its ``sampler.model`` has to see all rows of the data: a model with a
+        subsampled plate is refused.
+    log_likelihood : {"auto", True, False}
+        The pointwise log likelihood, unscaled, of every observed site over all rows, which
+        ``az.loo`` needs. It takes chains * draws * rows numbers; ``"auto"`` (default) leaves it
+        out, with a warning, above `LOG_LIKELIHOOD_LIMIT` = 1e8 of them (400 MB).
+    posterior_predictive : bool
+        Whether to draw new observations from the model with its arguments unchanged, one data set
+        of full size for each draw. Off by default: it is as large as the log likelihood, and
+        random.
+    rng_key : jax.Array, optional
+        Key for the new observations; needed with ``posterior_predictive=True``.
+    coords : dict of str to array, optional
+        Labels of dimensions, ``{"school": ["A", "B"]}``.
+    dims : dict of str to list of str, optional
+        Names of the axes of a variable after chain and draw. They replace, variable by variable,
+        the names that the plates give.
+
+    Returns
+    -------
+    arviz.InferenceData or xarray.DataTree
+        The groups ``posterior``, ``sample_stats``, ``log_likelihood``, ``posterior_predictive``,
+        ``observed_data`` and ``constant_data`` (array arguments of the model that are not
+        observations), as far as they have content. ``numpyro.factor`` sites are no observations.
+
+    Raises
+    ------
+    ValueError
+        If there are no draws, the model has a subsampled plate, a latent site that is needed has
+        no draws, or an argument does not fit.
+
+    Examples
+    --------
+    >>> import jax, numpyro, numpyro.distributions as dist
+    >>> from numpyro.infer import MCMC, NUTS
+    >>> def model(y):
+    ...     mu = numpyro.sample("mu", dist.Normal(0, 10))
+    ...     with numpyro.plate("row", len(y)):
+    ...         numpyro.sample("y", dist.Normal(mu, 1), obs=y)
+    >>> mcmc = MCMC(NUTS(model), num_warmup=50, num_samples=50, progress_bar=False)
+    >>> mcmc.run(jax.random.key(0), jax.numpy.arange(3.0))
+    >>> to_arviz(mcmc)["log_likelihood"]["y"].dims
+    ('chain', 'draw', 'row')
+    """
+    if log_likelihood not in ("auto", True, False):
+        raise ValueError(f"`log_likelihood` is {log_likelihood!r}: pass 'auto', True or False")
+    if posterior_predictive and rng_key is None:
+        raise ValueError(
+            "`posterior_predictive=True` draws new observations and needs a key: pass "
+            "`rng_key=jax.random.key(...)`"
+        )
+    posterior = _posterior(mcmc)
+    groups = {"posterior": posterior, "sample_stats": _sample_stats(mcmc)}
+    names: dict[str, list] = {}
+    if mcmc.sampler.model is not None:  # None for a sampler of a plain potential function
+        bound = model_groups.BoundModel(mcmc.sampler.model, mcmc._args, mcmc._kwargs)
+        view = model_groups.inspect_model(bound, {k: v[0, 0] for k, v in posterior.items()})
+        draws = {name: posterior[name] for name in view.latents if name in posterior}
+        if _wants_log_likelihood(log_likelihood, view, posterior):
+            groups["log_likelihood"] = model_groups.log_likelihood(bound, view, draws)
+        if posterior_predictive and view.observed:
+            _require_latents(view, posterior, "posterior_predictive")
+            groups["posterior_predictive"] = model_groups.predict(bound, view, draws, rng_key)
+        groups["observed_data"] = view.observed
+        groups["constant_data"], constant_dims = model_groups.constant_data(bound, view)
+        names = constant_dims | view.dims
+    return _assemble(mcmc, groups, names | dict(dims or {}), dict(coords or {}))
+
+
+def _posterior(mcmc):
+    if getattr(mcmc, "last_state", True) is None:
+        raise ValueError("`mcmc` has no draws yet: call `mcmc.run(rng_key, ...)` first")
+    samples = jax.device_get(mcmc.get_samples(group_by_chain=True))
+    if hasattr(samples, "_asdict"):
+        samples = samples._asdict()
+    if not isinstance(samples, Mapping):  # what `from_numpyro` calls such draws
+        samples = {f"Param:{i}": leaf for i, leaf in enumerate(jax.tree.leaves(samples))}
+    return {name: np.asarray(value) for name, value in samples.items()}
+
+
+def _sample_stats(mcmc):
+    stats = {}
+    for field, value in mcmc.get_extra_fields(group_by_chain=True).items():
+        if isinstance(value, dict | tuple | list):
+            continue
+        value = np.asarray(value)
+        stats[_STAT_NAMES.get(field, field)] = -value if field == "potential_energy" else value
+        # Only trees have a depth: other kernels may count their steps under the same name.
+        if field == "num_steps" and hasattr(mcmc.sampler, "_max_tree_depth"):
+            stats["tree_depth"] = np.log2(value).astype(int) + 1
+    if "diverging" in stats:
+        stats["diverging"] = stats["diverging"].astype(bool)
+    return stats
+
+
+def _wants_log_likelihood(choice, view, posterior):
+    if choice is False or not view.observed:
+        return False
+    if choice is True:
+        _require_latents(view, posterior, "log_likelihood")
+        return True
+    chains, draws = next(iter(posterior.values())).shape[:2]
+    rows = sum(view.rows.values())
+    size = chains * draws * rows
+    if missing := _missing_latents(view, posterior):
+        reason = f"the latent sites {missing} have no draws"
+    elif size > LOG_LIKELIHOOD_LIMIT:
+        reason = (
+            f"it would hold {chains} chains x {draws} draws x {rows} rows = {size:.2g} values, "
+            f"more than {LOG_LIKELIHOOD_LIMIT:.2g}; pass `log_likelihood=True` to compute it anyway"
+        )
+    else:
+        return True
+    warnings.warn(f"`log_likelihood` is left out: {reason}", UserWarning, stacklevel=3)
+    return False
+
+
+def _missing_latents(view, posterior):
+    return [name for name in view.latents if name not in posterior]
+
+
+def _require_latents(view, posterior, argument):
+    if missing := _missing_latents(view, posterior):
+        raise ValueError(
+            f"`{argument}` needs draws of every latent site, and {missing} have none (they were "
+            f"marginalised, or dropped with `extra_fields`): pass `{argument}=False`, or keep them"
+        )
+
+
+def _assemble(mcmc, groups, names, coords):
+    import arviz as az
+    import xarray as xr
+
+    attrs = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "arviz_version": az.__version__,
+        "inference_library": "numpyro",
+        "inference_library_version": numpyro.__version__,
+        "sampler": type(mcmc.sampler).__name__,
+    }
+    datasets = {}
+    for group, arrays in groups.items():
+        leading = () if group.endswith("_data") else ("chain", "draw")
+        variables = {}
+        for name, value in arrays.items():
+            given = list(names.get(name, []))
+            if group == "sample_stats":
+                given = []
+            elif group == "log_likelihood":  # it has no axes for the entries of an event
+                given = given[: value.ndim - len(leading)]
+            axes = _dim_names(name, value.shape[len(leading) :], given, coords)
+            variables[name] = ((*leading, *axes), value)
+        sizes = {}
+        for axes, value in variables.values():
+            sizes |= dict(zip(axes, value.shape, strict=True))
+        labels = {dim: coords.get(dim, np.arange(size)) for dim, size in sizes.items()}
+        if variables:
+            datasets[group] = xr.Dataset(variables, coords=labels, attrs=attrs)
+    # The one place that tells the versions of ArviZ apart. Not `hasattr`: ArviZ 1.x answers it with
+    # a warning and with DataTree.
+    if "InferenceData" in vars(az):
+        return az.InferenceData(**datasets)
+    return xr.DataTree.from_dict(datasets)
+
+
+def _dim_names(name, shape, given, coords):
+    """Names of the axes after chain and draw, ``beta_dim_0`` where nobody gave one."""
+    if len(given) > len(shape):
+        raise ValueError(
+            f"`dims[{name!r}]` is {given}, {len(given)} names, and {name} has the shape {shape} "
+            "beside chain and draw: name each axis once"
+        )
+    given = [*given, *[None] * (len(shape) - len(given))]
+    dims = [dim or f"{name}_dim_{axis}" for axis, dim in enumerate(given)]
+    for dim, size in zip(dims, shape, strict=True):
+        if dim in coords and len(coords[dim]) != size:
+            raise ValueError(
+                f"`coords[{dim!r}]` has {len(coords[dim])} labels, and {name} has length {size} "
+                f"along {dim}: give one label for each"
+            )
+    return dims

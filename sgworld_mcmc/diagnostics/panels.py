@@ -1,0 +1,105 @@
+"""Panels, colours and ticks that all pictures share; figures live outside of pyplot."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+__all__ = [
+    "COLOURS",
+    "DARK",
+    "GREY",
+    "density_axis",
+    "fill",
+    "finish",
+    "label_panel",
+    "legend",
+    "panels",
+    "style",
+]
+
+# Okabe and Ito's palette, told apart also by the colour-blind, without its yellow (too light for
+# lines); dashes tell curves apart that lie on each other.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+GREY, DARK = "#D5D5D5", "#7F7F7F"
+
+
+def panels(count, columns, width, height, split=None):
+    """A figure with ``count`` panels, or pairs of panels of widths ``split``, in reading order."""
+    columns = min(count, columns or _columns(count))
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(width * columns, 3.4), height * rows + 0.3), layout="constrained")
+    per_panel = 1 if split is None else len(split)
+    grid = figure.add_gridspec(
+        rows, columns * per_panel, width_ratios=None if split is None else list(split) * columns
+    )
+    axes = [
+        [
+            figure.add_subplot(grid[i // columns, per_panel * (i % columns) + k])
+            for k in range(per_panel)
+        ]
+        for i in range(count)
+    ]
+    return figure, axes if split else [pair[0] for pair in axes]
+
+
+def _columns(count):
+    if count <= 4:
+        return count
+    candidates = (3, 4) if count <= 12 else (4, 5, 6)
+    return min(candidates, key=lambda columns: (-count % columns, -columns))
+
+
+def style(index, width=1.2):
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": _DASHES[index % len(_DASHES)],
+        "linewidth": width,
+    }
+
+
+def label_panel(axis, title):
+    axis.set_title(title, fontsize=8, loc="left", pad=3)
+    axis.tick_params(labelsize=7, length=2.5, pad=2)
+    for side in (axis.xaxis, axis.yaxis):
+        formatter = ScalarFormatter(useMathText=True)
+        formatter.set_powerlimits((-3, 4))
+        side.set_major_formatter(formatter)
+        side.get_offset_text().set_fontsize(6)
+
+
+def density_axis(axis, left, right, title):
+    """Only a horizontal axis, with a few ticks away from the ends: equal panels, no collisions."""
+    axis.set_xlim(left, right)
+    axis.set_ylim(bottom=0)
+    axis.set_yticks([])
+    axis.spines[["left", "top", "right"]].set_visible(False)
+    label_panel(axis, title)
+    inner = 0.1 * (right - left)
+    ticks = MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(left + inner, right - inner)
+    axis.set_xticks([t for t in ticks if left + inner <= t <= right - inner or t == 0 == left])
+
+
+def legend(figure, handles):
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside upper center",
+            ncols=min(len(handles), 6),
+            frameon=False,
+            fontsize=8,
+            handlelength=2.2,
+        )
+
+
+def finish(figure, path):
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200)
+    return figure
+
+
+def fill(axis, grid, density):
+    axis.fill_between(grid, density, color=GREY, linewidth=0)
+    axis.plot(grid, density, color=DARK, linewidth=0.8)

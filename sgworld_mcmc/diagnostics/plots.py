@@ -1,0 +1,269 @@
+"""Pictures of draws: marginal densities over the exact ones, and traces with ranks by chain."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpyro.diagnostics import effective_sample_size
+from scipy.stats import rankdata
+
+from sgworld_mcmc.diagnostics import panels
+from sgworld_mcmc.diagnostics.density import (
+    density_on_grid,
+    finite_draws,
+    guess_support,
+    plot_range,
+)
+from sgworld_mcmc.diagnostics.scalars import as_chains, flatten_scalars, select_scalars
+
+__all__ = ["plot_density", "plot_trace"]
+
+
+def plot_density(
+    samples: Any,
+    exact: Any = None,
+    *,
+    names: Iterable[str] | str | None = None,
+    path: str | PathLike | None = None,
+    label: str = "samples",
+    exact_label: str | None = None,
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
+    columns: int | None = None,
+    chain_axes: int | None = None,
+) -> Figure:
+    """Draw the marginal density of each parameter, of one or several samplers, over the exact one.
+
+    Parameters
+    ----------
+    samples : draws, or dict of str to draws
+        Draws are what `as_chains` takes: an MCMC, an ArviZ object, or a dict of site names to
+        arrays. A dict of labels to such objects draws several samplers in the same panels.
+    exact : object or draws, optional
+        The truth, filled in grey: an object with ``names`` (scalar names) and
+        ``marginal_pdf(name, x)``, such as the exact posteriors of `sgworld_mcmc.exact`, or
+        reference draws, for example of NUTS.
+    names : iterable of str, optional
+        Parameters to draw, scalars (``"beta[3]"``) or whole sites (``"beta"``). Default: all that
+        the first sampler has.
+    path : path, optional
+        File to write; its ending gives the format.
+    label : str
+        Legend entry of a single sampler.
+    exact_label : str, optional
+        Legend entry of `exact`; default "exact" for a density, "reference" for draws.
+    bounds : dict of str to (low, high), optional
+        Support of a scalar or a site, None for no bound. Default: 0 is taken as a bound where all
+        draws are positive, 1 also where all are in (0, 1); the density is reflected there, which
+        changes nothing for draws that keep away from the bound.
+    columns : int, optional
+        Panels in a row; default 1 to 6, whatever leaves the fewest gaps.
+    chain_axes : {None, 1, 2}
+        For dicts of arrays, see `as_chains`: 1 for ungrouped draws. Default: deduced.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        It belongs to no pyplot state and needs no closing.
+
+    Notes
+    -----
+    Densities are those of `density_on_grid`. The horizontal range covers the truth, and the
+    samplers up to its own width beside it: one that is far off leaves the panel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> draws = {"mu": rng.normal(size=(4, 500)), "beta": rng.normal(size=(4, 500, 2))}
+    >>> len(plot_density(draws).axes)
+    3
+    """
+    labelled = samples if _is_labelled(samples) else {label: samples}
+    if not labelled:
+        raise ValueError("`samples` is an empty dict: it holds no draws")
+    curves = {
+        key: flatten_scalars(as_chains(value, chain_axes=chain_axes))
+        for key, value in labelled.items()
+    }
+    chosen = list(select_scalars(next(iter(curves.values())), names))
+    has_pdf = hasattr(exact, "marginal_pdf")
+    reference = {}
+    if exact is not None and not has_pdf:
+        reference = flatten_scalars(as_chains(exact, chain_axes=chain_axes))
+    exact_label = exact_label or ("exact" if has_pdf else "reference")
+    known = list(exact.names) if has_pdf else list(reference)
+    if exact is not None and not set(known) & set(chosen):
+        raise ValueError(
+            f"`exact` has the parameters {known[:8]} and none of those drawn, {chosen[:8]}: give "
+            "the sites of both the same names"
+        )
+
+    figure, axes = panels.panels(len(chosen), columns, width=1.75, height=1.45)
+    for axis, name in zip(axes, chosen, strict=True):
+        draws = {
+            k: finite_draws(k, name, curve[name]) for k, curve in curves.items() if name in curve
+        }
+        truth = finite_draws(exact_label, name, reference[name]) if name in reference else None
+        pdf = partial(exact.marginal_pdf, name) if has_pdf and name in known else None
+        support = guess_support(
+            name, [*draws.values(), *([] if truth is None else [truth])], bounds
+        )
+        left, right = plot_range(list(draws.values()), truth, pdf, support)
+        grid = np.linspace(left, right, 400)
+        if truth is not None and np.ptp(truth) > 0:
+            panels.fill(axis, grid, density_on_grid(truth, grid, *support))
+        elif pdf is not None:
+            panels.fill(axis, grid, np.asarray(pdf(grid)))
+        for key, values in draws.items():
+            style = panels.style(list(curves).index(key))
+            if np.ptp(values) == 0:
+                axis.axvline(values[0], **style)
+            else:
+                axis.plot(grid, density_on_grid(values, grid, *support), **style)
+        panels.density_axis(axis, left, right, name)
+
+    handles = [Line2D([], [], label=key, **panels.style(i)) for i, key in enumerate(curves)]
+    if exact is not None:
+        patch = Patch(
+            facecolor=panels.GREY, edgecolor=panels.DARK, linewidth=0.8, label=exact_label
+        )
+        handles.insert(0, patch)
+    if len(handles) > 1:
+        panels.legend(figure, handles)
+    return panels.finish(figure, path)
+
+
+def plot_trace(
+    samples: Any,
+    names: Iterable[str] | str | None = None,
+    path: str | PathLike | None = None,
+    *,
+    side: str | None = None,
+    bins: int = 20,
+    chain_axes: int | None = None,
+) -> Figure:
+    """Draw each parameter's trace by chain, with the ranks or the density of each chain beside it.
+
+    Parameters
+    ----------
+    samples : draws
+        What `as_chains` takes: an MCMC, an ArviZ object or a dict of ``(chains, draws, ...)``.
+    names : iterable of str, optional
+        Parameters to draw, scalars or whole sites; default all.
+    path : path, optional
+        File to write; its ending gives the format.
+    side : {"rank", "density"}, optional
+        The panel at the side. Default: ranks of several chains, the density of a single one.
+        The rank of a draw is taken among the draws of all chains; chains that sample the same
+        distribution have flat histograms (Vehtari et al. 2021, arXiv:1903.08008). The grey band
+        is two standard deviations of a flat histogram of as many independent draws as a chain
+        has effective ones.
+    bins : int
+        Bins of the rank histograms.
+    chain_axes : {None, 1, 2}
+        For dicts of arrays, see `as_chains`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Notes
+    -----
+    Traces longer than 2000 draws are drawn by the least and the greatest value in each of 1000
+    stretches, so that no excursion is lost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> draws = {"mu": np.random.default_rng(0).normal(size=(4, 500))}
+    >>> len(plot_trace(draws).axes)
+    2
+    """
+    scalars = select_scalars(flatten_scalars(as_chains(samples, chain_axes=chain_axes)), names)
+    count = next(iter(scalars.values())).shape[0]
+    side = side or ("rank" if count > 1 else "density")
+    if side not in ("rank", "density"):
+        raise ValueError(f"`side` is {side!r}: pass 'rank', 'density' or None")
+    columns = 1 if len(scalars) <= 6 else 2 if len(scalars) <= 24 else 3
+    figure, axes = panels.panels(
+        len(scalars), columns, width=(7.0, 4.6, 4.0)[columns - 1], height=1.15, split=(2.6, 1)
+    )
+    for i, ((trace, beside), (name, values)) in enumerate(zip(axes, scalars.items(), strict=True)):
+        for chain, line in enumerate(values):
+            style = panels.style(chain, width=0.5) | {"linestyle": "-"}
+            trace.plot(*_thin(line), **style, alpha=0.8, rasterized=True)
+        trace.margins(x=0)
+        trace.yaxis.set_major_locator(MaxNLocator(3))
+        trace.spines[["top", "right"]].set_visible(False)
+        panels.label_panel(trace, name)
+        title = side if i < columns else ""
+        (_ranks if side == "rank" else _densities)(beside, name, values, bins, title)
+        # Draws and ranks have the same axis in all rows: the lowest panel says it for its column.
+        if i + columns < len(scalars):
+            trace.tick_params(labelbottom=False)
+            beside.tick_params(labelbottom=side == "density")
+    if count > 1:
+        handles = [
+            Line2D([], [], label=f"chain {i}", **(panels.style(i) | {"linestyle": "-"}))
+            for i in range(min(count, len(panels.COLOURS)))
+        ]
+        panels.legend(figure, handles if count <= len(panels.COLOURS) else [])
+    return panels.finish(figure, path)
+
+
+def _is_labelled(samples):
+    """Whether a dict maps labels to draws, and not sites to arrays."""
+    if not isinstance(samples, dict):
+        return False
+    return all(
+        hasattr(value, "get_samples") or isinstance(value, Mapping) for value in samples.values()
+    )
+
+
+def _thin(line, most=2000):
+    if line.size <= most:
+        return np.arange(line.size), line
+    edges = np.linspace(0, line.size, most // 2 + 1).astype(int)
+    low, high = np.minimum.reduceat(line, edges[:-1]), np.maximum.reduceat(line, edges[:-1])
+    return np.repeat((edges[1:] + edges[:-1]) / 2, 2), np.stack([low, high], axis=1).ravel()
+
+
+def _ranks(axis, name, values, bins, title):
+    """Histograms of the ranks of each chain's draws among all, relative to a flat one."""
+    chains, count = values.shape
+    bins = min(bins, count)
+    fractions = (rankdata(values).reshape(values.shape) - 0.5) / values.size
+    with np.errstate(all="ignore"):  # a chain that does not move has no effective size
+        effective = np.mean([effective_sample_size(chain[None]) for chain in values])
+    if np.isfinite(effective) and effective > 0:
+        # Binomial, less the chain's own part in the pooled ranks; no more than `count` draws.
+        sd = np.sqrt((bins - 1) / min(effective, count) * (1 - 1 / chains))
+        axis.axhspan(max(0, 1 - 2 * sd), 1 + 2 * sd, color=panels.GREY, alpha=0.6, linewidth=0)
+    heights = [np.histogram(line, bins, (0, 1))[0] * bins / count for line in fractions]
+    for chain, height in enumerate(heights):
+        style = panels.style(chain, width=0.9) | {"linestyle": "-"}
+        axis.stairs(height, np.linspace(0, 1, bins + 1), baseline=None, **style)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, max(2.0, 1.05 * np.max(heights)))
+    axis.set_yticks([])
+    axis.spines[["left", "top", "right"]].set_visible(False)
+    panels.label_panel(axis, title)
+    axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+
+
+def _densities(axis, name, values, bins, title):
+    lines = [finite_draws(f"chain {i}", name, line) for i, line in enumerate(values)]
+    support = guess_support(name, lines)
+    left, right = plot_range(lines, np.concatenate(lines), None, support)
+    grid = np.linspace(left, right, 300)
+    for chain, line in enumerate(lines):
+        style = panels.style(chain, width=0.9) | {"linestyle": "-"}
+        if np.ptp(line) > 0:
+            axis.plot(grid, density_on_grid(line, grid, *support), **style)
+    panels.density_axis(axis, left, right, title)
