@@ -5,16 +5,24 @@ import numbers
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_choice", "check_data", "check_finite", "check_integer", "check_positive"]
+__all__ = [
+    "check_choice",
+    "check_data",
+    "check_finite",
+    "check_integer",
+    "check_key",
+    "check_positive",
+]
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``; suggests the closest one."""
     if isinstance(value, str) and value in choices:
         return
-    close = difflib.get_close_matches(str(value), choices, n=1)
+    close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"`{name}` must be one of {', '.join(map(repr, choices))}, not {value!r}.{hint}"
@@ -48,6 +56,16 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> float:
             f"not {value}."
         )
     return value
+
+
+def check_key(name: str, value: object) -> None:
+    """Raise ``TypeError`` unless ``value`` is a JAX random key, or an array of them."""
+    typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    raw = getattr(value, "dtype", None) == np.uint32 and np.shape(value)[-1:] == (2,)
+    if not (typed or raw):
+        raise TypeError(
+            f"`{name}` must be a JAX random key such as jax.random.key(0), not {value!r}."
+        )
 
 
 def check_data(data: object) -> int:

@@ -98,7 +98,7 @@ def check_minibatching(
             "an argument that is not data has the observations' leading axis (bind it with "
             "functools.partial)."
         )
-    if not additive:
+    if not additive and num_batches(batches) > 1:
         raise ValueError(
             "No site of the model depends on the rows of the data: every observed site has the "
             "same log density on every minibatch. Does the model use its array arguments?"

@@ -40,6 +40,8 @@ from sgworld_mcmc.orders import ORDERS
 __all__ = ["MinibatchData", "SGMCMCKernel", "Settings"]
 
 LARGE = 50_000
+# In posterior standard deviations from the mode: farther away, a chain has diverged.
+FARTHEST = 1e4
 PRECONDITIONERS = ("auto", "dense", "diagonal", "none")
 
 
@@ -297,7 +299,9 @@ class SGMCMCKernel(MCMCKernel):
         default = 2 * count if order == "symmetric" else count
         steps = self._settings.steps_per_draw or default
         settings = self._settings
-        return Dynamics(order, noise, settings.temperature, settings.gradient, steps)
+        unscaled = isinstance(settings.preconditioner, str) and settings.preconditioner == "none"
+        limit = None if unscaled else FARTHEST
+        return Dynamics(order, noise, settings.temperature, settings.gradient, steps, limit)
 
     def _resolve(self, args, kwargs):
         if args and isinstance(args[0], MinibatchData):

@@ -9,7 +9,7 @@ import numpy as np
 from numpyro.infer import MCMC, init_to_uniform
 from numpyro.util import is_prng_key
 
-from sgworld_mcmc.checks import check_choice, check_integer
+from sgworld_mcmc.checks import check_choice, check_integer, check_key
 from sgworld_mcmc.diagnostics import to_arviz
 from sgworld_mcmc.infer.arguments import signature_of
 from sgworld_mcmc.infer.driver import Plan, collect
@@ -78,6 +78,7 @@ class MinibatchMCMC(MCMC):
             Before the first step, for a model or arguments that cannot be sampled: the message
             names the site or argument and says what to change.
         """
+        check_key("rng_key", rng_key)
         resumed = self._warmup_state is not None
         if resumed and self._prepared is not None and self._serves(args, kwargs):
             prepared = self._prepared[1]
@@ -151,11 +152,13 @@ class MinibatchMCMC(MCMC):
         )
         size = float(np.max(np.asarray(state.step_size)))
         warnings.warn(
-            f"The position became infinite: {where} (in {calls} calls, warm-up included). A chain "
-            "is stopped there: its later draws repeat its last finite position and are marked in "
+            f"A chain diverged: {where} (in {calls} calls, warm-up included). Its position became "
+            "infinite, or left the mode by more than 10 000 posterior standard deviations. The "
+            "chain is stopped: its later draws repeat the last one before and are marked in "
             "get_extra_fields()['diverging']. Do not use them. Reduce `step_size` (it was "
             f"{size:.3g} in preconditioned coordinates), raise `batch_size`, or start nearer to "
-            "the mode with `init_params`.",
+            "the mode with `init_params`. If the posterior is a funnel, its mode is no good "
+            "centre: use a non-centred parametrisation, or NUTS.",
             DivergenceWarning,
             stacklevel=3,
         )

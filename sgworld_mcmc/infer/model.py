@@ -287,7 +287,16 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
     statics = tuple(leaf for leaf in leaves.values() if not is_array(leaf))
     layout = ArgumentLayout(treedef, tuple(leaves), kinds, statics, 0)
 
-    sites, prototype = _describe(FullData(model), layout, (), tuple(arrays.values()))
+    try:
+        sites, prototype = _describe(FullData(model), layout, (), tuple(arrays.values()))
+    except Exception as error:
+        listing = ", ".join(f"{name} {leaf.shape}" for name, leaf in arrays.items())
+        others = [name for name, leaf in leaves.items() if not is_array(leaf)]
+        error.add_note(
+            f"The model failed on the arguments of run(...): arrays {listing or 'none'}; not "
+            f"arrays: {others or 'none'}. Lists of numbers are not arrays: use jnp.asarray(...)."
+        )
+        raise
     _check_sites(sites)
     size = _number_of_rows(sites, lengths)
     kinds = tuple(

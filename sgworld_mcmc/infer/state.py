@@ -30,6 +30,8 @@ class Dynamics(NamedTuple):
         See :mod:`sgworld_mcmc.infer.estimator`.
     steps_per_draw
         Minibatch steps from one draw to the next; during warm-up it is an epoch instead.
+    limit
+        A chain with a larger coordinate has diverged; None where coordinates have no scale.
     """
 
     order: str
@@ -37,6 +39,7 @@ class Dynamics(NamedTuple):
     temperature: float
     gradient: str
     steps_per_draw: int
+    limit: float | None
 
     @property
     def fixed_partition(self) -> bool:
@@ -195,12 +198,14 @@ def draw(
             dynamics.noise,
             active=diverged_at < 0,
             correction=correction,
+            limit=dynamics.limit,
         )
         fails = (diverged_at < 0) & (result.finite_steps < length)
         diverged_at = jnp.where(fails, step + result.finite_steps, diverged_at)
 
         def new_epoch():
-            epoch = (now + length) // count
+            # Counted from the first draw on: a symmetric pair of epochs begins there.
+            epoch = (now + length) // count - clock.num_warmup
             new_rows = rows
             if dynamics.order == "examples":
                 new_rows = split_rows(jax.random.permutation(rows_key, size), count)
@@ -220,6 +225,8 @@ def draw(
         segment,
         (state.position, state.noise, state.order, state.rows, state.step, state.diverged_at),
     )
+    # The way to infinity is no sample: a chain that diverges stays where the last draw was.
+    position = jnp.where(diverged_at >= 0, state.position, position)
     return state._replace(
         i=state.i + 1,
         z=to_sites(state.center, state.scale, position),

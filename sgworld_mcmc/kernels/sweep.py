@@ -30,10 +30,10 @@ class Sweep(NamedTuple):
     finite_steps: jax.Array  # int32
 
 
-def is_finite(position: ArrayLikeTree) -> jax.Array:
-    """Whether all numbers of a pytree are finite: a bool scalar."""
-    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(position)]
-    return jnp.all(jnp.stack(flags))
+def is_finite(position: ArrayLikeTree, limit: float | None = None) -> jax.Array:
+    """Whether all numbers of a pytree are finite (or at most ``limit``): a bool scalar."""
+    within = lambda x: jnp.isfinite(x) if limit is None else jnp.abs(x) <= limit  # noqa: E731
+    return jnp.all(jnp.stack([jnp.all(within(x)) for x in jax.tree.leaves(position)]))
 
 
 def sweep(
@@ -48,6 +48,7 @@ def sweep(
     noise: str,
     active: jax.Array | bool = True,
     correction: Callable | None = None,
+    limit: float | None = None,
 ) -> Sweep:
     """Langevin steps with the batches ``order[0]``, ``order[1]``, ... in turn.
 
@@ -71,6 +72,8 @@ def sweep(
         False leaves the position as it is: for chains that have diverged before.
     correction
         Function of (position, batch number), added to the gradient of that batch: control variates.
+    limit
+        Largest absolute coordinate that counts as finite.
     """
     size, count, length = num_examples(batches), num_batches(batches), order.shape[0]
     numbers = sum(jnp.size(x) for x in jax.tree.leaves(position))
@@ -90,7 +93,7 @@ def sweep(
         proposal, carried = langevin_step(
             position, gradient, carried, noise_of(drawn), step_size, temperature, noise
         )
-        active = active & is_finite(proposal)
+        active = active & is_finite(proposal, limit)
         position = jax.tree.map(lambda new, old: jnp.where(active, new, old), proposal, position)
         return (position, carried, finite_steps + active, active), None
 
