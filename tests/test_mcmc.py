@@ -156,10 +156,8 @@ def test_kernel_pickles_and_runs_again(small, target, draws):
 
 def test_init_params_start_the_chains_where_they_say(target):
     """With no preconditioner and no warm-up a tiny step stays at the mode found from there."""
-    mcmc = SGWORLD(
-        target.model, batch_size=20, num_samples=1, num_warmup=0, num_chains=2, step_size=1e-12,
-        preconditioner="none",
-    )  # fmt: skip
+    settings = {"num_samples": 1, "num_warmup": 0, "num_chains": 2, "preconditioner": "none"}
+    mcmc = SGWORLD(target.model, batch_size=20, step_size=1e-12, **settings)
     mcmc.run(KEY, *target.data, init_params={"mu": jnp.array([[0.0, 1.0], [5.0, -5.0]])})
     np.testing.assert_allclose(
         mcmc.get_samples()["mu"], np.stack([target.mean["mu"]] * 2), atol=2e-3
@@ -280,9 +278,8 @@ def test_every_setting_samples_the_posterior(cls, settings):
 
 
 def test_temperature_scales_the_covariance(target):
-    mcmc = SGWORLD(
-        target.model, batch_size=203, temperature=4.0, num_chains=300, num_samples=100, step_size=1.0
-    )  # fmt: skip
+    settings = {"batch_size": 203, "temperature": 4.0, "step_size": 1.0}
+    mcmc = SGWORLD(target.model, num_chains=300, num_samples=100, **settings)
     mcmc.run(KEY, *target.data)
     chains = np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
     scaled = (chains - target.mean["mu"]) / np.sqrt(np.diag(target.covariance))

@@ -83,10 +83,13 @@ def density_axis(axis, left, right, title):
 
 def legend(figure, handles):
     if handles:
+        # An 8-point letter is some 0.06 inch wide, a handle with its gaps 0.55 inch.
+        widest = 0.55 + 0.06 * max(len(handle.get_label()) for handle in handles)
+        columns = max(1, int(figure.get_figwidth() / widest))
         figure.legend(
             handles=handles,
             loc="outside upper center",
-            ncols=min(len(handles), 6),
+            ncols=min(len(handles), columns),
             frameon=False,
             fontsize=8,
             handlelength=2.2,

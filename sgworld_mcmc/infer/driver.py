@@ -7,7 +7,6 @@ transforms to constrained space the draws that are kept, not every warm-up step.
 
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +59,7 @@ def collect(
     def read(state):
         transform = postprocess or sampler.postprocess_fn(args, kwargs)
         transform = jax.vmap(transform) if plan.vectorized else transform
-        values = {field: attrgetter(field)(state) for field in plan.fields}
+        values = {field: _field(state, field) for field in plan.fields}
         sites = transform(values[plan.fields[0]])
         if plan.removed:
             sites = {name: value for name, value in sites.items() if name not in plan.removed}
@@ -76,3 +75,10 @@ def collect(
     calls = jnp.full((plan.draws,), plan.thinning).at[0].add(plan.calls)
     state, draws = jax.lax.scan(draw, state, calls)
     return draws, state
+
+
+def _field(state: Any, path: str) -> Any:
+    """A field of the state by its dotted name, such as ``z.beta``: NumPyro's ``extra_fields``."""
+    for name in path.split("."):
+        state = state[name] if isinstance(state, dict) else getattr(state, name)
+    return state

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -396,4 +396,13 @@ _deal = jax.jit(partition_rows, static_argnums=(1, 2))
 def _quick_jit(function: Callable) -> Callable:
     """``jax.jit`` for functions that run once: on a CPU, optimise little and compile fast."""
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=options)
+    compiled = jax.jit(function, compiler_options=options)
+
+    @wraps(function)
+    def call(*args):
+        # Compiler options are refused inside another transformation, such as pmap over chains.
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        return (function if traced else compiled)(*args)
+
+    call._cache_size = compiled._cache_size
+    return call

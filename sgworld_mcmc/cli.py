@@ -1,0 +1,126 @@
+"""The command ``sgworld-mcmc``.
+
+Everything heavy is imported by the command that needs it, so that ``--help`` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+__all__ = ["main"]
+
+BENCHMARKS = {
+    "stationary": "bias of SGLD and SGWORLD against step size, exact posterior, no simulation",
+    "epoch": "time of one epoch in units of one full-data gradient",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``sgworld-mcmc`` with the given arguments; returns the exit code.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name; by default those of the process.
+
+    Raises
+    ------
+    SystemExit
+        From ``argparse``: code 0 after ``--help`` and ``--version``, 2 for wrong arguments.
+
+    Examples
+    --------
+    >>> main(["benchmark", "epoch", "--num-data", "200", "--dim", "2", "--rounds", "0"])
+    Traceback (most recent call last):
+    SystemExit: 2
+    """
+    parser = _parser()
+    namespace = parser.parse_args(argv)
+    if namespace.command == "benchmark":
+        return _benchmark(namespace)
+    return _run("sgworld_mcmc.demo.run", namespace, parser)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="sgworld-mcmc",
+        description="Stochastic-gradient MCMC without replacement for NumPyro models.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="SGWORLD, SGLD, NUTS and Laplace side by side on real data",
+        description=(
+            "Linear regression on the diabetes data (exact posterior) and logistic regression on "
+            "the breast-cancer data (long NUTS run as the truth): SGWORLD, SGLD, full-gradient "
+            "Langevin, NUTS and Laplace with their errors, times and gradient counts. Takes some "
+            "two minutes on two cores, most of it compilation. Needs scikit-learn: "
+            "pip install 'sgworld-mcmc[demo]'."
+        ),
+    )
+    demo.add_argument("--out", default="out", metavar="FOLDER", help="for the files (default: out)")
+    demo.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    demo.add_argument(
+        "--problem",
+        choices=("diabetes", "breast-cancer", "both"),
+        default="both",
+        help="which data (default: both)",
+    )
+    demo.add_argument("--quick", action="store_true", help="a quarter of the draws")
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="measure bias or speed",
+        description="Benchmarks; options of one: sgworld-mcmc benchmark NAME --help.",
+        epilog="\n".join(f"  {name:12}{text}" for name, text in BENCHMARKS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    benchmark.add_argument("name", choices=tuple(BENCHMARKS), help="which one")
+    # The benchmark parses its own options, once its module is known to be needed.
+    benchmark.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _benchmark(namespace):
+    name = namespace.name
+    module = f"sgworld_mcmc.benchmarks.{name}"
+    parser = argparse.ArgumentParser(
+        prog=f"sgworld-mcmc benchmark {name}",
+        description=f"Measure the {BENCHMARKS[name]}.",
+    )
+    importlib.import_module(module).add_arguments(parser)
+    return _run(module, parser.parse_args(namespace.options), parser)
+
+
+def _run(module, namespace, parser):
+    """Run a command; what is wrong with its arguments is said without a traceback."""
+    run_cli = importlib.import_module(module).run_cli
+    try:
+        return run_cli(namespace)
+    except ImportError as error:
+        # Only our own message about an optional package; anything else is a broken installation.
+        if "sgworld-mcmc[" not in str(error):
+            raise
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        parser.error(str(error))
+    except ValueError as error:
+        # The checks of the benchmarks' settings; in the demo it would be an error of ours.
+        if namespace.__dict__.get("command") == "demo":
+            raise
+        parser.error(str(error))
+
+
+def _version():
+    try:
+        number = metadata.version("sgworld-mcmc")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        from sgworld_mcmc import __version__ as number
+    return f"sgworld-mcmc {number}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""The samplers that the demo compares: one function each, all returning a :class:`Run`."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import NUTS
+from numpyro.infer.util import constrain_fn, potential_energy
+from scipy.optimize import minimize
+
+from sgworld_mcmc import SGLD, SGWORLD
+from sgworld_mcmc.demo.clock import measure
+from sgworld_mcmc.demo.problems import Problem
+from sgworld_mcmc.infer.estimator import Anchor
+from sgworld_mcmc.tuning.bias import relative_variance_error, time_per_epoch
+
+__all__ = ["NUTSSampler", "Run", "laplace", "same_bias_step_size", "sgworld", "variants"]
+
+CHAINS = 4
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes
+    ----------
+    label
+        Name in the table.
+    samples
+        Dict of site to (chains, draws, ...) in constrained values.
+    compile_seconds, run_seconds
+        See :func:`sgworld_mcmc.demo.clock.measure`.
+    epochs
+        Gradient evaluations of all chains, warm-up included, in units of one full-data gradient;
+        without the search for mode and preconditioner (some 200 for each chain), and for rows
+        that start where another ended without its warm-up.
+    mcmc
+        The NumPyro ``MCMC`` object, or None.
+    """
+
+    label: str
+    samples: dict[str, np.ndarray]
+    compile_seconds: float
+    run_seconds: float
+    epochs: float
+    mcmc: Any = None
+
+
+def sgworld(problem: Problem, rng_key: jax.Array, num_samples: int) -> Run:
+    """``SGWORLD(model)`` with nothing set but the number of draws."""
+    mcmc = SGWORLD(problem.model, num_samples=num_samples, num_chains=CHAINS)
+    with measure() as seconds:
+        mcmc.run(rng_key, *problem.data)
+        samples = jax.tree.map(np.asarray, mcmc.get_samples(group_by_chain=True))
+    epochs = int(np.sum(mcmc.last_state.step)) / mcmc.last_state.order.shape[-1]
+    return Run("SGWORLD, defaults", samples, seconds.compile, seconds.run, epochs, mcmc)
+
+
+def variants(problem: Problem, rng_key: jax.Array, default: Run, num_samples: int) -> list[Run]:
+    """Minibatch schemes on equal terms, and full gradients.
+
+    Plain gradients, so that nothing but the order of the batches differs. All rows start where the
+    default run ended, in its preconditioner and with its batch size; what they then have to forget
+    is a few of their draws. SGLD at the step of the same bias makes as many more epochs per draw
+    as its step is smaller: all minibatch rows cover the same time between two draws.
+    """
+    state = default.mcmc.last_state._replace(anchor=Anchor((), ()))
+    step, count = float(state.step_size[0]), state.order.shape[-1]
+    small = same_bias_step_size(step, count)
+    longer = math.ceil(step / small)
+    keys = jax.random.split(rng_key, 4)
+
+    def sampler(kind, **settings):
+        return kind(
+            problem.model, num_samples=num_samples, num_chains=CHAINS, gradient="plain", **settings
+        )
+
+    def start(key, step, order=state.order):
+        return state._replace(
+            rng_key=jax.random.split(key, CHAINS),
+            step_size=jnp.full_like(state.step_size, step),
+            order=order,
+        )
+
+    one_batch = jnp.zeros((CHAINS, 1), jnp.int32)
+    without, full = sampler(SGWORLD), sampler(SGWORLD, batch_size=problem.size)
+    replacing = sampler(SGLD)
+    label = f"SGLD, same bias (step / {step / small:.0f})"
+    return [
+        _continue("SGWORLD, plain gradients", without, problem, start(keys[0], step)),
+        _continue("SGLD, same step size", replacing, problem, start(keys[1], step)),
+        _continue(label, replacing, problem, start(keys[2], small), longer),
+        _continue("full-gradient Langevin", full, problem, start(keys[3], 1.0, one_batch)),
+    ]
+
+
+def same_bias_step_size(step_size: float, num_batches: int) -> float:
+    """Step size at which SGLD's predicted error is that of SGWORLD at ``step_size``.
+
+    Plain gradients of a well-specified model (C0 = M), averaged noise, whitened coordinates
+    (docs/theory.md, section 2.2).
+
+    Examples
+    --------
+    >>> print(f"{same_bias_step_size(0.0744, 10):.4f}")   # T = 0.744: 2 % error
+    0.0040
+    """
+    error = relative_variance_error(
+        step_size, num_batches, num_batches, scheme="batches", noise="averaged"
+    )
+    time = time_per_epoch(error, num_batches, scheme="replacement", noise="averaged")
+    return time / num_batches
+
+
+class NUTSSampler:
+    """NumPyro's NUTS kernel, four vectorized chains, in a loop that is compiled once.
+
+    ``numpyro.infer.MCMC`` compiles its loop anew for each warm-up and run, and does not return
+    the gradient evaluations of the warm-up.
+
+    Parameters
+    ----------
+    problem
+        What to sample.
+    chunk
+        Transitions in one call of the compiled loop: warm-up is one call.
+    """
+
+    def __init__(self, problem: Problem, chunk: int) -> None:
+        self.problem, self.chunk = problem, chunk
+        self.kernel = NUTS(problem.model)
+
+        def transition(state, _):
+            state = self.kernel.sample(state, problem.data, {})
+            return state, (state.z, state.num_steps)
+
+        self._loop = jax.jit(lambda state: jax.lax.scan(transition, state, length=chunk))
+
+    def run(self, label: str, rng_key: jax.Array, num_samples: int) -> Run:
+        """Warm up, then draw ``num_samples`` (rounded up to whole chunks) of each chain."""
+        with measure() as seconds:
+            keys = jax.random.split(rng_key, CHAINS)
+            state = self.kernel.init(keys, self.chunk, None, self.problem.data, {})
+            state, (_, steps) = self._loop(state)
+            total, parts = int(jnp.sum(steps)), []
+            for _ in range(math.ceil(num_samples / self.chunk)):
+                state, (z, steps) = self._loop(state)
+                total, parts = total + int(jnp.sum(steps)), [*parts, z]
+            z = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+            constrain = self.kernel.postprocess_fn(self.problem.data, {})
+            draws = jax.tree.map(np.asarray, jax.vmap(jax.vmap(constrain))(z))
+        samples = {site: np.swapaxes(value, 0, 1) for site, value in draws.items()}
+        return Run(label, samples, seconds.compile, seconds.run, total)
+
+
+def laplace(problem: Problem, rng_key: jax.Array, default: Run, num_samples: int) -> Run:
+    """Independent draws of the Gaussian at the mode, in unconstrained coordinates.
+
+    The default run serves for the names and shapes of the sites; the search for the mode starts
+    at zero.
+    """
+    model, data = problem.model, problem.data
+    sites = jax.tree.map(lambda z: jnp.zeros_like(z[0]), default.mcmc.last_state.z)
+    flat, unravel = ravel_pytree(sites)
+
+    @jax.jit
+    def value_and_grad(x):
+        return jax.value_and_grad(energy)(x)
+
+    def energy(x):
+        return potential_energy(model, data, {}, unravel(x))
+
+    def potential(x):
+        value, gradient = value_and_grad(jnp.asarray(x, flat.dtype))
+        return float(value), np.asarray(gradient, float)
+
+    @jax.jit
+    def constrain(draws):
+        one = lambda x: constrain_fn(model, data, {}, unravel(x))  # noqa: E731
+        return jax.vmap(jax.vmap(one))(draws)
+
+    with measure() as seconds:
+        found = minimize(potential, np.asarray(flat, float), jac=True, method="BFGS")
+        curvature = jax.jit(jax.hessian(energy))(jnp.asarray(found.x, flat.dtype))
+        curvature = np.asarray(curvature, float)
+        # A Newton step: BFGS stops where single precision no longer tells two values apart.
+        mode = found.x - np.linalg.solve(curvature, potential(found.x)[1])
+        white = jax.random.normal(rng_key, (CHAINS, num_samples, flat.size))
+        root = np.linalg.inv(np.linalg.cholesky(curvature))
+        draws = jnp.asarray(mode + np.asarray(white, float) @ root, flat.dtype)
+        samples = jax.tree.map(np.asarray, constrain(draws))
+    # The Hessian costs about one gradient for each coordinate.
+    epochs = found.njev + 1 + flat.size
+    return Run("Laplace approximation", samples, seconds.compile, seconds.run, epochs)
+
+
+def _continue(label, mcmc, problem, state, times=1):
+    """Run on from a state: ``times`` runs one after the other, of which each ``times``-th draw."""
+    parts = []
+    with measure() as seconds:
+        before = state.step
+        for _ in range(times):
+            mcmc.post_warmup_state = state
+            mcmc.run(state.rng_key, *problem.data)
+            state = mcmc.last_state
+            parts.append(jax.tree.map(np.asarray, mcmc.get_samples(group_by_chain=True)))
+    samples = {
+        site: np.concatenate([part[site] for part in parts], axis=1)[:, times - 1 :: times]
+        for site in parts[0]
+    }
+    epochs = int(np.sum(state.step - before)) / state.order.shape[-1]
+    return Run(label, samples, seconds.compile, seconds.run, epochs, mcmc)

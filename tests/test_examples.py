@@ -1,0 +1,53 @@
+"""Each example runs, at a small size, and finds what it is written to show."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run_main(name, *arguments):
+    return runpy.run_path(str(EXAMPLES / name))["main"](list(arguments))
+
+
+def test_every_example_has_a_test():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "linear_regression.py",
+        "logistic_regression_large.py",
+        "blackjax_kernels.py",
+    }
+
+
+def test_linear_regression(capsys):
+    comparison = run_main("linear_regression.py", "--num-data=300", "--dim=2", "--num-samples=400")
+    # 1600 draws: about 500 effective, so 4.5 standard errors of a mean and of a ratio of sd.
+    assert np.all(np.abs(comparison.mean_error) < 4.5 * comparison.mean_error_se + 0.02)
+    assert np.all(np.abs(comparison.sd_ratio - 1) < 4.5 * comparison.sd_ratio_se + 0.02)
+    assert "sigma2" in capsys.readouterr().out
+
+
+def test_logistic_regression_large():
+    difference, ratio = run_main(
+        "logistic_regression_large.py",
+        *("--num-data=5000", "--dim=3", "--batch-size=500", "--num-samples=400"),
+    )
+    assert difference.shape == (3,)
+    # Laplace itself is off by about D / sqrt(N) sd; 500 effective draws: se 0.045 and 0.032.
+    assert np.all(np.abs(difference) < 0.25)
+    assert np.all(np.abs(ratio - 1) < 0.15)
+
+
+def test_blackjax_kernels():
+    without, replaced = run_main("blackjax_kernels.py", "--num-data=200", "--epochs=3000")
+    # C0 of the simulated data is not exactly M: the predictions 1.003 and 1.12 hold within that.
+    assert without == pytest.approx(1.0, abs=0.08)
+    assert replaced > without + 0.04
+
+
+def test_examples_reject_what_they_do_not_know():
+    with pytest.raises(SystemExit) as stop:
+        run_main("blackjax_kernels.py", "--unknown")
+    assert stop.value.code == 2
