@@ -24,7 +24,7 @@ from sgworld_mcmc.tuning.bias import relative_variance_error
 # Compiling takes most of the time: half the time to compile, as fast to run.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "1"})
 
-CHAINS, DIM, ROWS, COUNT = 4096, 8, 32, 8
+CHAINS, DIM, ROWS, COUNT = 3000, 8, 32, 8
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,10 @@ def problem():
     data = posterior.data[0].astype(np.float32)
     batches = partition(jax.random.key(0), data, ROWS // COUNT)
     assert num_batches(batches) == COUNT
-    at_mode = jax.vmap(
-        lambda b: batch_estimate(estimator, jnp.zeros(DIM), fetch(batches, b), ROWS, COUNT)
+    at_mode = jit(
+        jax.vmap(
+            lambda b: batch_estimate(estimator, jnp.zeros(DIM), fetch(batches, b), ROWS, COUNT)
+        )
     )(jnp.arange(COUNT))
     np.testing.assert_allclose(at_mode.mean(axis=0), 0, atol=1e-4)
     return estimator, batches, float(jnp.mean(at_mode**2))
@@ -114,8 +116,8 @@ def test_sgworld_errs_in_third_order_at_fixed_epoch_length(problem):
 def test_sgld_errs_in_first_order(problem, noise):
     """h C0/2 with averaged noise, h (C0 + 1)/2 with independent noise."""
     estimator, batches, batch_noise = problem
-    h = np.array([0.02, 0.04, 0.08])
-    error, standard_error = excess(estimator, batches, h, "replacement", noise, 40, draws=24)
+    h = np.array([0.03, 0.06, 0.12])
+    error, standard_error = excess(estimator, batches, h, "replacement", noise, 26)
     predicted = relative_variance_error(h, COUNT, batch_noise, scheme="replacement", noise=noise)
     assert_order(h, error, standard_error, predicted, 1)
 

@@ -54,6 +54,11 @@ class MinibatchMCMC(MCMC):
             jit_model_args=True,
         )
         self._prepared = None
+        self._partition_key = None
+
+    def __getstate__(self):
+        # Laid-out data and compiled functions are made again; the partition's key decides how.
+        return {**super().__getstate__(), "_prepared": None}
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
@@ -83,8 +88,8 @@ class MinibatchMCMC(MCMC):
         if resumed and self._prepared is not None and self._serves(args, kwargs):
             prepared = self._prepared[1]
         else:
-            if resumed and self._prepared is not None:
-                key = self._prepared[2]
+            if resumed and self._partition_key is not None:
+                key = self._partition_key
             elif is_prng_key(rng_key):
                 rng_key, key = jax.random.split(rng_key)
             else:
@@ -94,7 +99,7 @@ class MinibatchMCMC(MCMC):
             if init_params is not None:
                 leading = (self.num_chains,) if self.num_chains > 1 else ()
                 prepared.model.check_params(init_params, leading, "init_params")
-            self._prepared = ((args, kwargs), prepared, key)
+            self._prepared, self._partition_key = ((args, kwargs), prepared), key
         try:
             super().run(rng_key, prepared, extra_fields=extra_fields, init_params=init_params)
         finally:
