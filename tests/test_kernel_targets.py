@@ -253,7 +253,10 @@ def sgworld_problem(order):
     else:
         batches = partition(key, data, BATCH_SIZE)
     count = num_batches(batches)
-    first = sg.sgworld.init(jnp.zeros(1), jax.random.key(7), count, order=order).order
+    # The key decides how far "once" shifts the mean. This one was picked from 33 by the predicted
+    # shifts alone: at most 0.35 standard deviations where the posterior is not Gaussian, so that it
+    # can be linearised, and changed by 0.2 or more in every family by a doubled step size.
+    first = sg.sgworld.init(jnp.zeros(1), jax.random.key(37), count, order=order).order
 
     def row(z, index):
         return joint_estimator(z, jax.tree.map(lambda x: jnp.asarray(x)[index][None], data)) / ROWS
@@ -278,7 +281,7 @@ def test_sgworld_has_the_predicted_moments(order, noise):
     # ("replacement") at which the posteriors that are not Gaussian cannot be linearised.
     time, burn, thin, draws = {
         "replacement": (0.5, 12, 2, 18),
-        "once": (0.5, 15, 3, 12),
+        "once": (0.75, 10, 2, 14),
         "symmetric": (1.5, 6, 2, 9),
     }.get(order, (1.5, 6, 1, 13))
 

@@ -16,6 +16,7 @@ from numpyro.util import is_prng_key
 from sgworld_mcmc.checks import check_choice, check_finite, check_integer, check_positive
 from sgworld_mcmc.infer.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
+from sgworld_mcmc.infer.driver import quick_jit
 from sgworld_mcmc.infer.estimator import GRADIENTS, gradient_parts, whitened_log_density
 from sgworld_mcmc.infer.model import FullData, MinibatchModel, minibatch_model
 from sgworld_mcmc.infer.setup import (
@@ -367,11 +368,11 @@ class SGMCMCKernel(MCMCKernel):
 
         return {
             "evaluations": model.evaluations,
-            "split": _quick_jit(jax.vmap(partial(jax.random.split, num=3))),
-            "initial": _quick_jit(initial),
+            "split": _set_up_jit(jax.vmap(partial(jax.random.split, num=3)), small=True),
+            "initial": _set_up_jit(initial, small=True),
             # The Hessian of many rows is worth the better code; of few, the compiler takes longer.
-            "set_up": (jax.jit if model.size > LARGE else _quick_jit)(start),
-            "state": _quick_jit(state),
+            "set_up": _set_up_jit(start, small=model.size <= LARGE),
+            "state": _set_up_jit(state, small=True),
         }
 
 
@@ -393,14 +394,13 @@ def _all_rows(batches: Batches) -> tuple:
 _deal = jax.jit(partition_rows, static_argnums=(1, 2))
 
 
-def _quick_jit(function: Callable) -> Callable:
-    """``jax.jit`` for functions that run once: on a CPU, optimise little and compile fast."""
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    compiled = jax.jit(function, compiler_options=options)
+def _set_up_jit(function: Callable, small: bool) -> Callable:
+    """Compile a set-up function; inside another transformation, leave it as it is."""
+    compiled = (quick_jit if small else jax.jit)(function)
 
     @wraps(function)
     def call(*args):
-        # Compiler options are refused inside another transformation, such as pmap over chains.
+        # Compiler options are refused inside pmap or vmap over chains.
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
         return (function if traced else compiled)(*args)
 

@@ -19,6 +19,10 @@ from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 __all__ = ["SGLD", "SGWORLD", "DivergenceWarning"]
 
 
+# Rows times calls below which a run takes less than the compiler can save.
+SMALL_RUN = 10_000_000
+
+
 class DivergenceWarning(UserWarning):
     """A chain became infinite and was stopped."""
 
@@ -132,6 +136,7 @@ class MinibatchMCMC(MCMC):
             sampler=self.sampler,
             plan=plan,
             postprocess=self.postprocess_fn,
+            small=args[0].model.size * plan.draws * plan.thinning < SMALL_RUN,
         )
 
     def to_arviz(self, **options) -> Any:

@@ -39,8 +39,14 @@ class Start(NamedTuple):
 
 
 def automatic_batch_size(size: int) -> int:
-    """About ten batches of up to 1000 rows: below, the loop costs more than the gradients."""
-    return min(size, max(32, min(1000, -(-size // 10))))
+    """About ten batches of up to 1000 rows: below, the loop costs more than the gradients.
+
+    A number of batches that divides N is preferred, up to 1.6 times as many: batches of one size
+    need no extra row and compile in half the time.
+    """
+    count = -(-size // min(size, max(32, min(1000, -(-size // 10)))))
+    divisor = next((m for m in range(count, int(1.6 * count) + 1) if size % m == 0), count)
+    return -(-size // divisor)
 
 
 def automatic_time(tolerance: float, count: int, order: str, noise: str) -> float:
