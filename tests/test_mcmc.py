@@ -1,6 +1,9 @@
 """The NumPyro interface: runs, resumes, chains, compilation, and what comes out."""
 
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import arviz as az
@@ -293,3 +296,25 @@ def test_sixty_four_bit_run_stays_sixty_four_bit():
         mcmc.run(jax.random.key(0), *target.data)
         assert mcmc.get_samples()["mu"].dtype == jnp.float64
         assert mcmc.last_state.position.dtype == jnp.float64
+
+
+def test_parallel_chains_on_two_devices():
+    """In a process of its own: the number of devices is fixed when JAX starts."""
+    script = """
+import jax, numpy as np
+from numpyro.infer import MCMC
+from sgworld_mcmc import SGWORLD, exact
+target = exact.GaussianMean(num_data=203, dim=1)
+settings = dict(batch_size=20, gradient="plain", preconditioner="none", step_size=0.05 / 203)
+run = dict(num_chains=2, chain_method="parallel", num_samples=500, num_warmup=10)
+mcmc = SGWORLD(target.model, **settings, **run)
+plain = MCMC(mcmc.sampler, progress_bar=False, **run)
+for sampler in (mcmc, plain):
+    sampler.run(jax.random.key(0), *target.data)
+    report = target.compare(sampler)
+    assert report.num_chains == 2
+    assert np.all(np.abs(report.mean_error) < 4.5 * report.mean_error_se), report
+    assert np.all(np.abs(report.sd_ratio - 1) < 4.5 * report.sd_ratio_se), report
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=300)

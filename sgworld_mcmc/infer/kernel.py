@@ -259,9 +259,10 @@ class SGMCMCKernel(MCMCKernel):
         data, constants = base.layout.split(args, kwargs)
         data = jax.tree.map(jnp.asarray, data)
         rows = self._deal(rng_key, base)
-        additive = check_minibatching(
-            base, base.evaluations, data, constants, RowBatches(data, rows)
-        )
+        # Under pmap the key is traced; the check needs numbers, and any partition will do.
+        traced = isinstance(rng_key, jax.core.Tracer)
+        known = RowBatches(data, self._deal(jax.random.key(0), base) if traced else rows)
+        additive = check_minibatching(base, base.evaluations, data, constants, known)
         model = self._models.setdefault((key, additive), base.with_additive(additive))
         self._models["last", key] = model
         if model.left_out():
