@@ -26,7 +26,8 @@ def batch_estimate(
     (n_b M / N) ``estimator(position, rows)``: the weight makes the factor before the sum over
     rows M for every batch, whatever its size, so that the mean over the M batches of a partition
     is the full-data value to rounding error (docs/theory.md, section 1). Without it the mean
-    would be biased whenever M does not divide N.
+    would be biased whenever M does not divide N. (A prior inside the estimator carries the same
+    weight: it varies by one row in n_b between the batches, and is whole over an epoch.)
 
     The rows beyond the common size are handled by a second, one-row call of the estimator, since
     sum_{i in b} = b mean(main) + extra; it is run only for batches that have such a row.

@@ -9,8 +9,10 @@ turn the bias of the variance into one of the mean.
 The five posteriors have equally many rows and are sampled at once, as independent blocks of one
 position: one compilation a kernel. Each is compared by itself.
 
-Power: each test runs its sampler three times more, with the step size doubled and with the noise
-5 % too strong and too weak, and demands that the same comparison then fails, for every family.
+Power: every comparison is gated on 20 000 effective draws, at which 4.5 standard errors of a
+variance are 4.5 % (see ``tolerances``). For one sampler of each kind and noise the test runs
+three times more, with the step size doubled and with the noise 5 % too strong and too weak, and
+demands that the same comparison then fails, for every family.
 """
 
 from functools import cache, partial
@@ -30,6 +32,7 @@ from sgworld_mcmc import exact
 from sgworld_mcmc.benchmarks.recursion import stationary_moments
 from sgworld_mcmc.gradients import batch_estimate
 from sgworld_mcmc.minibatch import RowBatches, fetch, num_batches, partition, partition_rows
+from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 
 # Compiling takes most of the time: half the time to compile, as fast to run.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "1"})
@@ -43,7 +46,6 @@ FAMILIES = (
     "BetaBernoulli",
     "GammaPoisson",
 )
-ORDERS = ("batches", "examples", "symmetric", "once", "replacement")
 NOISES = ("independent", "averaged")
 
 
@@ -224,14 +226,21 @@ class Linearised(NamedTuple):
         return moments
 
 
-def assert_all_targets_with_power(simulate, step_size, moments):
-    """``simulate(step_size, temperature)`` gives (chains, draws, D) of the joint position."""
+def assert_all_targets(simulate, step_size, moments, show_power):
+    """``simulate(step_size, temperature)`` gives (chains, draws, D) of the joint position.
+
+    ``show_power`` runs the sampler again with a doubled step size and with wrong noise: the same
+    comparison must then fail for every family. The gate on the effective sample size gives the
+    other samplers the same power.
+    """
     draws = simulate(step_size, 1.0)
-    changed = {
-        "a doubled step size": simulate(2 * step_size, 1.0),
-        "noise 5 % too strong": simulate(step_size, 1.05**2),
-        "noise 5 % too weak": simulate(step_size, 0.95**2),
-    }
+    changed = {}
+    if show_power:
+        changed = {
+            "a doubled step size": simulate(2 * step_size, 1.0),
+            "noise 5 % too strong": simulate(step_size, 1.05**2),
+            "noise 5 % too weak": simulate(step_size, 0.95**2),
+        }
     failures = []
     for family, block in blocks().items():
         try:
@@ -265,22 +274,23 @@ def sgworld_problem(order):
         return batch_estimate(joint_estimator, z, fetch(batches, index), ROWS, count)
 
     one, numbers = (row, jnp.arange(ROWS)) if order == "examples" else (batch, first)
-    if order == "replacement":
-        numbers = jnp.arange(count)
     return batches, first, Linearised.of(lambda z: jax.vmap(lambda b: one(z, b))(numbers))
 
 
+# Showing the power takes three more runs: it is done for one sampler of each kind and noise.
+POWER_SHOWN = {("batches", "averaged"), ("sgld", "independent")}
+
+
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", WITHOUT_REPLACEMENT)
 def test_sgworld_has_the_predicted_moments(order, noise):
     batches, first, terms = sgworld_problem(order)
     count = num_batches(batches)
     kernel = sg.sgworld.build_kernel(order, noise)
     # Time an epoch spans, epochs discarded, between draws, and number of draws. The time is as long
-    # as makes a bias that is easily seen, but not a shift of the mean ("once") or a variance
-    # ("replacement") at which the posteriors that are not Gaussian cannot be linearised.
+    # as makes a bias that is easily seen, but not a shift of the mean ("once") at which the
+    # posteriors that are not Gaussian cannot be linearised.
     time, burn, thin, draws = {
-        "replacement": (0.5, 12, 2, 18),
         "once": (0.75, 10, 2, 14),
         "symmetric": (1.5, 6, 2, 9),
     }.get(order, (1.5, 6, 1, 13))
@@ -306,7 +316,8 @@ def test_sgworld_has_the_predicted_moments(order, noise):
 
     settings = {"num_batches": count} if order == "examples" else {}
     moments = terms.predicted_moments(time / count, order=order, noise=noise, **settings)
-    assert_all_targets_with_power(lambda h, tau: simulate(batches, h, tau), time / count, moments)
+    power = (order, noise) in POWER_SHOWN
+    assert_all_targets(lambda h, tau: simulate(batches, h, tau), time / count, moments, power)
 
 
 def _window(data, start):
@@ -347,4 +358,5 @@ def test_sgld_has_the_predicted_moments(noise):
         return jnp.swapaxes(positions[burn:], 0, 1)
 
     moments = sgld_terms().predicted_moments(step_size, order="replacement", noise=noise)
-    assert_all_targets_with_power(lambda h, tau: simulate(joint_data(), h, tau), step_size, moments)
+    power = ("sgld", noise) in POWER_SHOWN
+    assert_all_targets(lambda h, tau: simulate(joint_data(), h, tau), step_size, moments, power)
