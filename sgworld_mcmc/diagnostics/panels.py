@@ -52,6 +52,7 @@ def _columns(count):
 
 
 def style(index, width=1.2):
+    """Colour and dashes of the curve number ``index``."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": _DASHES[index % len(_DASHES)],
@@ -60,6 +61,7 @@ def style(index, width=1.2):
 
 
 def label_panel(axis, title):
+    """Title and ticks of one panel."""
     axis.set_title(title, fontsize=8, loc="left", pad=3)
     axis.tick_params(labelsize=7, length=2.5, pad=2)
     for side in (axis.xaxis, axis.yaxis):
@@ -82,6 +84,7 @@ def density_axis(axis, left, right, title):
 
 
 def legend(figure, handles):
+    """One legend above all panels, in as many columns as fit the figure's width."""
     if handles:
         # An 8-point letter is some 0.06 inch wide, a handle with its gaps 0.55 inch.
         widest = 0.55 + 0.06 * max(len(handle.get_label()) for handle in handles)
@@ -97,6 +100,7 @@ def legend(figure, handles):
 
 
 def finish(figure, path):
+    """Save the figure if there is a path, and return it."""
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=200)
@@ -104,5 +108,6 @@ def finish(figure, path):
 
 
 def fill(axis, grid, density):
+    """Draw a reference density as a grey area with an outline."""
     axis.fill_between(grid, density, color=GREY, linewidth=0)
     axis.plot(grid, density, color=DARK, linewidth=0.8)
