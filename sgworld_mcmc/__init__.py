@@ -1,9 +1,19 @@
 """Stochastic-gradient MCMC without replacement for NumPyro models, with the bias measured."""
 
 from sgworld_mcmc import diagnostics, exact
-from sgworld_mcmc.infer import SGLD, SGWORLD, DivergenceWarning
+from sgworld_mcmc.infer import SGLD, SGWORLD, BiasReport, DivergenceWarning, TuningWarning
 from sgworld_mcmc.kernels import sgld, sgworld
 
 __version__ = "0.1.0"
 
-__all__ = ["SGLD", "SGWORLD", "DivergenceWarning", "diagnostics", "exact", "sgld", "sgworld"]
+__all__ = [
+    "SGLD",
+    "SGWORLD",
+    "BiasReport",
+    "DivergenceWarning",
+    "TuningWarning",
+    "diagnostics",
+    "exact",
+    "sgld",
+    "sgworld",
+]

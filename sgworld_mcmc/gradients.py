@@ -57,9 +57,15 @@ def batch_estimate(
 
 
 def epoch_mean(
-    estimator: Callable, position: ArrayLikeTree, batches: Batches | RowBatches
+    estimator: Callable,
+    position: ArrayLikeTree,
+    batches: Batches | RowBatches,
+    used: jax.Array | int | None = None,
 ) -> ArrayTree:
     """Mean of the estimates of all batches: the full-data value, in the memory of one batch.
+
+    ``used`` takes the first batches only: an estimate, as their rows are random. It may be
+    traced, so that one compiled function serves a part of the data and the whole.
 
     Examples
     --------
@@ -76,9 +82,11 @@ def epoch_mean(
     def estimate(index):
         return batch_estimate(estimator, position, fetch(batches, index), size, count)
 
-    def add(total, index):
-        return jax.tree.map(lambda t, e: t + e / count, total, estimate(index)), None
+    number = count if used is None else used
+
+    def add(index, total):
+        return jax.tree.map(lambda t, e: t + e / number, total, estimate(index))
 
     shapes = jax.eval_shape(estimate, jnp.zeros((), jnp.int32))
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, zero, jnp.arange(count))[0]
+    return jax.lax.fori_loop(0, number, add, zero)

@@ -26,7 +26,9 @@ def initial_order(rng_key: PRNGKey, kind: str, count: int) -> jax.Array:
     """The order of the first epoch: (count,) int32 batch numbers."""
     if kind == "replacement":
         return jax.random.randint(rng_key, (count,), 0, count, dtype=jnp.int32)
-    return jax.random.permutation(rng_key, count).astype(jnp.int32)
+    # Compiles in half the time of jax.random.permutation; equal bits, which keep their order, are
+    # rarer than one pair in 2^33 / M^2 epochs.
+    return jnp.argsort(jax.random.bits(rng_key, (count,))).astype(jnp.int32)
 
 
 def next_order(rng_key: PRNGKey, kind: str, order: jax.Array, epoch: jax.Array) -> jax.Array:

@@ -62,12 +62,13 @@ def test_same_key_same_draws_other_key_other_draws(small, target, draws):
 
 def test_second_run_on_other_data_compiles_nothing_and_sees_the_data(small, target, draws):
     (y,) = target.data
-    before = driver._compiled(True)._cache_size()
-    set_up = small.sampler._functions(small._prepared[1].model)["set_up"]._cache_size()
+    before = driver._compiled()._cache_size()
+    functions = small.sampler._functions[small._prepared[1].data.model]
+    set_up = functions.descend._cache_size()
     small.run(KEY, y + 5.0)
     after = np.asarray(small.get_samples(group_by_chain=True)["mu"])
-    assert driver._compiled(True)._cache_size() == before > 0
-    assert small.sampler._functions(small._prepared[1].model)["set_up"]._cache_size() == set_up
+    assert driver._compiled()._cache_size() == before > 0
+    assert functions.descend._cache_size() == set_up > 0
     np.testing.assert_allclose(after.mean((0, 1)) - draws.mean((0, 1)), 5.0, atol=0.05)
 
 
@@ -279,7 +280,7 @@ def test_every_setting_samples_the_posterior(cls, settings):
     expected = 0.0
     if settings.get("order") == "symmetric":
         step = float(mcmc.last_state.step_size[0])
-        expected = predicted_shift(mcmc._prepared[1].batches, target, step)
+        expected = predicted_shift(mcmc._prepared[1].data.batches, target, step)
     assert np.all(np.abs(flat.mean(0) - expected) < 4.5 / np.sqrt(ess))
     error = np.diag(np.cov(flat.T)) - 1
     assert np.all(np.abs(error) < 0.02 + 4.5 * np.sqrt(2 / ess))

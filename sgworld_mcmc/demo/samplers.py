@@ -14,7 +14,6 @@ from scipy.optimize import minimize
 from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.demo.clock import measure
 from sgworld_mcmc.demo.problems import Problem
-from sgworld_mcmc.infer.estimator import Anchor
 from sgworld_mcmc.tuning.bias import relative_variance_error, time_per_epoch
 
 __all__ = ["NUTSSampler", "Run", "laplace", "same_bias_step_size", "sgworld", "variants"]
@@ -52,49 +51,54 @@ class Run(NamedTuple):
 def sgworld(problem: Problem, rng_key: jax.Array, num_samples: int) -> Run:
     """``SGWORLD(model)`` with nothing set but the number of draws."""
     mcmc = SGWORLD(problem.model, num_samples=num_samples, num_chains=CHAINS)
-    with measure() as seconds:
-        mcmc.run(rng_key, *problem.data)
-        samples = jax.tree.map(np.asarray, mcmc.get_samples(group_by_chain=True))
-    epochs = int(np.sum(mcmc.last_state.step)) / mcmc.last_state.order.shape[-1]
-    return Run("SGWORLD, defaults", samples, seconds.compile, seconds.run, epochs, mcmc)
+    return _measured("SGWORLD, defaults", mcmc, problem, rng_key)
 
 
 def variants(problem: Problem, rng_key: jax.Array, default: Run, num_samples: int) -> list[Run]:
     """Minibatch schemes on equal terms, and full gradients.
 
-    Plain gradients, so that nothing but the order of the batches differs. All rows start where the
-    default run ended, in its preconditioner and with its batch size; what they then have to forget
-    is a few of their draws. SGLD at the step of the same bias makes as many more epochs per draw
-    as its step is smaller: all minibatch rows cover the same time between two draws.
+    Plain gradients, so that nothing but the order of the batches differs: thirteen batches, the
+    default run's coordinates, and the step size whose predicted error is 2 % for SGWORLD. SGLD
+    at the step of the same bias makes as many more epochs per draw as its step is smaller: all
+    minibatch rows cover the same time between two draws.
     """
-    state = default.mcmc.last_state._replace(anchor=Anchor((), ()))
-    step, count = float(state.step_size[0]), state.order.shape[-1]
+    scale = default.mcmc.bias_report().covariance
+    batch_size = math.ceil(problem.size / 13)
+    count = math.ceil(problem.size / batch_size)
+    step = time_per_epoch(0.02, count, scheme="batches", noise="averaged") / count
     small = same_bias_step_size(step, count)
     longer = math.ceil(step / small)
     keys = jax.random.split(rng_key, 4)
 
-    def sampler(kind, **settings):
-        return kind(
-            problem.model, num_samples=num_samples, num_chains=CHAINS, gradient="plain", **settings
+    def run(label, kind, key, step_size, batch_size, epochs=1):
+        mcmc = kind(
+            problem.model,
+            num_samples=num_samples,
+            num_chains=CHAINS,
+            gradient="plain",
+            preconditioner=scale,
+            step_size=step_size,
+            batch_size=batch_size,
+            steps_per_draw=epochs * math.ceil(problem.size / batch_size),
         )
+        mcmc.sampler.share(default.mcmc.sampler)
+        return _measured(label, mcmc, problem, key)
 
-    def start(key, step, order=state.order):
-        return state._replace(
-            rng_key=jax.random.split(key, CHAINS),
-            step_size=jnp.full_like(state.step_size, step),
-            order=order,
-        )
-
-    one_batch = jnp.zeros((CHAINS, 1), jnp.int32)
-    without, full = sampler(SGWORLD), sampler(SGWORLD, batch_size=problem.size)
-    replacing = sampler(SGLD)
     label = f"SGLD, same bias (step / {step / small:.0f})"
     return [
-        _continue("SGWORLD, plain gradients", without, problem, start(keys[0], step)),
-        _continue("SGLD, same step size", replacing, problem, start(keys[1], step)),
-        _continue(label, replacing, problem, start(keys[2], small), longer),
-        _continue("full-gradient Langevin", full, problem, start(keys[3], 1.0, one_batch)),
+        run("SGWORLD, plain gradients", SGWORLD, keys[0], step, batch_size),
+        run("SGLD, same step size", SGLD, keys[1], step, batch_size),
+        run(label, SGLD, keys[2], small, batch_size, longer),
+        run("full-gradient Langevin", SGWORLD, keys[3], 1.0, problem.size),
     ]
+
+
+def _measured(label: str, mcmc: Any, problem: Problem, rng_key: jax.Array) -> Run:
+    with measure() as seconds:
+        mcmc.run(rng_key, *problem.data)
+        samples = jax.tree.map(np.asarray, mcmc.get_samples(group_by_chain=True))
+    epochs = int(np.sum(mcmc.last_state.step)) / mcmc.last_state.order.shape[-1]
+    return Run(label, samples, seconds.compile, seconds.run, epochs, mcmc)
 
 
 def same_bias_step_size(step_size: float, num_batches: int) -> float:
@@ -195,21 +199,3 @@ def laplace(problem: Problem, rng_key: jax.Array, default: Run, num_samples: int
     # The Hessian costs about one gradient for each coordinate.
     epochs = found.njev + 1 + flat.size
     return Run("Laplace approximation", samples, seconds.compile, seconds.run, epochs)
-
-
-def _continue(label, mcmc, problem, state, times=1):
-    """Run on from a state: ``times`` runs one after the other, of which each ``times``-th draw."""
-    parts = []
-    with measure() as seconds:
-        before = state.step
-        for _ in range(times):
-            mcmc.post_warmup_state = state
-            mcmc.run(state.rng_key, *problem.data)
-            state = mcmc.last_state
-            parts.append(jax.tree.map(np.asarray, mcmc.get_samples(group_by_chain=True)))
-    samples = {
-        site: np.concatenate([part[site] for part in parts], axis=1)[:, times - 1 :: times]
-        for site in parts[0]
-    }
-    epochs = int(np.sum(state.step - before)) / state.order.shape[-1]
-    return Run(label, samples, seconds.compile, seconds.run, epochs, mcmc)

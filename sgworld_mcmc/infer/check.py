@@ -1,13 +1,14 @@
 """Does the mean over minibatches equal the full log density? Checked before the first step."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.infer.model import MinibatchModel
-from sgworld_mcmc.minibatch import Batches, RowBatches, fetch, num_batches, num_examples
 
 __all__ = ["check_initial", "check_minibatching", "make_evaluations"]
 
@@ -18,54 +19,49 @@ TRIES = 20
 class Evaluations(NamedTuple):
     """Compiled evaluations of a model, kept for all runs on data of one shape."""
 
-    full: object
-    segments: object
+    full: Callable
+    halves: Callable
 
 
 def make_evaluations(model: MinibatchModel) -> Evaluations:
     """Compile-once functions for :func:`check_minibatching`."""
 
-    def segments(flat, batches, constants):
-        params = model.unravel(flat)
-        run = lambda rows: model.log_densities(params, rows, constants)  # noqa: E731
-        main = jax.lax.map(lambda m: run(fetch(batches, m).main), jnp.arange(num_batches(batches)))
-        extra = num_examples(batches) % num_batches(batches)
-        if not extra:
-            return main
-        more = jax.lax.map(lambda m: run(fetch(batches, m).extra), jnp.arange(extra))
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), main, more)
+    def halves(flat, data, constants):
+        params, half = model.unravel(flat), model.size // 2
+        parts = jax.tree.map(lambda x: x[: 2 * half].reshape(2, half, *x.shape[1:]), data)
+        return jax.lax.map(lambda rows: model.log_densities(params, rows, constants), parts)
 
     def full(flat, data, constants):
         return model.log_densities(model.unravel(flat), data, constants, total=False)
 
-    return Evaluations(jax.jit(full), jax.jit(segments))
+    return Evaluations(quick_jit(full), quick_jit(halves))
 
 
 def check_minibatching(
-    model: MinibatchModel,
-    evaluations: Evaluations,
-    data: tuple,
-    constants: tuple,
-    batches: Batches | RowBatches,
+    model: MinibatchModel, evaluations: Evaluations, data: tuple, constants: tuple
 ) -> frozenset[str]:
     """Names of the sites whose log density is a sum over rows; all others must not vary.
 
-    Every sample site is evaluated on all rows together and on each batch, at two random points.
-    Its log density must either add up over the batches (the likelihood) or be the same in each
-    of them (the prior, ``numpyro.factor`` terms of parameters alone, observations that are not
-    data): then the mean over the batches of prior + M * likelihood is the full log density.
+    Every sample site is evaluated on all rows together and on each half of them, at two random
+    points. Its log density must either add up (the likelihood) or be the same in each half (the
+    prior, ``numpyro.factor`` terms of parameters alone, observations that are not data): then
+    the mean over batches of prior + M * likelihood is the full log density. Where N is odd the
+    last row is left out of both sides.
 
     Raises
     ------
     ValueError
         Naming each site that does neither, with its numbers.
     """
+    size = model.size
+    if size % 2 and size > 1:
+        data = jax.tree.map(lambda x: x[: size - 1], data)
     points = _finite_points(model, evaluations, data, constants)
     additive, problems = set(), {}
     summaries = []
     for flat in points:
         full = jax.device_get(evaluations.full(flat, data, constants))
-        parts = jax.device_get(evaluations.segments(flat, batches, constants))
+        parts = jax.device_get(evaluations.halves(flat, data, constants))
         summaries.append((full, parts))
     for name in summaries[0][0]:
         adds_up = constant = True
@@ -79,7 +75,7 @@ def check_minibatching(
             adds_up &= bool(abs(values.sum() - total) <= tolerance * size)
             largest = np.abs(values).max() + abs(total)
             constant &= bool(np.all(np.abs(values - total) <= 10 * tolerance * largest))
-            numbers = f"{total:.6g} on all rows, {values.sum():.6g} as the sum over the batches"
+            numbers = f"{total:.6g} on all rows, {values.sum():.6g} as the sum over two halves"
         if model.sites[name].kind == "latent":
             if not constant:
                 problems[name] = "prior that changes with the rows of the minibatch"
@@ -88,7 +84,7 @@ def check_minibatching(
         elif adds_up:
             additive.add(name)
         else:
-            problems[name] = f"log density that does not add up over the minibatches: {numbers}"
+            problems[name] = f"log density that does not add up over the rows: {numbers}"
     if problems:
         listing = "; ".join(f"site {name!r} has a {text}" for name, text in problems.items())
         raise ValueError(
@@ -98,10 +94,10 @@ def check_minibatching(
             "an argument that is not data has the observations' leading axis (bind it with "
             "functools.partial)."
         )
-    if not additive and num_batches(batches) > 1:
+    if not additive and size > 1:
         raise ValueError(
             "No site of the model depends on the rows of the data: every observed site has the "
-            "same log density on every minibatch. Does the model use its array arguments?"
+            "same log density on every half of them. Does the model use its array arguments?"
         )
     return frozenset(additive)
 
@@ -109,15 +105,16 @@ def check_minibatching(
 def _finite_points(model, evaluations, data, constants) -> list:
     """Two points within one unit of the origin where the model is finite, or as near as found."""
     points = []
-    for attempt, key in enumerate(jax.random.split(jax.random.key(0), TRIES)):
+    generator = np.random.default_rng(0)
+    for attempt in range(TRIES):
         radius = 1.0 if attempt < TRIES // 2 else 0.1
-        flat = jax.random.uniform(key, (model.dimension,), minval=-radius, maxval=radius)
+        flat = jnp.asarray(generator.uniform(-radius, radius, model.dimension), float)
         full = evaluations.full(flat, data, constants)
-        if all(bool(jnp.all(jnp.isfinite(term))) for term in full.values()):
+        if all(np.all(np.isfinite(term)) for term in full.values()):
             points.append(flat)
         if len(points) == POINTS:
             return points
-    bad = [name for name, term in full.items() if not bool(jnp.all(jnp.isfinite(term)))]
+    bad = [name for name, term in full.items() if not np.all(np.isfinite(term))]
     raise ValueError(
         f"The log density of site {bad[0] if bad else '?'!r} is NaN or infinite at {TRIES} random "
         "points near the origin of the unconstrained space. Check the model's parameters there, "
@@ -131,7 +128,7 @@ def check_initial(
     """Raise unless the model is finite at the initial points ``flat`` (chains, D)."""
     for chain, position in enumerate(flat):
         full = evaluations.full(position, data, constants)
-        bad = [name for name, term in full.items() if not bool(jnp.all(jnp.isfinite(term)))]
+        bad = [name for name, term in full.items() if not np.all(np.isfinite(term))]
         if bad:
             raise ValueError(
                 "The model's log density is NaN or infinite at the initial point of chain "

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Plan", "collect", "quick_jit"]
+from sgworld_mcmc.compilation import quick_jit
+
+__all__ = ["Plan", "collect"]
 
 
 class Plan(NamedTuple):
@@ -42,14 +44,6 @@ class Plan(NamedTuple):
     vectorized: bool
 
 
-def quick_jit(function: Callable, **options: Any) -> Callable:
-    """``jax.jit`` for little work: on a CPU, optimise little and compile twice as fast."""
-    if jax.default_backend() != "cpu":
-        return jax.jit(function, **options)
-    level = {"xla_backend_optimization_level": 1}
-    return jax.jit(function, compiler_options=level, **options)
-
-
 def collect(
     state: Any,
     args: tuple,
@@ -58,7 +52,6 @@ def collect(
     sampler: Any,
     plan: Plan,
     postprocess: Callable | None,
-    small: bool = False,
 ) -> tuple[dict[str, Any], Any]:
     """Advance a chain (or chains) and stack its draws.
 
@@ -70,8 +63,6 @@ def collect(
         Arguments of the kernel.
     sampler, plan, postprocess
         Static: the kernel, what to collect, and the user's transformation of the draws or None.
-    small
-        Whether the run is so short that compiling fast matters more than running fast.
 
     Returns
     -------
@@ -81,15 +72,14 @@ def collect(
     """
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state))
     # Compiler options are refused inside another transformation, such as pmap over chains.
-    run = _compiled(small and not traced)
+    run = _collect if traced else _compiled()
     return run(state, args, kwargs, sampler=sampler, plan=plan, postprocess=postprocess)
 
 
 @cache
-def _compiled(small: bool) -> Callable:
-    return (quick_jit if small else jax.jit)(
-        _collect, static_argnames=("sampler", "plan", "postprocess")
-    )
+def _compiled() -> Callable:
+    # Made when first needed: asking for the backend earlier would start JAX at import.
+    return quick_jit(_collect, static_argnames=("sampler", "plan", "postprocess"))
 
 
 def _collect(state, args, kwargs, *, sampler, plan, postprocess):

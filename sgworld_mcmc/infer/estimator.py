@@ -12,8 +12,8 @@ kind                 estimator(z, rows)                       correction(z, batc
 ===================  =======================================  ==============================
 
 with g the gradient of the log density and J its Jacobian, both estimated from the rows. Where
-the partition changes from epoch to epoch (order ``"examples"``) g_m(0) cannot be cached and is
-taken off by the estimator.
+the partition changes from epoch to epoch (order ``"examples"``), or M x D numbers are too many,
+g_m(0) is not cached but taken off by the estimator.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from sgworld_mcmc.infer.model import MinibatchModel
 from sgworld_mcmc.minibatch import Batches, RowBatches, fetch, num_batches, num_examples
 from sgworld_mcmc.tuning.curvature import apply_scale
 
-__all__ = ["GRADIENTS", "Anchor", "gradient_parts", "make_anchor", "whitened_log_density"]
+__all__ = ["GRADIENTS", "Anchor", "gradient_parts", "make_offsets", "whitened_log_density"]
 
 GRADIENTS = ("plain", "control_variate", "taylor")
 
@@ -60,44 +60,42 @@ def whitened_log_density(
     return log_density
 
 
-def make_anchor(
-    kind: str, log_density: Callable, center: jax.Array, batches: Batches | RowBatches, fixed: bool
-) -> Anchor:
-    """Evaluate the gradients (and the Hessian) at the center.
+def make_offsets(
+    log_density: Callable, origin: jax.Array, batches: Batches | RowBatches, cached: bool
+) -> jax.Array:
+    """Gradients at the center: what control variates take off and put in its place.
 
     Parameters
     ----------
-    kind
-        One of :data:`GRADIENTS`.
     log_density
         Of (z, rows): :func:`whitened_log_density`.
-    center
-        (D,) array, for its shape.
+    origin
+        (D,) zeros.
     batches
-        The data.
-    fixed
-        Whether the partition stays as it is.
+        The data as the sampler sees them.
+    cached
+        Whether to return full minus batch gradient for every batch, (M, D), or the full gradient
+        alone, (D,).
     """
-    if kind == "plain":
-        return Anchor((), ())
-    origin, gradient = jnp.zeros_like(center), jax.grad(log_density)
-    if fixed:
-        size, count = num_examples(batches), num_batches(batches)
-        each = jax.lax.map(
-            lambda m: batch_estimate(gradient, origin, fetch(batches, m), size, count),
-            jnp.arange(count),
-        )
-        offsets = each.mean(0) - each
-    else:
-        offsets = epoch_mean(gradient, origin, batches)
-    curvature = epoch_mean(jax.hessian(log_density), origin, batches) if kind == "taylor" else ()
-    return Anchor(offsets, curvature)
+    gradient = jax.grad(log_density)
+    if not cached:
+        return epoch_mean(gradient, origin, batches)
+    size, count = num_examples(batches), num_batches(batches)
+    each = jax.lax.map(
+        lambda m: batch_estimate(gradient, origin, fetch(batches, m), size, count),
+        jnp.arange(count),
+    )
+    return each.mean(0) - each
 
 
 def gradient_parts(
     kind: str, log_density: Callable, anchor: Anchor, fixed: bool
 ) -> tuple[Callable, Callable | None]:
-    """Estimator of (z, rows), and correction of (z, batch number), for a sweep."""
+    """Estimator of (z, rows), and correction of (z, batch number), for a sweep.
+
+    ``fixed`` says that the anchor holds the offset of every batch; otherwise each batch's
+    gradient at the center is computed with it again.
+    """
     gradient = jax.grad(log_density)
     if kind == "plain":
         return gradient, None

@@ -1,10 +1,6 @@
 """An ordinary NumPyro ``MCMCKernel`` whose draws are made of minibatch steps."""
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial, wraps
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,87 +9,27 @@ from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from sgworld_mcmc.checks import check_choice, check_finite, check_integer, check_positive
-from sgworld_mcmc.infer.arguments import flatten_arguments, is_array, signature_of
-from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
-from sgworld_mcmc.infer.driver import quick_jit
+from sgworld_mcmc.checks import check_choice, check_integer, check_positive
+from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.infer.arguments import signature_of
 from sgworld_mcmc.infer.estimator import GRADIENTS, gradient_parts, whitened_log_density
-from sgworld_mcmc.infer.model import FullData, MinibatchModel, minibatch_model
-from sgworld_mcmc.infer.setup import (
-    DENSE_DIMENSION,
-    automatic_batch_size,
-    automatic_time,
-    initial_position,
-    set_up,
-    unconstrained_sites,
-)
-from sgworld_mcmc.infer.state import Dynamics, SGMCMCState, clock, draw, initial_state
+from sgworld_mcmc.infer.model import FullData
+from sgworld_mcmc.infer.prepare import MinibatchData, Preparation, Settings, prepare
+from sgworld_mcmc.infer.state import SGMCMCState, clock, draw, initial_state
 from sgworld_mcmc.kernels.langevin import NOISES
-from sgworld_mcmc.minibatch import (
-    Batches,
-    RowBatches,
-    fetch,
-    num_batches,
-    partition_rows,
-)
-from sgworld_mcmc.orders import ORDERS
+from sgworld_mcmc.minibatch import Batches, fetch, split_rows
+from sgworld_mcmc.orders import ORDERS, initial_order
 
-__all__ = ["MinibatchData", "SGMCMCKernel", "Settings"]
+__all__ = ["SGMCMCKernel"]
 
-LARGE = 50_000
-# In posterior standard deviations from the mode: farther away, a chain has diverged.
-FARTHEST = 1e4
 PRECONDITIONERS = ("auto", "dense", "diagonal", "none")
-
-
-class Settings(NamedTuple):
-    """The settings of a kernel, fixed at construction: see :class:`SGMCMCKernel`."""
-
-    order: str
-    batch_size: int | None
-    step_size: float | None
-    temperature: float
-    steps_per_draw: int | None
-    gradient: str
-    preconditioner: Any
-    noise: str
-    tolerance: float
-    init_strategy: Callable
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["batches", "constants", "originals"],
-    meta_fields=["model"],
-)
-@dataclass(frozen=True, eq=False)
-class MinibatchData:
-    """Model arguments that have been checked and laid out: what compiled loops are given.
-
-    Attributes
-    ----------
-    batches
-        Contiguous batches of the data leaves, or (order ``"examples"``) the data leaves.
-    constants
-        The other arrays.
-    originals
-        The data leaves in the user's order if deterministic sites need them, else None.
-    model
-        The :class:`~sgworld_mcmc.infer.model.MinibatchModel`, static.
-    """
-
-    batches: Batches | tuple
-    constants: tuple
-    originals: tuple | None
-    model: MinibatchModel
 
 
 class SGMCMCKernel(MCMCKernel):
     """Langevin dynamics on minibatches, as a kernel of ``numpyro.infer.MCMC``.
 
-    :class:`sgworld_mcmc.SGWORLD` and :class:`sgworld_mcmc.SGLD` make one, lay the data out in
-    contiguous batches, and run it; with a plain ``MCMC(kernel, ...)`` the rows of each batch are
-    gathered in every step, which is slower by a factor of two to four.
+    :class:`sgworld_mcmc.SGWORLD` and :class:`sgworld_mcmc.SGLD` make one and run it with the data
+    as arguments of one compiled program; a plain ``MCMC(kernel, ...)`` compiles them in.
 
     Parameters are those of :class:`sgworld_mcmc.SGWORLD`, with ``order="replacement"`` for SGLD.
     Settings cannot be changed after construction: NumPyro caches compiled functions by the
@@ -122,7 +58,10 @@ class SGMCMCKernel(MCMCKernel):
         check_choice("gradient", gradient, ("auto", *GRADIENTS))
         if batch_size is not None:
             batch_size = check_integer("batch_size", batch_size, 1)
-        if steps_per_draw is not None:
+        if isinstance(steps_per_draw, str):
+            check_choice("steps_per_draw", steps_per_draw, ("auto",))
+            steps_per_draw = None
+        elif steps_per_draw is not None:
             steps_per_draw = check_integer("steps_per_draw", steps_per_draw, 1)
         if isinstance(step_size, str):
             check_choice("step_size", step_size, ("auto",))
@@ -137,7 +76,7 @@ class SGMCMCKernel(MCMCKernel):
             step_size,
             check_positive("temperature", temperature, zero=True),
             steps_per_draw,
-            "control_variate" if gradient == "auto" else gradient,
+            None if gradient == "auto" else gradient,
             preconditioner,
             noise,
             check_positive("tolerance", tolerance),
@@ -145,8 +84,7 @@ class SGMCMCKernel(MCMCKernel):
         )
         self._model = model
         self._sample_fn = None
-        self._models = {}
-        self._compiled = {}
+        self._forget()
 
     sample_field = "z"
     default_fields = ("z", "diverging")
@@ -161,80 +99,85 @@ class SGMCMCKernel(MCMCKernel):
         """The settings given at construction; ``None`` stands for an automatic choice."""
         return self._settings
 
-    def prepare(self, rng_key: jax.Array, args: tuple, kwargs: dict) -> MinibatchData:
-        """Check the model and its arguments, and lay the data out in minibatches.
+    def share(self, other: "SGMCMCKernel") -> None:
+        """Use the set-up functions that another kernel of the same model has compiled.
+
+        Raises
+        ------
+        ValueError
+            If it is a kernel of another model, or with another ``init_strategy``.
+        """
+        mine, theirs = self._settings.init_strategy, other._settings.init_strategy
+        if other._model != self._model or mine is not theirs:
+            raise ValueError(
+                "Compiled functions can be shared between kernels of one model with one "
+                "`init_strategy` only."
+            )
+        self._functions = other._functions
+
+    def prepare(
+        self,
+        rng_key: jax.Array,
+        args: tuple,
+        kwargs: dict,
+        init_params: dict | None = None,
+        leading: tuple[int, ...] | None = None,
+    ) -> Preparation:
+        """Check the model and its arguments, choose all settings, and lay the data out.
 
         Parameters
         ----------
         rng_key
-            Decides the partition of the rows.
+            Decides the partition of the rows, and everything random in the set-up.
         args, kwargs
             The model's own arguments.
+        init_params
+            Unconstrained initial values by site, with a leading axis if there are several points:
+            where the search for the mode begins.
+        leading
+            The leading axis that they must have; None allows for any one, or none.
         """
-        model, rows, data, constants = self._examine(rng_key, args, kwargs)
-        batches = data if self._settings.order == "examples" else _lay_out(data, rows)
-        return MinibatchData(batches, constants, data if model.deterministics else None, model)
+        initial = None if init_params is None else (init_params, leading)
+        return prepare(rng_key, self._model, self._settings, args, kwargs, initial, self._functions)
 
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None):
         """Make the initial state of one chain, or of several if ``rng_key`` is a batch of keys."""
-        model_kwargs = {} if model_kwargs is None else model_kwargs
         several = not is_prng_key(rng_key)
-        first, rest = jax.random.split(rng_key[0] if several else rng_key)
+        keys = rng_key if several else rng_key[None]
         if model_args and isinstance(model_args[0], MinibatchData):
-            prepared = model_args[0]
-            model, data, constants = prepared.model, prepared.batches, prepared.constants
-            rows = () if isinstance(data, Batches) else self._deal(first, model)
+            data = model_args[0]
         else:
-            with jax.ensure_compile_time_eval():
-                model, rows, data, constants = self._examine(first, model_args, model_kwargs)
-        keys = jnp.concatenate([rest[None], rng_key[1:]]) if several else rest[None]
-
-        batches = data if isinstance(data, Batches) else RowBatches(data, rows)
-        functions = self._functions(model)
-        split = functions["split"](keys)
-        leading = (len(keys),) if several else ()
-        if init_params is None:
-            initial = functions["initial"](split[:, 0], batches, constants)
-        else:
-            model.check_params(init_params, leading, "init_params")
-            initial = (
-                jax.vmap(model.ravel)(init_params) if several else model.ravel(init_params)[None]
-            )
-        if not isinstance(initial, jax.core.Tracer):
-            whole = _all_rows(data) if isinstance(data, Batches) else data
-            check_initial(model, functions["evaluations"], initial, whole, constants)
-        starts = functions["set_up"](split[:, 1], initial, batches, constants)
-        state = functions["state"](split[:, 2], starts, rows, num_warmup, batches)
+            data = self._prepare_here(keys[0], model_args, model_kwargs or {}, init_params)
+        start = self._starts if isinstance(keys, jax.core.Tracer) else self._starts_compiled()
+        state = start(keys, data, jnp.asarray(num_warmup, jnp.int32))
         self._sample_fn = draw
         return state if several else jax.tree.map(lambda x: x[0], state)
 
     def sample(self, state: SGMCMCState, model_args, model_kwargs) -> SGMCMCState:
         """Advance the chain or chains by one draw."""
-        model, data, constants = self._resolve(model_args, model_kwargs)
-        count = state.order.shape[-1]
-        dynamics = self._dynamics(count)
+        data = self._resolve(model_args, model_kwargs)
+        tuning, dynamics, model = data.tuning, data.dynamics, data.model
+        density = whitened_log_density(model, data.constants, tuning.center, tuning.scale)
+        parts = gradient_parts(dynamics.gradient, density, tuning.anchor, dynamics.cached)
 
-        def advance(state, clock, data, constants):
-            def gradient_of(state):
-                density = whitened_log_density(model, constants, state.center, state.scale)
-                fixed = dynamics.fixed_partition
-                return gradient_parts(dynamics.gradient, density, state.anchor, fixed)
-
-            return draw(state, clock, data, gradient_of, unconstrained_sites(model), dynamics)
+        def advance(state, clock):
+            return draw(state, clock, data.batches, *parts, data.sites, dynamics)
 
         if state.i.ndim:
-            advance = jax.vmap(advance, in_axes=(0, None, None, None))
-        return advance(state, clock(state), data, constants)
+            advance = jax.vmap(advance, in_axes=(0, None))
+        return advance(state, clock(state))
 
     def postprocess_fn(self, args, kwargs):
         """Function from unconstrained sites to constrained and deterministic ones."""
-        model, data, constants = self._resolve(args, kwargs or {})
-        if args and isinstance(args[0], MinibatchData) and args[0].originals is not None:
-            data = args[0].originals
-        elif isinstance(data, Batches):
+        data = self._resolve(args, kwargs or {})
+        if data.originals is not None:
+            rows = data.originals
+        elif isinstance(data.batches, Batches):
             # Without deterministic sites nothing is computed from the rows: any will do.
-            data = fetch(data, 0).main
-        return lambda z: model.constrain(z, data, constants)
+            rows = fetch(data.batches, 0).main
+        else:
+            rows = data.batches
+        return lambda z: data.model.constrain(z, rows, data.constants)
 
     def get_diagnostics_str(self, state: SGMCMCState) -> str:
         """What the progress bar shows."""
@@ -243,167 +186,73 @@ class SGMCMCKernel(MCMCKernel):
         return text + (f", {diverged} chains diverged" if diverged else "")
 
     def __getstate__(self):
-        return {**self.__dict__, "_sample_fn": None, "_models": {}, "_compiled": {}}
+        state = dict(self.__dict__)
+        for name in ("_functions", "_prepared", "_starting"):
+            del state[name]
+        return {**state, "_sample_fn": None}
 
-    def _examine(self, rng_key, args, kwargs):
-        """Check everything that can be checked before the first step; deal the rows."""
-        leaves = flatten_arguments(self._model, args, kwargs)
-        check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
-        key = signature_of(args, kwargs)
-        base = self._models.get(("base", key))
-        if base is None:
-            base = minibatch_model(self._model, args, kwargs)
-            base.evaluations = make_evaluations(base)
-            self._models["base", key] = base
-        self._check_settings(base)
-        data, constants = base.layout.split(args, kwargs)
-        data = jax.tree.map(jnp.asarray, data)
-        rows = self._deal(rng_key, base)
-        # Under pmap the key is traced; the check needs numbers, and any partition will do.
-        traced = isinstance(rng_key, jax.core.Tracer)
-        known = RowBatches(data, self._deal(jax.random.key(0), base) if traced else rows)
-        additive = check_minibatching(base, base.evaluations, data, constants, known)
-        model = self._models.setdefault((key, additive), base.with_additive(additive))
-        self._models["last", key] = model
-        if model.left_out():
-            warnings.warn(
-                f"The deterministic sites {model.left_out()} have a value for each of "
-                f"{model.size} rows and are left out of the draws. Compute them afterwards with "
-                "numpyro.infer.Predictive.",
-                stacklevel=4,
-            )
-        return model, rows, data, constants
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._forget()
 
-    def _check_settings(self, model: MinibatchModel) -> None:
-        if self._settings.batch_size is not None:
-            check_integer("batch_size", self._settings.batch_size, 1, model.size)
-        array = self._settings.preconditioner
-        if isinstance(array, str):
-            return
-        dimension = model.dimension
-        if np.shape(array) not in ((dimension,), (dimension, dimension)):
-            raise ValueError(
-                f"`preconditioner` has shape {np.shape(array)}; the unconstrained position has "
-                f"{dimension} coordinates {model.scalar_names()[:8]}..., so ({dimension},) or "
-                f"({dimension}, {dimension}) is needed."
-            )
-        array = np.asarray(array, float)
-        values = array if array.ndim == 1 else np.linalg.eigvalsh((array + array.T) / 2)
-        if not np.all(np.isfinite(array)) or values.min() <= 0:
-            raise ValueError("`preconditioner` must be a positive definite covariance estimate.")
+    def _forget(self) -> None:
+        # Compiled functions by model, and what a plain MCMC was prepared for: made again.
+        self._functions, self._prepared, self._starting = {}, {}, None
 
-    def _deal(self, rng_key, model):
-        batch_size = self._settings.batch_size or automatic_batch_size(model.size)
-        return _deal(rng_key, model.size, batch_size)
+    def _prepare_here(self, rng_key, args, kwargs, init_params) -> MinibatchData:
+        """Prepare inside of ``numpyro.infer.MCMC``, which may be tracing."""
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs)))
+        if traced:
+            raise ValueError(_TRACED)
+        with jax.ensure_compile_time_eval():
+            # Under pmap key and initial points are traced: any partition will do.
+            if isinstance(rng_key, jax.core.Tracer):
+                rng_key, init_params = jax.random.key(0), None
+            data = self.prepare(rng_key, args, kwargs, init_params).data
+        self._prepared[signature_of(args, kwargs)] = data
+        return data
 
-    def _dynamics(self, count: int) -> Dynamics:
-        order, noise = self._settings.order, self._settings.noise
-        default = 2 * count if order == "symmetric" else count
-        steps = self._settings.steps_per_draw or default
-        settings = self._settings
-        unscaled = isinstance(settings.preconditioner, str) and settings.preconditioner == "none"
-        limit = None if unscaled else FARTHEST
-        return Dynamics(order, noise, settings.temperature, settings.gradient, steps, limit)
-
-    def _resolve(self, args, kwargs):
+    def _resolve(self, args, kwargs) -> MinibatchData:
         if args and isinstance(args[0], MinibatchData):
-            return args[0].model, args[0].batches, args[0].constants
-        model = self._models.get(("last", signature_of(args, kwargs)))
-        if model is None:
-            raise ValueError(
-                "The model's arguments differ from those that the kernel was initialised with. "
-                "If numpyro.infer.MCMC was given jit_model_args=True, leave it out: it turns "
-                "Python numbers into arrays. SGWORLD and SGLD compile with data as arguments."
+            return args[0]
+        data = self._prepared.get(signature_of(args, kwargs))
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs)))
+        if data is None or traced:
+            raise ValueError(_TRACED)
+        return data
+
+    def _starts_compiled(self) -> Callable:
+        if self._starting is None:
+            self._starting = quick_jit(self._starts)
+        return self._starting
+
+    def _starts(self, keys, data: MinibatchData, num_warmup) -> SGMCMCState:
+        """The initial states of all chains."""
+        tuning, dynamics = data.tuning, data.dynamics
+        count = data.num_batches
+
+        def one(key):
+            start_key, rows_key, state_key = jax.random.split(key, 3)
+            position = tuning.starts[jax.random.bits(start_key) % len(tuning.starts)]
+            rows = ()
+            if dynamics.order == "examples":
+                rows = split_rows(initial_order(rows_key, "examples", data.model.size), count)
+            return initial_state(
+                state_key,
+                data.sites(position),
+                position,
+                tuning.step_size,
+                rows,
+                num_warmup,
+                count,
+                dynamics,
             )
-        data, constants = model.layout.split(args, kwargs)
-        return model, jax.tree.map(jnp.asarray, data), constants
 
-    def _functions(self, model: MinibatchModel) -> dict[str, Callable]:
-        """Compiled set-up functions, all over a leading axis of chains."""
-        if model not in self._compiled:
-            self._compiled[model] = self._compile(model)
-        return self._compiled[model]
-
-    def _compile(self, model: MinibatchModel) -> dict[str, Callable]:
-        settings = self._settings
-        preconditioner = settings.preconditioner
-        if isinstance(preconditioner, str) and preconditioner == "auto":
-            preconditioner = "dense" if model.dimension <= DENSE_DIMENSION else "diagonal"
-
-        def initial(keys, batches, constants):
-            return jax.vmap(
-                lambda key: initial_position(key, model, settings.init_strategy, batches, constants)
-            )(keys)
-
-        def start(keys, initials, batches, constants):
-            time = automatic_time(
-                settings.tolerance, num_batches(batches), settings.order, settings.noise
-            )
-
-            def one(key, initial):
-                return set_up(
-                    key,
-                    model,
-                    initial,
-                    batches,
-                    constants,
-                    preconditioner,
-                    settings.step_size,
-                    time,
-                    settings.gradient,
-                    settings.order != "examples",
-                )
-
-            return jax.vmap(one)(keys, initials)
-
-        def state(keys, starts, rows, num_warmup, batches):
-            count = num_batches(batches)
-
-            def one(key, start):
-                sites = unconstrained_sites(model)(start.center, start.scale, start.position)
-                return initial_state(
-                    key, sites, *start, rows, num_warmup, count, self._dynamics(count)
-                )
-
-            return jax.vmap(one)(keys, starts)
-
-        return {
-            "evaluations": model.evaluations,
-            "split": _set_up_jit(jax.vmap(partial(jax.random.split, num=3)), small=True),
-            "initial": _set_up_jit(initial, small=True),
-            # The Hessian of many rows is worth the better code; of few, the compiler takes longer.
-            "set_up": _set_up_jit(start, small=model.size <= LARGE),
-            "state": _set_up_jit(state, small=True),
-        }
+        return jax.vmap(one)(keys)
 
 
-@jax.jit
-def _lay_out(data: tuple, rows: Batches) -> Batches:
-    """The rows of each batch, copied into contiguous blocks."""
-    return jax.tree.map(lambda index: tuple(x[index] for x in data), rows)
-
-
-@jax.jit
-def _all_rows(batches: Batches) -> tuple:
-    """The data leaves again, their rows in the order of the batches."""
-    main = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches.main)
-    if batches.extra is None:
-        return main
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), main, batches.extra)
-
-
-_deal = jax.jit(partition_rows, static_argnums=(1, 2))
-
-
-def _set_up_jit(function: Callable, small: bool) -> Callable:
-    """Compile a set-up function; inside another transformation, leave it as it is."""
-    compiled = (quick_jit if small else jax.jit)(function)
-
-    @wraps(function)
-    def call(*args):
-        # Compiler options are refused inside pmap or vmap over chains.
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
-        return (function if traced else compiled)(*args)
-
-    call._cache_size = compiled._cache_size
-    return call
+_TRACED = (
+    "The model's arguments differ from those that the kernel was initialised with. If "
+    "numpyro.infer.MCMC was given jit_model_args=True, leave it out: it turns Python numbers into "
+    "arrays. SGWORLD and SGLD compile with data as arguments."
+)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,15 +13,14 @@ from numpyro.util import is_prng_key
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
 from sgworld_mcmc.diagnostics import to_arviz
 from sgworld_mcmc.infer.arguments import signature_of
+from sgworld_mcmc.infer.diagnose import make_report, notes_of
 from sgworld_mcmc.infer.driver import Plan, collect
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
+from sgworld_mcmc.infer.prepare import TuningWarning
+from sgworld_mcmc.infer.report import BiasReport
 from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 
-__all__ = ["SGLD", "SGWORLD", "DivergenceWarning"]
-
-
-# Rows times calls below which a run takes less than the compiler can save.
-SMALL_RUN = 10_000_000
+__all__ = ["SGLD", "SGWORLD", "DivergenceWarning", "TuningWarning"]
 
 
 class DivergenceWarning(UserWarning):
@@ -59,6 +59,8 @@ class MinibatchMCMC(MCMC):
         )
         self._prepared = None
         self._partition_key = None
+        self._positions = None
+        self._last_fields = ("z", "diverging", "position")
 
     def __getstate__(self):
         # Laid-out data and compiled functions are made again; the partition's key decides how.
@@ -92,30 +94,85 @@ class MinibatchMCMC(MCMC):
         if resumed and self._prepared is not None and self._serves(args, kwargs):
             prepared = self._prepared[1]
         else:
+            # The set-up's random numbers come from NumPy's generator, seeded with the same key.
+            key = rng_key if is_prng_key(rng_key) else rng_key[0]
             if resumed and self._partition_key is not None:
                 key = self._partition_key
-            elif is_prng_key(rng_key):
-                rng_key, key = jax.random.split(rng_key)
-            else:
-                keys = jax.vmap(jax.random.split)(rng_key)
-                rng_key, key = keys[:, 0], keys[0, 1]
-            prepared = self.sampler.prepare(key, args, kwargs)
-            if init_params is not None:
-                leading = (self.num_chains,) if self.num_chains > 1 else ()
-                prepared.model.check_params(init_params, leading, "init_params")
+            leading = (self.num_chains,) if self.num_chains > 1 else ()
+            prepared = self.sampler.prepare(key, args, kwargs, init_params, leading)
             self._prepared, self._partition_key = ((args, kwargs), prepared), key
+        hidden = () if "position" in extra_fields else ("position",)
+        fields = (*extra_fields, *hidden)
         try:
-            super().run(rng_key, prepared, extra_fields=extra_fields, init_params=init_params)
+            with jax.enable_x64(prepared.double):
+                super().run(rng_key, prepared.data, extra_fields=fields)
         finally:
             # ArviZ and NumPyro's utilities call the model with these.
             self._args, self._kwargs = args, kwargs
+        self._positions = np.asarray(self._states["position"], float)
+        for name in hidden:
+            # For the diagnostics; not asked for, so not shown.
+            del self._states[name]
+            if self._states_flat is not None:
+                del self._states_flat[name]
         self._report_divergence()
+        for note in notes_of(prepared, self.sampler.settings, self._positions):
+            warnings.warn(note, TuningWarning, stacklevel=2)
+
+    def bias_report(self, *, control: bool = False) -> BiasReport:
+        """How biased the draws are: predicted from the theory, and measured.
+
+        Parameters
+        ----------
+        control
+            Make a second run at half the step size, of the same length and with the same
+            compiled program, and compare the change with the predicted one.
+
+        Returns
+        -------
+        BiasReport
+            Per parameter the predicted error of variance and mean and its causes, the check by
+            Stein's identity with gradients of all rows, and the settings used; ``print`` it.
+
+        Raises
+        ------
+        ValueError
+            Before :meth:`run`.
+        """
+        if self._positions is None:
+            raise ValueError("There are no draws to report on: call run(...) first.")
+        half = self._control_run() if control else None
+        return make_report(self, self._positions, half)
+
+    def _control_run(self) -> np.ndarray:
+        """Positions of a second run at half the step size, (chains, draws, D)."""
+        prepared, state = self._prepared[1], self.last_state
+        tuning = prepared.data.tuning
+        data = replace(prepared.data, tuning=tuning._replace(step_size=tuning.step_size / 2))
+        key = state.rng_key if self.num_chains == 1 else state.rng_key[0]
+        keys = jax.random.split(jax.random.fold_in(key, 1), self.num_chains)
+        fields = tuple(name for name in self._last_fields if name != "z")
+        plan = Plan(
+            calls=2 * self.num_warmup,
+            draws=self.num_samples // self.thinning,
+            thinning=self.thinning,
+            fields=("z", *fields),
+            removed=(),
+            vectorized=True,
+        )
+        with jax.enable_x64(prepared.double):
+            start = self.sampler.init(keys, 2 * self.num_warmup, model_args=(data,))
+            draws, _ = collect(
+                start, (data,), {}, sampler=self.sampler, plan=plan, postprocess=None
+            )
+        return np.swapaxes(np.asarray(draws["position"], float), 0, 1)
 
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
         # With a bar, NumPyro's loop of one dispatch per draw; without, one compiled program.
         if self.progress_bar:
             return super()._single_chain_mcmc(init, args, kwargs, collect_fields, remove_sites)
         rng_key, state, init_params = init
+        self._last_fields = collect_fields
         if state is None:
             state = self.sampler.init(
                 rng_key, self.num_warmup, init_params, model_args=args, model_kwargs=kwargs
@@ -136,7 +193,6 @@ class MinibatchMCMC(MCMC):
             sampler=self.sampler,
             plan=plan,
             postprocess=self.postprocess_fn,
-            small=args[0].model.size * plan.draws * plan.thinning < SMALL_RUN,
         )
 
     def to_arviz(self, **options) -> Any:

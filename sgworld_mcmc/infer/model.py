@@ -96,6 +96,10 @@ class MinibatchModel:
     additive
         Names of the sites whose log density is a sum over rows: set by
         :func:`sgworld_mcmc.infer.check.check_minibatching`. All others belong to the prior.
+    shapes
+        Unconstrained shape of each latent site.
+    precise
+        Whether it may be evaluated in double precision whatever the user's is.
     dimension
         D, the length of the flat unconstrained position.
     """
@@ -111,9 +115,9 @@ class MinibatchModel:
         self.model, self.layout, self.plates, self.sites = model, layout, plates, sites
         self.additive = frozenset(n for n, s in sites.items() if s.kind == "observed")
         self.latents = tuple(sorted(prototype))
-        self._shapes = {name: prototype[name].shape for name in self.latents}
-        self._dtypes = {name: prototype[name].dtype for name in self.latents}
-        self.dimension = sum(int(np.prod(shape)) for shape in self._shapes.values())
+        self.shapes = {name: prototype[name].shape for name in self.latents}
+        self.precise = False
+        self.dimension = sum(int(np.prod(shape)) for shape in self.shapes.values())
 
     def with_additive(self, additive: frozenset[str]) -> "MinibatchModel":
         """The same model with the sites named whose log density is a sum over rows."""
@@ -135,8 +139,8 @@ class MinibatchModel:
         """The unconstrained sites of a flat position (D,)."""
         result, start = {}, 0
         for name in self.latents:
-            stop = start + int(np.prod(self._shapes[name]))
-            result[name] = flat[start:stop].reshape(self._shapes[name]).astype(self._dtypes[name])
+            stop = start + int(np.prod(self.shapes[name]))
+            result[name] = flat[start:stop].reshape(self.shapes[name])
             start = stop
         return result
 
@@ -148,12 +152,17 @@ class MinibatchModel:
         """A name for each of the D unconstrained coordinates: ``beta[3]``."""
         names = []
         for site in self.latents:
-            for index in np.ndindex(*self._shapes[site]):
+            for index in np.ndindex(*self.shapes[site]):
                 names.append(site + (f"[{','.join(map(str, index))}]" if index else ""))
         return names
 
-    def check_params(self, params: dict[str, Any], leading: tuple[int, ...], name: str) -> None:
-        """Raise unless ``params`` has just the latent sites, with ``leading`` + their shapes."""
+    def check_params(
+        self, params: dict[str, Any], leading: tuple[int, ...] | None, name: str
+    ) -> None:
+        """Raise unless ``params`` has just the latent sites, with ``leading`` + their shapes.
+
+        ``leading`` None allows for any one common leading axis, or none.
+        """
         if not isinstance(params, dict):
             raise TypeError(
                 f"`{name}` must be a dict of unconstrained values by site, not {type(params)}."
@@ -165,11 +174,15 @@ class MinibatchModel:
                 + (f"unknown {unknown}" if unknown else f"missing {sorted(missing)}")
                 + ". Values are unconstrained, as in numpyro.infer.MCMC.run."
             )
+        if leading is None:
+            first = self.latents[0]
+            extra = np.ndim(params[first]) - len(self.shapes[first])
+            leading = np.shape(params[first])[:1] if extra == 1 else ()
         for site in self.latents:
-            if np.shape(params[site]) != leading + self._shapes[site]:
+            if np.shape(params[site]) != leading + self.shapes[site]:
                 raise ValueError(
                     f"`{name}[{site!r}]` has shape {np.shape(params[site])}, expected "
-                    f"{leading + self._shapes[site]}" + (" (chains first)." if leading else ".")
+                    f"{leading + self.shapes[site]}" + (" (chains first)." if leading else ".")
                 )
 
     def log_densities(

@@ -1,146 +1,231 @@
-"""What happens to a chain before its first step: initial point, mode, curvature, step size."""
+"""What happens once before a run: mode, curvature, noise, pilot, and the choice of all settings.
 
-from collections.abc import Callable
-from typing import NamedTuple
+Everything here is decided in Python from concrete numbers, before the compiled loop is made. Mode
+and curvature are found in double precision whatever the user's precision is: the log density
+of a million rows is too coarse in single precision to be compared at two points.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.types import PRNGKey
+from numpyro.infer import init_to_uniform
 
-from sgworld_mcmc.infer.estimator import Anchor, make_anchor, whitened_log_density
-from sgworld_mcmc.infer.model import MinibatchModel
-from sgworld_mcmc.minibatch import Batches, RowBatches, fetch, num_batches
-from sgworld_mcmc.tuning.bias import time_per_epoch
-from sgworld_mcmc.tuning.curvature import (
-    apply_scale,
-    diagonal_hessian,
-    diagonal_scale,
-    largest_curvature,
-    newton_mode,
-)
-from sgworld_mcmc.tuning.mode import find_mode
+from sgworld_mcmc.infer.compiled import SetUpFunctions
+from sgworld_mcmc.infer.estimator import Anchor
+from sgworld_mcmc.infer.layout import cut, head
+from sgworld_mcmc.minibatch import Batches, num_batches
+from sgworld_mcmc.tuning.curvature import Scale, dense_scale, diagonal_probes, diagonal_scale
 
-__all__ = ["Start", "automatic_batch_size", "automatic_time", "initial_position", "set_up"]
+__all__ = [
+    "DENSE_DIMENSION",
+    "Center",
+    "find_center",
+    "set_up_batches",
+    "spectrum",
+    "whitened_hessian",
+    "zero_anchor",
+]
 
-# The D x D Hessian costs D gradients: up to here that is less than a sampling run.
-DENSE_DIMENSION = 200
-INITIAL_TRIES = 10
-
-
-class Start(NamedTuple):
-    """Where and how a chain starts: see :class:`~sgworld_mcmc.infer.state.SGMCMCState`."""
-
-    position: jax.Array
-    center: jax.Array
-    scale: jax.Array
-    step_size: jax.Array
-    anchor: Anchor
+# The D x D Hessian costs D gradients and D^2 numbers, its factors D^3: a second at a thousand.
+DENSE_DIMENSION = 1000
+BATCH_ROWS = 5000
+ADAM_ROWS = 512
+STARTS = 4
+TRIES = 10
+# Nats that a further step promises at a mode, and gradients spent on finding it.
+CONVERGED = 1e-3
+BUDGET = 300
 
 
-def automatic_batch_size(size: int) -> int:
-    """About ten batches of up to 1000 rows: below, the loop costs more than the gradients.
+class Center(NamedTuple):
+    """Where the sampler's coordinates begin, and how they are scaled.
 
-    A number of batches that divides N is preferred, up to 1.6 times as many: batches of one size
-    need no extra row and compile in half the time.
+    Attributes
+    ----------
+    position
+        (D,) float64.
+    scale
+        K, (D, D) or (D,) float64.
+    hessian
+        (D, D) of the potential there, or None above :data:`DENSE_DIMENSION`.
+    converged
+        Whether it is a mode.
+    gain
+        Nats that a further step promised.
+    indefinite
+        Number of directions in which the potential is not convex.
+    other_modes
+        Distances, in posterior standard deviations, of other modes that matter.
+    fitted
+        Whether position and scale are those of pilot chains instead.
     """
-    count = -(-size // min(size, max(32, min(1000, -(-size // 10)))))
-    divisor = next((m for m in range(count, int(1.6 * count) + 1) if size % m == 0), count)
-    return -(-size // divisor)
+
+    position: np.ndarray
+    scale: np.ndarray
+    hessian: np.ndarray | None
+    converged: bool
+    gain: float
+    indefinite: int
+    other_modes: tuple[float, ...]
+    fitted: bool = False
 
 
-def automatic_time(tolerance: float, count: int, order: str, noise: str) -> float:
-    """Time per epoch T = h M, in units of the stiffest curvature, for plain gradients.
-
-    The largest T whose predicted error of the posterior variance is ``tolerance``: about
-    (24 tolerance)^(1/3) without replacement and 2 tolerance with (docs/theory.md, section 2.2).
-    """
-    if count == 1:
-        # One batch is the full gradient: nothing is subsampled, and only the Euler error h/2
-        # remains, which averaged noise removes on a Gaussian.
-        time = (24 * tolerance) ** (1 / 3)
-        return min(time, 2 * tolerance) if noise == "independent" else time
-    return float(time_per_epoch(tolerance, count, scheme=order, noise=noise))
+def set_up_batches(data: tuple) -> Batches:
+    """Shuffled rows cut into batches of some 5000 rows for the set-up, of one size if possible."""
+    size = jax.tree.leaves(data)[0].shape[0]
+    count = -(-size // BATCH_ROWS)
+    divisor = next((m for m in range(count, 2 * count + 1) if size % m == 0), count)
+    return cut(data, divisor)
 
 
-def initial_position(
-    rng_key: PRNGKey,
-    model: MinibatchModel,
-    strategy: Callable,
-    batches: Batches | RowBatches,
+def find_center(
+    generator: np.random.Generator,
+    functions: SetUpFunctions,
+    batches: Batches,
     constants: tuple,
-) -> jax.Array:
-    """(D,) the first of ten points of an initialisation strategy where the model is finite."""
-    rows = fetch(batches, jnp.zeros((), jnp.int32)).main
-
-    def candidate(key):
-        return model.ravel(model.initial_params(key, strategy, rows, constants))
-
-    candidates = jax.vmap(candidate)(jax.random.split(rng_key, INITIAL_TRIES))
-    values = jax.vmap(lambda flat: model.log_density(flat, rows, constants))(candidates)
-    return candidates[jnp.argmax(jnp.isfinite(values))]
-
-
-def set_up(
-    rng_key: PRNGKey,
-    model: MinibatchModel,
-    initial: jax.Array,
-    batches: Batches | RowBatches,
-    constants: tuple,
+    initial: np.ndarray | None,
     preconditioner: str | np.ndarray,
-    step_size: float | None,
-    time: float,
-    gradient: str,
-    fixed_partition: bool,
-) -> Start:
-    """Find the mode, measure the curvature there, and start near it.
+) -> Center:
+    """The posterior mode and the curvature there, from any initial point.
 
-    The chain starts at a draw of the Gaussian approximation at the mode, so that several chains
-    start apart and burn-in is short; without a preconditioner it starts at the mode.
+    Adam on minibatches and L-BFGS on a few thousand rows, from several points; then Newton steps
+    on all rows with the Hessian of a part of them. In double precision under
+    ``jax.enable_x64(True)``.
 
     Parameters
     ----------
+    functions
+        Of the model.
+    batches
+        From :func:`set_up_batches`.
     initial
-        (D,) unconstrained initial point.
+        (S, D) unconstrained initial points, or None for the initialisation strategy.
     preconditioner
-        ``"dense"``, ``"diagonal"``, ``"none"``, or an estimate of the posterior covariance,
-        (D, D) or (D,).
-    step_size, time
-        A step size, or None for ``time`` / (M * largest curvature).
-    gradient, fixed_partition
-        Kind of gradient, and whether the batches keep their rows: for the control variates.
+        ``"dense"``, ``"diagonal"``, ``"none"``, or an estimate of the posterior covariance.
     """
-    mode_key, probe_key, power_key, start_key = jax.random.split(rng_key, 4)
+    if initial is None:
+        initial = _initial_points(generator, functions, batches, constants)
+    initial = jnp.asarray(initial, float)
+    dimension, count = initial.shape[1], num_batches(batches)
+    dense = dimension <= DENSE_DIMENSION
+    orders = generator.integers(0, count, (len(initial), 250 if count == 1 else 500))
+    starts = functions.adam(initial, orders.astype(np.int32), head(batches, ADAM_ROWS), constants)
+    blank = jnp.ones(dimension) if not dense else jnp.eye(dimension)
 
-    def log_density(flat, rows):
-        return model.log_density(flat, rows, constants)
+    def descend(start, scale, newton, used, limit):
+        return functions.descend(start, scale, newton, batches, constants, used, limit)
 
-    center = find_mode(mode_key, initial, log_density, batches).position
-    if isinstance(preconditioner, str) and preconditioner == "dense":
-        center, scale = newton_mode(log_density, center, batches)
-    elif isinstance(preconditioner, str) and preconditioner == "diagonal":
-        scale = diagonal_scale(diagonal_hessian(probe_key, log_density, center, batches))
-    elif isinstance(preconditioner, str):
-        scale = jnp.ones_like(center)
-    else:
-        covariance = jnp.asarray(preconditioner, center.dtype)
-        scale = jnp.linalg.cholesky(covariance) if covariance.ndim == 2 else jnp.sqrt(covariance)
+    found = [descend(start, blank, False, 1, BUDGET) for start in starts]
+    losses = np.array([float(search.loss) for search in found])
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    best = found[int(np.argmin(losses))]
 
-    dense = isinstance(preconditioner, str) and preconditioner == "dense"
-    if step_size is None and dense:
-        step_size = time / num_batches(batches)
-    elif step_size is None:
-        stiffest = largest_curvature(power_key, log_density, center, scale, batches)
-        step_size = time / (num_batches(batches) * stiffest)
+    def curvature(position, used):
+        if dense:
+            return dense_scale(functions.hessian(position, batches, constants, used))
+        probes = jnp.asarray(diagonal_probes(generator, dimension))
+        return diagonal_scale(functions.diagonal(probes, position, batches, constants))
 
-    position = jax.random.normal(start_key, center.shape, center.dtype)
-    if isinstance(preconditioner, str) and preconditioner == "none":
-        position = jnp.zeros_like(position)
-    whitened = whitened_log_density(model, constants, center, scale)
-    anchor = make_anchor(gradient, whitened, center, batches, fixed_partition)
-    return Start(position, center, scale, jnp.asarray(step_size, center.dtype), anchor)
+    position, gain = best.position, float(best.gain)
+    if count > 1:
+        scale = curvature(position, min(count, 4)).scale
+        search = descend(position, scale, True, count, 40)
+        if not float(search.gain) < CONVERGED:
+            search = descend(search.position, scale, False, count, BUDGET)
+        position, gain = search.position, float(search.gain)
+    hessian = functions.hessian(position, batches, constants, count) if dense else None
+    scaled = dense_scale(hessian) if dense else curvature(position, count)
+    if dense and scaled.indefinite == 0:
+        # With the exact Hessian a few gradients reach the mode from where L-BFGS stopped.
+        search = descend(position, scaled.scale, True, count, 20)
+        moved = _distance(search.position - position, scaled.scale)
+        position, gain = search.position, float(search.gain)
+        if moved > 0.1:
+            hessian = functions.hessian(position, batches, constants, count)
+            scaled = dense_scale(hessian)
+    others = _other_modes(found, losses, best, position, scaled.scale, dimension, count)
+    scale = _preconditioner(preconditioner, scaled, hessian, dimension)
+    return Center(
+        np.asarray(position),
+        scale,
+        None if hessian is None else np.asarray(hessian),
+        gain < CONVERGED and np.isfinite(gain),
+        gain,
+        scaled.indefinite,
+        others,
+    )
 
 
-def unconstrained_sites(model: MinibatchModel) -> Callable:
-    """Function of (center, scale, position) that returns the dict of unconstrained sites."""
-    return lambda center, scale, position: model.unravel(center + apply_scale(scale, position))
+def _initial_points(generator, functions, batches, constants) -> np.ndarray:
+    """(S, D) points of the initialisation strategy; NumPyro's default needs no model."""
+    if functions.strategy is init_to_uniform:
+        return generator.uniform(-2, 2, (STARTS, functions.model.dimension))
+    rows = jax.tree.map(lambda x: x[0, :ADAM_ROWS], batches.main)
+    seeds = generator.integers(2**32, size=(STARTS, TRIES), dtype=np.uint32)
+    return functions.initial(seeds, rows, constants)
+
+
+def _preconditioner(kind: Any, scaled: Scale, hessian, dimension: int) -> np.ndarray:
+    if not isinstance(kind, str):
+        covariance = np.asarray(kind, float)
+        return np.linalg.cholesky(covariance) if covariance.ndim == 2 else np.sqrt(covariance)
+    if kind == "none":
+        return np.ones(dimension)
+    if kind == "diagonal" and hessian is not None:
+        return diagonal_scale(np.diagonal(hessian)).scale
+    return scaled.scale
+
+
+def _distance(step, scale) -> float:
+    """Length of a step in posterior standard deviations."""
+    step, scale = np.asarray(step), np.asarray(scale)
+    whitened = np.linalg.solve(scale, step) if scale.ndim == 2 else step / scale
+    return float(np.linalg.norm(whitened))
+
+
+def _other_modes(found, losses, best, position, scale, dimension, count) -> tuple[float, ...]:
+    """Distances of the modes found from other starts that hold a share of the posterior.
+
+    The searches saw one batch of rows, whose mode lies some sqrt(count D) standard deviations
+    from that of all rows; two searches count as two modes if they are much farther apart.
+    """
+    apart = 10 + 5 * np.sqrt(count * dimension)
+    distances = []
+    for search, loss in zip(found, losses, strict=True):
+        far = _distance(search.position - best.position, scale)
+        comparable = loss - np.min(losses) < 5 + 2 * dimension**0.5 + 0.5 * dimension
+        if np.isfinite(far) and comparable and far > apart and float(search.gain) < 1.0:
+            distances.append(far)
+    return tuple(distances)
+
+
+def zero_anchor(center: Center, gradient: np.ndarray, temperature: float, dtype) -> Anchor:
+    """Anchor of the pilot's minibatch gradients: full gradient and Hessian at the center."""
+    scale = center.scale
+    whitened = (scale.T @ gradient if scale.ndim == 2 else scale * gradient) / temperature**0.5
+    if center.hessian is None:
+        return Anchor(jnp.asarray(whitened, dtype), ())
+    return Anchor(jnp.asarray(whitened, dtype), jnp.asarray(-whitened_hessian(center), dtype))
+
+
+def whitened_hessian(center: Center) -> np.ndarray:
+    """K^T H K of the potential, (D, D); the Jacobian of the log density's gradient is minus it."""
+    if center.scale.ndim == 2:
+        return center.scale.T @ center.hessian @ center.scale
+    return center.hessian * center.scale[:, None] * center.scale[None, :]
+
+
+def spectrum(center: Center) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Curvatures (D,) and axes (D, D) of the potential in the sampler's coordinates.
+
+    None where the Hessian is not known, or not positive definite (the coordinates then are made
+    for something else).
+    """
+    if center.hessian is None or center.indefinite or center.fitted:
+        return None, None
+    values, vectors = np.linalg.eigh(whitened_hessian(center))
+    if values.min() <= 0 or np.abs(values - 1).max() < 1e-3:
+        return None, None
+    return values, vectors

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from blackjax.types import ArrayTree, PRNGKey
 
-from sgworld_mcmc.infer.estimator import Anchor
 from sgworld_mcmc.kernels.langevin import draw_noise
 from sgworld_mcmc.kernels.sweep import sweep
 from sgworld_mcmc.minibatch import Batches, RowBatches, num_batches, num_examples, split_rows
@@ -28,23 +27,27 @@ class Dynamics(NamedTuple):
         tau: the draws are of exp(-U / tau).
     gradient
         See :mod:`sgworld_mcmc.infer.estimator`.
+    num_batches
+        M.
     steps_per_draw
-        Minibatch steps from one draw to the next; during warm-up it is an epoch instead.
+        Minibatch steps from one draw to the next.
+    steps_per_warmup
+        Minibatch steps of a warm-up call: an epoch, or what a draw takes if that is less.
     limit
         A chain with a larger coordinate has diverged; None where coordinates have no scale.
+    cached
+        Whether control variates have the offset of every batch at hand.
     """
 
     order: str
     noise: str
     temperature: float
     gradient: str
+    num_batches: int
     steps_per_draw: int
+    steps_per_warmup: int
     limit: float | None
-
-    @property
-    def fixed_partition(self) -> bool:
-        """Whether the rows of each batch stay the same."""
-        return self.order != "examples"
+    cached: bool
 
 
 class SGMCMCState(NamedTuple):
@@ -63,17 +66,13 @@ class SGMCMCState(NamedTuple):
     order
         (M,) int32 order of the batches in the current epoch.
     rows
-        Row numbers of each batch where the data are not laid out in batches, ``()`` else.
+        Row numbers of each batch for order ``"examples"``, ``()`` else.
     step
         Number of minibatch steps made, int32.
     num_warmup
-        Number of warm-up epochs, int32.
-    center, scale
-        (D,) and (D, D) or (D,): the preconditioner of this chain.
+        Number of warm-up calls, int32.
     step_size
         h, in preconditioned coordinates.
-    anchor
-        :class:`~sgworld_mcmc.infer.estimator.Anchor`: what control variates know of the center.
     diverging
         Whether the chain has become infinite and is no longer advanced.
     diverged_at
@@ -90,10 +89,7 @@ class SGMCMCState(NamedTuple):
     rows: ArrayTree
     step: jax.Array
     num_warmup: jax.Array
-    center: jax.Array
-    scale: jax.Array
     step_size: jax.Array
-    anchor: Anchor
     diverging: jax.Array
     diverged_at: jax.Array
     rng_key: jax.Array
@@ -103,10 +99,7 @@ def initial_state(
     rng_key: PRNGKey,
     z: dict[str, jax.Array],
     position: jax.Array,
-    center: jax.Array,
-    scale: jax.Array,
     step_size: jax.Array,
-    anchor: Anchor,
     rows: ArrayTree,
     num_warmup: int,
     count: int,
@@ -114,20 +107,21 @@ def initial_state(
 ) -> SGMCMCState:
     """The state of one chain before its first step; ``count`` is the number of batches M."""
     noise_key, order_key, chain_key = jax.random.split(rng_key, 3)
+    # The partition is random already: the first epoch may take the batches as they come.
+    order = jnp.arange(count, dtype=jnp.int32)
+    if dynamics.order == "replacement":
+        order = initial_order(order_key, dynamics.order, count)
     zero = jnp.zeros((), jnp.int32)
     return SGMCMCState(
         i=zero,
         z=z,
         position=position,
         noise=draw_noise(noise_key, position) if dynamics.noise == "averaged" else (),
-        order=initial_order(order_key, dynamics.order, count),
+        order=order,
         rows=rows,
         step=zero,
         num_warmup=jnp.asarray(num_warmup, jnp.int32),
-        center=center,
-        scale=scale,
         step_size=jnp.asarray(step_size, position.dtype),
-        anchor=anchor,
         diverging=jnp.array(False),
         diverged_at=zero - 1,
         rng_key=chain_key,
@@ -152,11 +146,12 @@ def draw(
     state: SGMCMCState,
     clock: Clock,
     data: Batches | tuple,
-    gradient_of: Callable,
+    estimator: Callable,
+    correction: Callable | None,
     to_sites: Callable,
     dynamics: Dynamics,
 ) -> SGMCMCState:
-    """Advance one chain by one draw, or in warm-up by one epoch.
+    """Advance one chain by one draw, or by one warm-up call.
 
     A draw is a number of segments of g = gcd(M, steps_per_draw) steps: each lies within one
     epoch, so that a new order is drawn between segments only, whatever the steps per draw.
@@ -167,24 +162,22 @@ def draw(
         The chain, and :func:`clock` of the chains.
     data
         Contiguous batches, or the data themselves where ``state.rows`` tells the batches.
-    gradient_of
-        Function of the state that returns estimator and correction, in preconditioned
-        coordinates: :func:`sgworld_mcmc.infer.estimator.gradient_parts`.
+    estimator, correction
+        Of the gradient, in preconditioned coordinates:
+        :func:`sgworld_mcmc.infer.estimator.gradient_parts`.
     to_sites
-        Function of (center, scale, position) that returns the dict of unconstrained sites.
+        Function of the position that returns the dict of unconstrained sites.
     dynamics
         The static choices.
     """
-    estimator, correction = gradient_of(state)
     batches_of = lambda rows: data if isinstance(data, Batches) else RowBatches(data, rows)  # noqa: E731
     count = num_batches(batches_of(state.rows))
     size = num_examples(batches_of(state.rows))
-    length = math.gcd(count, dynamics.steps_per_draw)
-    rng_key, draw_key = jax.random.split(state.rng_key)
+    length = math.gcd(count, dynamics.steps_per_draw, dynamics.steps_per_warmup)
 
     def segment(number, carry):
-        position, noise, order, rows, step, diverged_at = carry
-        noise_key, order_key, rows_key = jax.random.split(jax.random.fold_in(draw_key, number), 3)
+        rng_key, position, noise, order, rows, step, diverged_at = carry
+        rng_key, noise_key, order_key, rows_key = jax.random.split(rng_key, 4)
         now = clock.step + number * length
         result = sweep(
             noise_key,
@@ -205,7 +198,8 @@ def draw(
 
         def new_epoch():
             # Counted from the first draw on: a symmetric pair of epochs begins there.
-            epoch = (now + length) // count - clock.num_warmup
+            warmup = clock.num_warmup * dynamics.steps_per_warmup // count
+            epoch = (now + length) // count - warmup
             new_rows = rows
             if dynamics.order == "examples":
                 new_rows = split_rows(jax.random.permutation(rows_key, size), count)
@@ -216,20 +210,28 @@ def draw(
         else:
             ended = (now + length) % count == 0
             order, rows = jax.lax.cond(ended, new_epoch, lambda: (order, rows))
-        return result.position, result.noise, order, rows, step + length, diverged_at
+        step = step + length
+        return rng_key, result.position, result.noise, order, rows, step, diverged_at
 
-    steps = jnp.where(clock.i < clock.num_warmup, count, dynamics.steps_per_draw)
-    position, noise, order, rows, step, diverged_at = jax.lax.fori_loop(
-        0,
-        steps // length,
-        segment,
-        (state.position, state.noise, state.order, state.rows, state.step, state.diverged_at),
+    warming = clock.i < clock.num_warmup
+    steps = jnp.where(warming, dynamics.steps_per_warmup, dynamics.steps_per_draw)
+    carry = (
+        state.rng_key,
+        state.position,
+        state.noise,
+        state.order,
+        state.rows,
+        state.step,
+        state.diverged_at,
+    )
+    rng_key, position, noise, order, rows, step, diverged_at = jax.lax.fori_loop(
+        0, steps // length, segment, carry
     )
     # The way to infinity is no sample: a chain that diverges stays where the last draw was.
     position = jnp.where(diverged_at >= 0, state.position, position)
     return state._replace(
         i=state.i + 1,
-        z=to_sites(state.center, state.scale, position),
+        z=to_sites(position),
         position=position,
         noise=noise,
         order=order,

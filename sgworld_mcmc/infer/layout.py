@@ -1,0 +1,53 @@
+"""The rows of the data in random order, and cut into batches."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.types import PRNGKey
+
+from sgworld_mcmc.minibatch import Batches
+
+__all__ = ["cut", "generator_of", "head", "shuffle", "single_rows"]
+
+
+def generator_of(rng_key: PRNGKey) -> np.random.Generator:
+    """NumPy's generator, seeded with a JAX key: for the random numbers of the set-up.
+
+    Each function of ``jax.random`` costs a third of a second to compile for every shape, and a
+    permutation of a million rows a second to run on a CPU.
+    """
+    return np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel().tolist())
+
+
+def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
+    """Copies of the data leaves with their rows in one random order."""
+    order = generator.permutation(jax.tree.leaves(data)[0].shape[0])
+    return jax.tree.map(lambda x: _take(x, order), data)
+
+
+def _take(x: Any, order: np.ndarray) -> jax.Array:
+    if isinstance(x, np.ndarray):
+        return jnp.asarray(x[order])
+    return jnp.take(x, order, axis=0)
+
+
+def cut(data: tuple, count: int) -> Batches:
+    """Cut shuffled rows into ``count`` batches whose sizes differ by at most one."""
+    size = jax.tree.leaves(data)[0].shape[0]
+    length = size // count
+    main = jax.tree.map(lambda x: x[: count * length].reshape(count, length, *x.shape[1:]), data)
+    if size % count == 0:
+        return Batches(main, None)
+    return Batches(main, jax.tree.map(lambda x: x[count * length :, None], data))
+
+
+def head(batches: Batches, rows: int) -> Batches:
+    """The first ``rows`` rows of each batch: smaller batches for estimates."""
+    return Batches(jax.tree.map(lambda x: x[:, :rows], batches.main), None)
+
+
+def single_rows(data: tuple, count: int) -> tuple:
+    """The first ``count`` shuffled rows, (count, 1, ...): a random sample of the rows."""
+    return jax.tree.map(lambda x: x[:count, None], data)

@@ -1,0 +1,401 @@
+"""From a model and its arguments to data laid out for a run, with every setting chosen."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgworld_mcmc.checks import check_finite, check_integer
+from sgworld_mcmc.infer.arguments import flatten_arguments, is_array, signature_of
+from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
+from sgworld_mcmc.infer.compiled import SetUpFunctions
+from sgworld_mcmc.infer.estimator import Anchor
+from sgworld_mcmc.infer.layout import cut, generator_of, shuffle
+from sgworld_mcmc.infer.model import MinibatchModel, minibatch_model
+from sgworld_mcmc.infer.precision import closes_over_numpy
+from sgworld_mcmc.infer.setup import (
+    Center,
+    find_center,
+    set_up_batches,
+    spectrum,
+    whitened_hessian,
+)
+from sgworld_mcmc.infer.state import Dynamics
+from sgworld_mcmc.infer.tune import Bench, Measurements, gaussian_draws, measure
+from sgworld_mcmc.minibatch import Batches
+from sgworld_mcmc.tuning.choose import Choice, Request, choose
+from sgworld_mcmc.tuning.curvature import apply_scale
+
+__all__ = ["MinibatchData", "Preparation", "Settings", "Tuning", "TuningWarning", "prepare"]
+
+# In posterior standard deviations from the center: farther away, a chain has diverged.
+FARTHEST = 1e4
+# Offsets of the batches, M x D numbers, above which they are computed again in every step.
+CACHE = 2**26
+# A position whose rounding in single precision moves it by more posterior standard deviations than
+# this, is sampled in double precision.
+ROUNDING = 0.01
+
+
+class TuningWarning(UserWarning):
+    """The automatic settings could not be made as good as the tolerance asks."""
+
+
+class Settings(NamedTuple):
+    """The settings of a kernel, fixed at construction: see :class:`sgworld_mcmc.SGWORLD`."""
+
+    order: str
+    batch_size: int | None
+    step_size: float | None
+    temperature: float
+    steps_per_draw: int | None
+    gradient: str | None
+    preconditioner: Any
+    noise: str
+    tolerance: float
+    init_strategy: Callable
+
+
+class Tuning(NamedTuple):
+    """The numbers that all chains share.
+
+    Attributes
+    ----------
+    center, scale
+        (D,) and (D, D) or (D,): theta = center + scale z.
+    step_size
+        h, in the coordinates z.
+    anchor
+        :class:`~sgworld_mcmc.infer.estimator.Anchor`: what control variates know of the center.
+    starts
+        (P, D) positions z from which chains start.
+    """
+
+    center: jax.Array
+    scale: jax.Array
+    step_size: jax.Array
+    anchor: Anchor
+    starts: jax.Array
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["batches", "constants", "originals", "tuning"],
+    meta_fields=["model", "dynamics"],
+)
+@dataclass(frozen=True, eq=False)
+class MinibatchData:
+    """Model arguments that have been checked and laid out: what compiled loops are given.
+
+    Attributes
+    ----------
+    batches
+        Contiguous batches of the data leaves, or (order ``"examples"``) the data leaves.
+    constants
+        The other arrays.
+    originals
+        The data leaves in the user's order if deterministic sites need them, else None.
+    tuning
+        Coordinates, step size and control variates.
+    model
+        The :class:`~sgworld_mcmc.infer.model.MinibatchModel`, static.
+    dynamics
+        The :class:`~sgworld_mcmc.infer.state.Dynamics`, static.
+    """
+
+    batches: Batches | tuple
+    constants: tuple
+    originals: tuple | None
+    tuning: Tuning
+    model: MinibatchModel
+    dynamics: Dynamics
+
+    @property
+    def num_batches(self) -> int:
+        """M."""
+        return self.dynamics.num_batches
+
+    def sites(self, position: jax.Array) -> dict[str, jax.Array]:
+        """The unconstrained sites at a position z (D,)."""
+        return self.model.unravel(self.tuning.center + apply_scale(self.tuning.scale, position))
+
+
+class Preparation(NamedTuple):
+    """What :func:`prepare` returns.
+
+    Attributes
+    ----------
+    data
+        For the compiled loop.
+    functions
+        Of the model, compiled.
+    center
+        The mode and the curvature there.
+    measurements
+        Of pilot chains; None where there was nothing to choose.
+    choice
+        The settings and their predicted errors; None where nothing was measured.
+    double
+        Whether the sampler works in double precision.
+    too_coarse
+        Whether it would need to, but cannot (:mod:`sgworld_mcmc.infer.precision`).
+    """
+
+    data: MinibatchData
+    functions: SetUpFunctions
+    center: Center
+    measurements: Measurements | None
+    choice: Choice | None
+    double: bool
+    too_coarse: bool
+
+
+def prepare(
+    rng_key: jax.Array,
+    model: Callable,
+    settings: Settings,
+    args: tuple,
+    kwargs: dict,
+    init_params: tuple[dict, tuple | None] | None,
+    cache: dict,
+) -> Preparation:
+    """Check the model and its arguments, choose all settings, and lay the data out.
+
+    Parameters
+    ----------
+    init_params
+        Unconstrained initial values by site and the leading axis that they must have (None:
+        any), or None.
+    cache
+        Compiled functions of models seen before, by the signature of their arguments.
+    """
+    leaves = flatten_arguments(model, args, kwargs)
+    check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
+    signature = signature_of(args, kwargs)
+    base = cache.get(("base", signature))
+    if base is None:
+        base = minibatch_model(model, args, kwargs)
+        base.precise = _may_be_precise(base, args, kwargs)
+        base.evaluations = make_evaluations(base)
+        cache["base", signature] = base
+    _check_settings(base, settings)
+    data, constants = base.layout.split(args, kwargs)
+    with jax.enable_x64(base.precise):
+        rows, whole = jax.tree.map(jnp.asarray, (data, constants))
+        additive = check_minibatching(base, base.evaluations, rows, whole)
+        view = cache.setdefault((signature, additive), base.with_additive(additive))
+        if view not in cache:
+            cache[view] = SetUpFunctions(view, settings.init_strategy)
+        initial = _initial_points(view, init_params)
+        if initial is not None:
+            check_initial(view, base.evaluations, initial, rows, whole)
+        del rows, whole
+    _warn_of_left_out(view)
+    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
+    return _set_up(rng_key, cache[view], settings, data, constants, originals, initial)
+
+
+def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
+    """Whether the set-up may use double precision: always if the user does."""
+    if jax.config.jax_enable_x64:
+        return True
+    data, constants = jax.tree.map(jnp.asarray, view.layout.split(args, kwargs))
+    flat = jnp.zeros(view.dimension)
+    return not closes_over_numpy(lambda x: view.log_density(x, data, constants), flat)
+
+
+def _set_up(rng_key, functions, settings, data, constants, originals, initial) -> Preparation:
+    view = functions.model
+    generator = generator_of(rng_key)
+    user = bool(jax.config.jax_enable_x64)
+    with jax.enable_x64(view.precise):
+        rows_double = shuffle(generator, data)
+        constants_double = jax.tree.map(jnp.asarray, constants)
+        batches = set_up_batches(rows_double)
+        center = find_center(
+            generator, functions, batches, constants_double, initial, settings.preconditioner
+        )
+    too_coarse = not user and _rounding(center) > ROUNDING
+    double = user or (too_coarse and view.precise)
+    with jax.enable_x64(double):
+        rows, constants = rows_double, constants_double
+        if view.precise and not double:
+            rows, constants = jax.tree.map(_to_single, (rows, constants))
+        tau = settings.temperature or 1.0
+        bench = Bench(
+            functions, rows, constants, rows_double, constants_double, batches, center, tau
+        )
+        measurements = choice = None
+        if _nothing_to_choose(settings):
+            starts = gaussian_draws(generator, bench) * np.sqrt(settings.temperature)
+        else:
+            kind = settings.preconditioner
+            adapt = isinstance(kind, str) and kind in ("auto", "dense") and center.scale.ndim == 2
+            measurements = measure(generator, bench, adapt)
+            bench, starts = measurements.bench, measurements.starts
+            request = request_of(settings, view.size, bench.center)
+            choice = choose(request, measurements.noise, measurements.steps)
+        if isinstance(settings.preconditioner, str) and settings.preconditioner == "none":
+            starts = np.zeros_like(starts)
+        dynamics, step_size = _dynamics(settings, view, choice)
+        prepared = _lay_out(bench, settings, dynamics, step_size, starts, originals)
+    if measurements is not None:
+        measurements = measurements._replace(bench=None)  # it holds the data once more
+    return Preparation(
+        prepared, functions, bench.center, measurements, choice, double, too_coarse and not double
+    )
+
+
+def bench_of(prepared: Preparation, settings: Settings) -> Bench:
+    """The bench of a run that has been laid out, for measurements afterwards."""
+    data = prepared.data
+    rows = data.batches
+    if isinstance(rows, Batches):
+        main = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows.main)
+        rows = main
+        if data.batches.extra is not None:
+            extra = data.batches.extra
+            rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), main, extra)
+    functions, tau = prepared.functions, settings.temperature or 1.0
+    return Bench(
+        functions,
+        rows,
+        data.constants,
+        rows,
+        data.constants,
+        set_up_batches(rows),
+        prepared.center,
+        tau,
+    )
+
+
+def request_of(settings: Settings, size: int, center: Center) -> Request:
+    """What the chooser is asked."""
+    kinds = ("plain", "control_variate", "taylor")
+    if center.hessian is None:
+        kinds = kinds[:2]
+    values, _ = spectrum(center)
+    return Request(
+        size,
+        settings.order,
+        settings.noise,
+        settings.tolerance,
+        settings.batch_size,
+        settings.step_size,
+        settings.steps_per_draw,
+        kinds if settings.gradient is None else (settings.gradient,),
+        1.0 if values is None else float(values.max()),
+        1.0 if values is None else float(values.min()),
+    )
+
+
+def _dynamics(settings: Settings, view: MinibatchModel, choice: Choice | None):
+    """The static choices, and the step size."""
+    if choice is not None:
+        gradient, batch_size = choice.gradient, choice.batch_size
+        steps_per_draw, step_size = choice.steps_per_draw, choice.step_size
+    else:
+        gradient, batch_size = settings.gradient, settings.batch_size
+        steps_per_draw, step_size = settings.steps_per_draw, settings.step_size
+    count = -(-view.size // batch_size)
+    if steps_per_draw is None:
+        steps_per_draw = 2 * count if settings.order == "symmetric" else count
+    unscaled = isinstance(settings.preconditioner, str) and settings.preconditioner == "none"
+    dynamics = Dynamics(
+        settings.order,
+        settings.noise,
+        settings.temperature,
+        gradient,
+        count,
+        steps_per_draw,
+        min(count, steps_per_draw),
+        None if unscaled else FARTHEST,
+        settings.order != "examples" and count * view.dimension <= CACHE,
+    )
+    return dynamics, step_size
+
+
+def _nothing_to_choose(settings: Settings) -> bool:
+    fixed = (settings.batch_size, settings.step_size, settings.gradient)
+    return all(value is not None for value in fixed)
+
+
+def _lay_out(bench, settings, dynamics: Dynamics, step_size, starts, originals) -> MinibatchData:
+    center, dtype = bench.center, jnp.zeros(()).dtype
+    position, scale = jnp.asarray(center.position, dtype), jnp.asarray(center.scale, dtype)
+    batches = cut(bench.rows, dynamics.num_batches)
+    anchor = Anchor((), ())
+    if dynamics.gradient != "plain":
+        offsets = bench.functions.offsets(
+            position, scale, batches, bench.constants, cached=dynamics.cached
+        )
+        curvature = ()
+        if dynamics.gradient == "taylor":
+            curvature = jnp.asarray(-whitened_hessian(center), dtype)
+        anchor = Anchor(offsets, curvature)
+    tuning = Tuning(
+        position, scale, jnp.asarray(step_size, dtype), anchor, jnp.asarray(starts, dtype)
+    )
+    laid_out = bench.rows if settings.order == "examples" else batches
+    return MinibatchData(
+        laid_out, bench.constants, originals, tuning, bench.functions.model, dynamics
+    )
+
+
+def _rounding(center: Center) -> float:
+    """Posterior standard deviations by which rounding to single precision moves the center."""
+    size = np.abs(center.position) * np.finfo(np.float32).eps / 2
+    if center.scale.ndim == 1:
+        return float(np.max(size / center.scale))
+    inverse = np.linalg.inv(center.scale)
+    return float(np.sqrt(np.max((inverse**2) @ size**2)))
+
+
+def _to_single(x: jax.Array) -> jax.Array:
+    return x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
+
+
+def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
+    """(S, D) unconstrained initial points from a dict with or without a leading axis."""
+    if given is None:
+        return None
+    init_params, leading = given
+    view.check_params(init_params, leading, "init_params")
+    name = view.latents[0]
+    if np.ndim(init_params[name]) == len(view.shapes[name]):
+        return np.asarray(view.ravel(init_params), float)[None]
+    return np.asarray(jax.vmap(view.ravel)(jax.tree.map(jnp.asarray, init_params)), float)
+
+
+def _warn_of_left_out(view: MinibatchModel) -> None:
+    if view.left_out():
+        warnings.warn(
+            f"The deterministic sites {view.left_out()} have a value for each of "
+            f"{view.size} rows and are left out of the draws. Compute them afterwards with "
+            "numpyro.infer.Predictive.",
+            stacklevel=5,
+        )
+
+
+def _check_settings(model: MinibatchModel, settings: Settings) -> None:
+    if settings.batch_size is not None:
+        check_integer("batch_size", settings.batch_size, 1, model.size)
+    array = settings.preconditioner
+    if isinstance(array, str):
+        return
+    dimension = model.dimension
+    if np.shape(array) not in ((dimension,), (dimension, dimension)):
+        raise ValueError(
+            f"`preconditioner` has shape {np.shape(array)}; the unconstrained position has "
+            f"{dimension} coordinates {model.scalar_names()[:8]}..., so ({dimension},) or "
+            f"({dimension}, {dimension}) is needed."
+        )
+    array = np.asarray(array, float)
+    values = array if array.ndim == 1 else np.linalg.eigvalsh((array + array.T) / 2)
+    if not np.all(np.isfinite(array)) or values.min() <= 0:
+        raise ValueError("`preconditioner` must be a positive definite covariance estimate.")

@@ -1,0 +1,224 @@
+"""What a run's draws get wrong: predicted from the theory, and measured."""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["BiasReport", "Check"]
+
+# Parameters shown in the table; all are in the arrays.
+SHOWN = 20
+# A prediction and a measurement disagree beyond this many standard errors and this much.
+SIGMAS = 4.0
+MATTERS = 0.05
+
+
+class Check(NamedTuple):
+    """A measured counterpart of the predictions, per parameter.
+
+    Attributes
+    ----------
+    name
+        What was measured.
+    variance_error, variance_error_se
+        (D,) relative error of the posterior variance, and its Monte Carlo standard error.
+    mean_shift, mean_shift_se
+        (D,) in posterior standard deviations.
+    draws
+        Number of draws that it rests on.
+    """
+
+    name: str
+    variance_error: np.ndarray
+    variance_error_se: np.ndarray
+    mean_shift: np.ndarray
+    mean_shift_se: np.ndarray
+    draws: int
+
+
+class BiasReport(NamedTuple):
+    """How biased the draws of a run are, and why; ``print`` shows it as a table.
+
+    Parameters are the *unconstrained* coordinates that the chain moves in. Predictions are those
+    of docs/theory.md, section 2, with noise measured at draws of pilot chains.
+
+    Attributes
+    ----------
+    names
+        The D scalar parameters.
+    predicted_variance_error
+        (D,) relative error of the posterior variance.
+    predicted_mean_shift
+        (D,) in posterior standard deviations.
+    parts
+        Cause to (D,) part of ``predicted_variance_error``.
+    stein
+        Check by the identity E[(y - E y) dU/dy] = 1 and E[dU/dy] = 0, with the gradient of all
+        rows at draws of the run; for a Gaussian posterior they are exactly the errors.
+    control
+        Check by a second run at half the step size: the change from half to whole step, as
+        which it is compared with the predicted change. None if it was not asked for.
+    predicted_change
+        (D,) predicted change of the relative variance error from half the step size to the whole.
+    detailed_balance
+        Result of :func:`sgworld_mcmc.nonequilibrium.detailed_balance_violation` on the draws.
+    gradient, order, noise, batch_size, num_batches, step_size, steps_per_draw
+        The settings used; ``step_size`` in preconditioned coordinates.
+    time_per_epoch
+        T = h M, in relaxation times of the preconditioned posterior.
+    examples_per_effective_draw
+        Rows touched for each effective draw, measured (the least effective parameter).
+    tolerance
+        What was asked for.
+    covariance
+        (D, D) or (D,): K K^T of the preconditioner, an estimate of the posterior covariance.
+    center
+        (D,) where the coordinates begin.
+    double
+        Whether the run was in double precision.
+    notes
+        What to know, in plain words: also issued as warnings.
+    """
+
+    names: tuple[str, ...]
+    predicted_variance_error: np.ndarray
+    predicted_mean_shift: np.ndarray
+    parts: dict[str, np.ndarray]
+    stein: Check | None
+    control: Check | None
+    predicted_change: np.ndarray
+    detailed_balance: object | None
+    gradient: str
+    order: str
+    noise: str
+    batch_size: int
+    num_batches: int
+    step_size: float
+    steps_per_draw: int
+    time_per_epoch: float
+    examples_per_effective_draw: float
+    tolerance: float
+    covariance: np.ndarray
+    center: np.ndarray
+    double: bool
+    notes: tuple[str, ...]
+
+    def dominant(self) -> list[str]:
+        """For each parameter the cause of the largest part of the predicted error."""
+        causes = list(self.parts)
+        if not causes:
+            return ["unknown"] * len(self.names)
+        sizes = np.abs([self.parts[cause] for cause in causes])
+        return [
+            causes[i] if size > 1e-6 else "none"
+            for i, size in zip(sizes.argmax(0), sizes.max(0), strict=True)
+        ]
+
+    def disagreement(self) -> str | None:
+        """A sentence if prediction and measurement disagree beyond noise, else None."""
+        problems = []
+        for check, predicted in (
+            (self.stein, self.predicted_variance_error),
+            (self.control, self.predicted_change),
+        ):
+            if check is None:
+                continue
+            # The largest of D deviations is larger than one: their number counts.
+            sigmas = SIGMAS + np.sqrt(2 * np.log(len(self.names)))
+            excess = np.abs(check.variance_error - predicted)
+            bad = (excess > sigmas * check.variance_error_se) & (excess > MATTERS)
+            shift = np.abs(check.mean_shift)
+            far = (shift > sigmas * check.mean_shift_se) & (shift > 2 * MATTERS)
+            if check is self.stein and (bad | far).any():
+                worst = int(np.argmax(excess + shift))
+                problems.append(
+                    f"the {check.name} gives a variance error of "
+                    f"{check.variance_error[worst]:+.1%} and a mean shift of "
+                    f"{check.mean_shift[worst]:+.2f} sd for {self.names[worst]}, predicted "
+                    f"{predicted[worst]:+.1%}"
+                )
+            elif bad.any():
+                worst = int(np.argmax(excess))
+                problems.append(
+                    f"the {check.name} changes the variance of {self.names[worst]} by "
+                    f"{check.variance_error[worst]:+.1%}, predicted {predicted[worst]:+.1%}"
+                )
+        if not problems:
+            return None
+        return (
+            "Prediction and measurement disagree: " + "; ".join(problems) + ". Do not trust these "
+            f"draws to the tolerance: halve `step_size` (it was {self.step_size:.3g}), or compare "
+            "with NUTS on part of the rows."
+        )
+
+    def __str__(self) -> str:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("parameter")
+        for name in ("variance error", "mean shift (sd)", "mostly from"):
+            table.add_column(name, justify="right")
+        if self.stein is not None:
+            table.add_column("measured variance error", justify="right")
+            table.add_column("measured mean shift", justify="right")
+        order = np.argsort(-np.abs(self.predicted_variance_error), kind="stable")
+        causes = self.dominant()
+        for i in order[:SHOWN]:
+            row = [
+                self.names[i],
+                f"{self.predicted_variance_error[i]:+.2%}",
+                f"{self.predicted_mean_shift[i]:+.3f}",
+                causes[i],
+            ]
+            if self.stein is not None:
+                stein = self.stein
+                row += [
+                    f"{stein.variance_error[i]:+.1%} ± {stein.variance_error_se[i]:.1%}",
+                    f"{stein.mean_shift[i]:+.3f} ± {stein.mean_shift_se[i]:.3f}",
+                ]
+            table.add_row(*row)
+        buffer = io.StringIO()
+        Console(file=buffer, width=120).print(table)
+        return "\n".join([self._headline(), buffer.getvalue().rstrip(), *self._footnotes()])
+
+    def _headline(self) -> str:
+        precision = ", double precision" if self.double else ""
+        return (
+            f"{self.order}, {self.gradient} gradients, {self.noise} noise{precision}: "
+            f"{self.num_batches} batches of {self.batch_size}, step size {self.step_size:.3g}, "
+            f"time per epoch {self.time_per_epoch:.3g}, {self.steps_per_draw} steps per draw, "
+            f"{self.examples_per_effective_draw:.3g} examples per effective draw; tolerance "
+            f"{self.tolerance:g}"
+        )
+
+    def _footnotes(self) -> list[str]:
+        lines = []
+        if len(self.names) > SHOWN:
+            lines.append(f"({len(self.names) - SHOWN} more parameters with smaller predictions)")
+        if self.stein is not None:
+            lines.append(f"Measured: {self.stein.name}, {self.stein.draws} draws.")
+        if self.control is not None:
+            z = (self.control.variance_error - self.predicted_change) / np.maximum(
+                self.control.variance_error_se, 1e-12
+            )
+            lines.append(
+                "Half-step control run: variances change by "
+                f"{self.control.variance_error.min():+.1%} to "
+                f"{self.control.variance_error.max():+.1%} (standard error "
+                f"{np.median(self.control.variance_error_se):.1%}), at most {np.abs(z).max():.1f} "
+                "standard errors from the prediction."
+            )
+        if self.detailed_balance is not None:
+            lines.append(
+                "Detailed balance (draws against their time reversal): p = "
+                f"{float(self.detailed_balance.p_value):.3g}."
+            )
+        lines += [f"! {note}" for note in self.notes]
+        trouble = self.disagreement()
+        if trouble:
+            lines.append(f"! {trouble}")
+        if not self.notes and not trouble:
+            lines.append("Nothing to do: the predicted errors are within the tolerance.")
+        return lines

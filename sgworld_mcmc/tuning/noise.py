@@ -1,0 +1,99 @@
+"""The noise of minibatch gradients, measured row by row at draws of the posterior's shape.
+
+The chooser needs, for each kind of gradient, the covariance of a batch gradient over batches: at
+the center (C0, the noise that cancels over an epoch) and on average over the posterior (C0 + K:
+docs/theory.md, section 2.2). Both follow from the gradients of single rows, since a batch of B
+distinct rows has the covariance (1/B - 1/N) times that of one row. Nothing is assumed of the model.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["KINDS", "RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
+
+KINDS = ("plain", "control_variate", "taylor")
+
+
+class RowNoise(NamedTuple):
+    """Variance over rows of the N-fold row gradient, along each direction of interest.
+
+    Attributes
+    ----------
+    center
+        Kind to (Q,): at the center. Zero but for plain gradients.
+    mean
+        Kind to (Q,): mean over the draws.
+    coupling
+        (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
+    """
+
+    center: dict[str, np.ndarray]
+    mean: dict[str, np.ndarray]
+    coupling: np.ndarray
+
+
+def batch_factor(batch_size: int, size: int) -> float:
+    """Covariance of a batch gradient over that of a single row: 1/B - 1/N."""
+    return 1.0 / batch_size - 1.0 / size
+
+
+def measure_noise(
+    log_density: Callable, draws: jax.Array, rows: tuple, directions: jax.Array | None
+) -> dict[str, jax.Array]:
+    """Variances along ``directions`` of the gradients of single rows.
+
+    Parameters
+    ----------
+    log_density
+        ``log_density(z, rows)`` in whitened coordinates, an estimate from any number of rows.
+    draws
+        (S, D) whitened positions.
+    rows
+        Pytree of arrays (n, 1, ...): n single rows, a random sample of the data.
+    directions
+        (Q, D) unit vectors, or None for the coordinate axes.
+
+    Returns
+    -------
+    dict
+        ``"center"`` (Q,), ``"coupling"`` (Q,) and one entry (S, Q) for each of :data:`KINDS`.
+    """
+    origin = jnp.zeros_like(draws[0])
+    along = (lambda g: g) if directions is None else (lambda g: g @ directions.T)
+    gradient = jax.grad(log_density)
+
+    def at_center(tangent, row):
+        return jax.jvp(lambda z: gradient(z, row), (origin,), (tangent,))
+
+    base, _ = jax.vmap(lambda row: at_center(origin, row))(rows)
+    residual = base - base.mean(0)
+    _, turned = jax.vmap(at_center)(residual, rows)
+
+    def at(z):
+        value = jax.vmap(lambda row: gradient(z, row))(rows)
+        _, change = jax.vmap(lambda row: at_center(z, row))(rows)
+        kinds = (value, value - base, value - base - change)
+        return [jnp.var(along(x), axis=0, ddof=1) for x in kinds]
+
+    variances = jax.lax.map(at, draws)
+    # The potential's row Hessian is minus the Jacobian, r_i is the residual of the log density.
+    return {
+        "center": jnp.var(along(base), axis=0, ddof=1),
+        "coupling": -along(turned.mean(0)),
+        **dict(zip(KINDS, variances, strict=True)),
+    }
+
+
+def summarise_noise(measured: dict[str, jax.Array]) -> RowNoise:
+    """Means over the draws of what :func:`measure_noise` returned, as NumPy arrays."""
+    values = {name: np.asarray(value, float) for name, value in measured.items()}
+    zero = np.zeros_like(values["center"])
+    return RowNoise(
+        {"plain": values["center"], "control_variate": zero, "taylor": zero},
+        {kind: values[kind].mean(0) for kind in KINDS},
+        values["coupling"],
+    )
