@@ -6,9 +6,10 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import transforms
 
+from sgworld_mcmc.benchmarks.accuracy.gamma_poisson import gamma_poisson_groups_problem
 from sgworld_mcmc.benchmarks.accuracy.problem import Problem, representable
 
-__all__ = ["HIERARCHIES", "gamma_poisson_groups_problem"]
+__all__ = ["HIERARCHIES"]
 
 
 def correlation() -> Problem:
@@ -58,22 +59,8 @@ def normal_groups() -> Problem:
 
 
 def gamma_poisson_groups() -> Problem:
-    """Poisson rates of 200 groups with 2000 rows in all, gamma population."""
+    """Poisson rates of 200 groups with 2000 rows in all, gamma population: exact by quadrature."""
     return gamma_poisson_groups_problem(2000, 0.8)
-
-
-def gamma_poisson_groups_problem(num_data: int, mean: float, seed: int = 33) -> Problem:
-    """Poisson rates of 200 groups; ``mean`` is the average count of a row."""
-    rng = np.random.default_rng(seed)
-    rate = rng.gamma(2.0, mean / 2.0, 200)
-    group = rng.integers(0, 200, num_data)
-    y = rng.poisson(rate[group]).astype(float)
-    return Problem(
-        "gamma-Poisson hierarchy, 200 groups",
-        gamma_poisson_groups_model,
-        (y, group, 200),
-        ("shape", "mean", "rate"),
-    )
 
 
 def schools():
@@ -127,15 +114,6 @@ def normal_groups_model(y, group, num_groups):
     theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([num_groups]).to_event(1))
     with numpyro.plate("data", y.shape[0]):
         numpyro.sample("y", dist.Normal(theta[group], sigma), obs=y)
-
-
-def gamma_poisson_groups_model(y, group, num_groups):
-    shape = numpyro.sample("shape", dist.LogNormal(0, 1))
-    mean = numpyro.sample("mean", dist.LogNormal(0, 1))
-    prior = dist.Gamma(shape, shape / mean).expand([num_groups]).to_event(1)
-    rate = numpyro.sample("rate", prior)
-    with numpyro.plate("data", y.shape[0]):
-        numpyro.sample("y", dist.Poisson(rate[group]), obs=y)
 
 
 HIERARCHIES = {

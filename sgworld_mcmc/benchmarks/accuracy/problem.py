@@ -70,6 +70,16 @@ class Problem(NamedTuple):
         """N, the number of rows."""
         return len(self.data[0])
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The array arguments: to be passed to compiled functions, which should not hold them."""
+        return tuple(x for x in self.data if isinstance(x, np.ndarray))
+
+    def arguments(self, arrays: tuple) -> tuple:
+        """The model's arguments with other (traced) arrays in place of its own."""
+        remaining = iter(arrays)
+        return tuple(next(remaining) if isinstance(x, np.ndarray) else x for x in self.data)
+
 
 class Posterior(NamedTuple):
     """The number of free coordinates of a posterior, and its fingerprint."""

@@ -15,7 +15,16 @@ from numpyro.infer import MCMC, NUTS
 from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Problem, describe
 from sgworld_mcmc.benchmarks.accuracy.score import moments_of, split_rhat_of
 
-__all__ = ["REFERENCES", "check_fingerprint", "reference", "regenerate", "stored"]
+__all__ = [
+    "REFERENCES",
+    "check_fingerprint",
+    "entry_of",
+    "moments_from",
+    "reference",
+    "regenerate",
+    "store",
+    "stored",
+]
 
 REFERENCES = Path(__file__).with_name("references.json")
 CHAINS = 4
@@ -89,20 +98,17 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
     samples, divergences = _nuts(problem, seed)
     moments = moments_of(samples)
     rhat = split_rhat_of(samples)
-    entry = {
-        "title": problem.title,
-        "fingerprint": describe(problem).fingerprint,
+    made = {
+        "method": "NUTS",
         "seed": seed,
         "chains": CHAINS,
         "warmup": problem.warmup,
         "draws": problem.draws,
         "divergences": divergences,
-        "seconds": round(time.perf_counter() - start, 1),
-        "versions": {package: metadata.version(package) for package in ("jax", "numpyro")},
-        "names": list(moments.names),
-        **{field: _rounded(getattr(moments, field)) for field in Moments._fields[1:]},
         "rhat": _rounded(rhat),
+        "seconds": round(time.perf_counter() - start, 1),
     }
+    entry = entry_of(problem, describe(problem).fingerprint, moments, made)
     ess = np.where(moments.sd > 0, moments.ess, np.inf)
     low, high = int(np.argmin(ess)), int(np.argmax(rhat))
     if divergences or ess[low] < MINIMUM_ESS or not rhat[high] <= MAXIMUM_RHAT:
@@ -112,10 +118,25 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
             f"{rhat[high]:.4f} of {moments.names[high]}. Raise the problem's `draws`, or "
             "give it a `reference_model`."
         )
-    # Read again: another process may have written since.
-    entries = stored(path) | {name: entry}
-    path.write_text(_dump(entries))
+    store(name, entry, path)
     return entry
+
+
+def entry_of(problem: Problem, fingerprint: float, moments: Moments, made: dict) -> dict:
+    """What is stored of a reference; ``made`` says how it came about."""
+    return {
+        "title": problem.title,
+        "fingerprint": fingerprint,
+        **made,
+        "versions": {package: metadata.version(package) for package in ("jax", "numpyro")},
+        "names": list(moments.names),
+        **{field: _rounded(getattr(moments, field)) for field in Moments._fields[1:]},
+    }
+
+
+def store(name: str, entry: dict, path: Path = REFERENCES) -> None:
+    """Put one entry into a file of references, which is read again first."""
+    path.write_text(_dump(stored(path) | {name: entry}))
 
 
 def _nuts(problem, seed):
