@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.benchmarks.accuracy.problem import describe
-from sgworld_mcmc.benchmarks.accuracy.problems import PROBLEMS, build
-from sgworld_mcmc.benchmarks.accuracy.reference import REFERENCES, reference, regenerate
+from sgworld_mcmc.benchmarks.accuracy.problems import PROBLEMS, chosen
+from sgworld_mcmc.benchmarks.accuracy.references import REFERENCES, reference, regenerate
 from sgworld_mcmc.benchmarks.accuracy.run import Outcome, run_problem
 from sgworld_mcmc.checks import check_integer
 
@@ -44,9 +44,9 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
     >>> outcomes[0].dimension
     1
     """
-    problems = {name: build(name) for name in models or PROBLEMS}  # unknown names before long work
     outcomes = []
-    for name, problem in problems.items():
+    for name, build in chosen(models).items():
+        problem = build()
         truth = reference(name, problem)
         key = jax.random.fold_in(jax.random.key(seed), list(PROBLEMS).index(name))
         outcomes.append(run_problem(name, problem, truth, describe(problem).dimension, key))
@@ -143,9 +143,9 @@ def run_cli(namespace) -> int:
 
 def _regenerate(models, seed):
     """Run NUTS on models; those that fail are named at the end."""
-    problems = {name: build(name) for name in models or PROBLEMS}
-    failed = 0
-    for name, problem in problems.items():
+    problems, failed = chosen(models), 0
+    for name, build in problems.items():
+        problem = build()
         start = time.perf_counter()
         try:
             entry = regenerate(name, problem, seed)

@@ -27,7 +27,8 @@ def mixture() -> Problem:
     rng = np.random.default_rng(31)
     label = rng.random(400) < 0.35
     y = representable(np.where(label, rng.normal(-1.5, 0.7, 400), rng.normal(1.2, 1.0, 400)))
-    return Problem("mixture, ordered means", mixture_model, (y,), ("weights", "means", "scales"))
+    sites = ("weights", "means", "scales")
+    return Problem("mixture, ordered means", mixture_model, (y,), sites, draws=4500)
 
 
 def eight_schools() -> Problem:

@@ -24,7 +24,7 @@ def run_nuts(
     rng_key: jax.Array,
     *,
     warmup: int = 500,
-    chunk: int = 100,
+    chunk: int = 50,
     max_draws: int = 20_000,
     max_seconds: float = 3600.0,
 ) -> Timing:
@@ -63,7 +63,7 @@ def run_nuts(
         warmup_steps += int(jnp.sum(steps))
     after_warmup = seconds = time.perf_counter() - start
     parts, draw_steps, found = [], 0, None
-    while len(parts) * chunk < max_draws and seconds < max_seconds:
+    while not parts or (len(parts) * chunk < max_draws and seconds < max_seconds):
         start = time.perf_counter()
         state, (z, steps) = transitions(state, arrays)
         parts.append(jax.tree.map(np.asarray, constrain(z, arrays)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from sgworld_mcmc.benchmarks.accuracy.gamma_poisson import gamma_poisson_groups_problem
 from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Problem, describe, representable
-from sgworld_mcmc.benchmarks.accuracy.reference import entry_of, moments_from, store, stored
+from sgworld_mcmc.benchmarks.accuracy.references import entry_of, moments_from, store, stored
 from sgworld_mcmc.benchmarks.accuracy.regressions import (
     logistic_model,
     rare_events_problem,
