@@ -4,7 +4,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,7 +15,15 @@ from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Problem
 from sgworld_mcmc.benchmarks.accuracy.score import Score, score
 
-__all__ = ["SETTINGS", "Outcome", "package_warnings", "run_problem", "settings_of"]
+__all__ = [
+    "PREDICTIONS",
+    "SETTINGS",
+    "Outcome",
+    "package_warnings",
+    "predictions_of",
+    "run_problem",
+    "settings_of",
+]
 
 # What the bias report tells of the settings that the package chose.
 SETTINGS = (
@@ -27,6 +35,8 @@ SETTINGS = (
     "step_size",
     "time_per_epoch",
 )
+# What it predicts, one number for each scalar.
+PREDICTIONS = ("predicted_variance_error", "predicted_mean_shift")
 
 
 class Outcome(NamedTuple):
@@ -48,6 +58,8 @@ class Outcome(NamedTuple):
         What the run raised, or None.
     settings
         Those of `SETTINGS` that the bias report tells.
+    predictions
+        Those of `PREDICTIONS` that the bias report makes, each a dict by scalar or a list.
     report
         The bias report as text, or None.
     """
@@ -61,6 +73,7 @@ class Outcome(NamedTuple):
     warnings: tuple[str, ...]
     error: str | None
     settings: dict[str, Any]
+    predictions: dict[str, Any]
     report: str | None
 
     @property
@@ -130,6 +143,7 @@ def run_problem(
         tuple(messages),
         error,
         settings_of(report),
+        predictions_of(report),
         None if report is None else str(report),
     )
 
@@ -142,6 +156,18 @@ def settings_of(report: Any) -> dict[str, Any]:
         if value is not None:
             # One number for each chain, if the chains differ; the mean serves a table.
             found[field] = value if isinstance(value, str) else float(np.mean(np.asarray(value)))
+    return found
+
+
+def predictions_of(report: Any) -> dict[str, Any]:
+    """The fields of `PREDICTIONS` that a bias report has: dicts of numbers, or lists."""
+    found = {}
+    for field in PREDICTIONS:
+        value = getattr(report, field, None)
+        if isinstance(value, Mapping):
+            found[field] = {str(name): np.asarray(v, float).tolist() for name, v in value.items()}
+        elif value is not None:
+            found[field] = np.asarray(value, float).tolist()
     return found
 
 

@@ -150,7 +150,7 @@ def importance_moments(
             chi2 = 2 * np.asarray(jax.random.gamma(scale_key, df / 2, (draws, 1), jnp.float64))
             z = z / np.sqrt(chi2 / df)
         flat = laplace.mode + z @ laplace.root.T
-        batch = _batch(problem.size)
+        batch = _divisor(draws, _batch(problem.size))
         evaluate = jax.jit(
             lambda flat, arrays: jax.lax.map(
                 lambda x: laplace.model.potential(x, arrays), flat, batch_size=batch
@@ -171,11 +171,18 @@ def _batch(size):
     return int(max(1, min(256, MAX_VALUES // size)))
 
 
+def _divisor(count, batch):
+    """At most ``batch``; a divisor of ``count`` if one is near: a remainder is compiled apart."""
+    batch = min(count, batch)
+    return next((b for b in range(batch, batch // 2, -1) if count % b == 0), batch)
+
+
 def _hessian(potential, batch, flat, arrays):
     """(D, D) column by column, some at once: memory stays bounded."""
     gradient = jax.grad(potential)
     column = lambda v: jax.jvp(lambda x: gradient(x, arrays), (flat,), (v,))[1]  # noqa: E731
-    matrix = jax.lax.map(column, jnp.eye(len(flat), dtype=flat.dtype), batch_size=batch)
+    basis = jnp.eye(len(flat), dtype=flat.dtype)
+    matrix = jax.lax.map(column, basis, batch_size=_divisor(len(flat), batch))
     return (matrix + matrix.T) / 2
 
 
