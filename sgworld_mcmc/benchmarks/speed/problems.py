@@ -1,0 +1,111 @@
+"""The problems of the speed benchmark, and their truth."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.benchmarks.accuracy.gamma_poisson import gamma_poisson_groups_problem
+from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Problem, describe, representable
+from sgworld_mcmc.benchmarks.accuracy.references import entry_of, moments_from, store, stored
+from sgworld_mcmc.benchmarks.accuracy.regressions import (
+    logistic_model,
+    rare_events_problem,
+    student_t_problem,
+)
+from sgworld_mcmc.benchmarks.speed import laplace
+
+__all__ = ["REFERENCES", "SKEWED", "Truth", "logistic", "truth"]
+
+REFERENCES = Path(__file__).with_name("references.json")
+MAXIMUM_K_HAT = 0.7
+MINIMUM_ESS = 2000
+
+
+class Truth(NamedTuple):
+    """Reference moments and a line that says where they come from."""
+
+    moments: Moments
+    source: str
+
+
+def logistic(num_data: int, dim: int, seed: int = 40) -> Problem:
+    """Logistic regression with independent features and moderate coefficients."""
+    rng = np.random.default_rng(seed)
+    X = representable(rng.normal(size=(num_data, dim)))
+    logits = X @ rng.normal(0, 1 / np.sqrt(dim), dim)
+    y = (rng.random(num_data) < 1 / (1 + np.exp(-logits))).astype(float)
+    title = f"logistic regression, D={dim}"
+    return Problem(title, logistic_model, (X, y), ("beta",))
+
+
+def rare_events(scale: float) -> Problem:
+    """Some 25 events in 100 000 rows (times ``scale``)."""
+    num_data = max(1000, round(100_000 * scale))
+    return rare_events_problem(num_data, -8.8 - np.log(num_data / 100_000), seed=41)
+
+
+def gamma_poisson(scale: float) -> Problem:
+    """Rates of 200 groups from 20 000 rows (times ``scale``), some four counts in each group."""
+    num_data = max(400, round(20_000 * scale))
+    return gamma_poisson_groups_problem(num_data, 800 / num_data, seed=42)
+
+
+def student_t(scale: float) -> Problem:
+    """Student-t errors with unknown degrees of freedom, 2000 rows (times ``scale``)."""
+    return student_t_problem(max(200, round(2000 * scale)), 5, seed=43)
+
+
+# Posteriors that are visibly not Gaussian. A Student-t proposal with these degrees of freedom
+# serves as the importance sampler; the hierarchy is solved by quadrature.
+SKEWED = {"rare_events": rare_events, "gamma_poisson": gamma_poisson, "student_t": student_t}
+
+
+def truth(
+    name: str, problem: Problem, draws: int, df: float | None = None, save: bool = False
+) -> Truth:
+    """Exact moments, or stored ones, or else new ones by importance sampling.
+
+    Parameters
+    ----------
+    name
+        Key of the stored entry.
+    problem, draws, df
+        See :func:`sgworld_mcmc.benchmarks.speed.laplace.importance_moments`.
+    save
+        Store new moments with the package.
+
+    Raises
+    ------
+    ValueError
+        For a k-hat above 0.7 or an effective sample size below 2000 (or half the draws, if that
+        is less): such weights are no reference.
+    """
+    if problem.exact is not None:
+        return Truth(problem.exact, "exact, by quadrature")
+    posterior = describe(problem)
+    entry = stored(REFERENCES).get(name)
+    if entry is not None and np.isclose(entry["fingerprint"], posterior.fingerprint, rtol=1e-9):
+        return Truth(moments_from(entry), f"stored, {_source(entry)}")
+    approximation = laplace.fit(problem)
+    key = jax.random.key(4)
+    moments, k_hat = laplace.importance_moments(approximation, problem, key, draws, df)
+    ess = float(np.min(moments.ess))
+    if not (k_hat < MAXIMUM_K_HAT and ess >= min(MINIMUM_ESS, draws / 2)):
+        raise ValueError(
+            f"Importance sampling gives no reference of {name!r}: k-hat {k_hat:.2f}, effective "
+            f"sample size {ess:.0f}."
+        )
+    made = {"method": "importance sampling", "draws": draws, "k_hat": k_hat}
+    entry = entry_of(problem, posterior.fingerprint, moments, made)
+    if save:
+        store(name, entry, REFERENCES)
+    return Truth(moments, _source(entry))
+
+
+def _source(entry):
+    return (
+        f"importance sampling from the Laplace approximation, {entry['draws']} draws, effective "
+        f"{min(entry['ess']):.0f}, k-hat {entry['k_hat']:.2f}"
+    )
