@@ -12,6 +12,7 @@ from sgworld_mcmc.benchmarks.accuracy import references
 from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Posterior, describe
 from sgworld_mcmc.benchmarks.accuracy.problems import PROBLEMS, build
 from sgworld_mcmc.benchmarks.accuracy.references import (
+    MAXIMUM_K_HAT,
     MAXIMUM_RHAT,
     MINIMUM_ESS,
     check_fingerprint,
@@ -23,7 +24,7 @@ from sgworld_mcmc.benchmarks.accuracy.run import package_warnings, run_problem
 from sgworld_mcmc.benchmarks.accuracy.score import moments_of, score
 from sgworld_mcmc.cli import main
 
-# Largest of some 600 comparisons: 4.5 standard errors are crossed by chance once in 250 times.
+# Of some 60 comparisons: 4.5 standard errors are crossed by chance once in 2000 times.
 SIGMAS = 4.5
 
 
@@ -78,33 +79,38 @@ def test_constants_are_not_compared():
     assert score({"b": samples + 1e-3}, truth).names == ("b[0]",)
 
 
-def test_stored_runs_agree_with_exact_posteriors():
-    """The machinery that makes references, on the problems whose moments are known."""
-    entries, checked = stored(), 0
-    for name in PROBLEMS:
+def test_stored_references_agree_with_exact_posteriors():
+    """The machinery that makes references, on problems whose moments are known."""
+    checked = set()
+    for name, entry in stored().items():
         exact = build(name).exact
         if exact is None:
             continue
-        found = moments_from(entries[name])
+        found = moments_from(entry)
         assert found.names == exact.names
         mean_z = (found.mean - exact.mean) / found.mean_se
         sd_z = (found.sd - exact.sd) / found.sd_se
         assert np.abs(mean_z).max() < SIGMAS, (name, mean_z)
         assert np.abs(sd_z).max() < SIGMAS, (name, sd_z)
-        checked += len(exact.names)
-    assert checked > 200
+        checked |= {name}
+    assert {"beta_bernoulli", "gaussian_mean", "flat_prior", "dirichlet"} <= checked
 
 
-def test_stored_runs_are_references():
+def test_stored_references_are_long_enough():
+    """Every problem has a truth whose own error is far below the tolerances."""
     entries = stored()
-    assert set(entries) == set(PROBLEMS) and len(entries) >= 16
+    assert len(PROBLEMS) >= 16 and set(entries) <= set(PROBLEMS)
+    for name in set(PROBLEMS) - set(entries):
+        assert build(name).exact is not None, name
     for name, entry in entries.items():
         moments = moments_from(entry)
         free = moments.sd > 0
         assert free.any() and np.isfinite(moments.mean).all(), name
         assert moments.ess[free].min() >= MINIMUM_ESS, name
-        assert max(entry["rhat"]) <= MAXIMUM_RHAT and entry["divergences"] == 0, name
-        # A tenth of the tolerances, more for the one heavy tail.
+        if entry["method"] == "NUTS":
+            assert max(entry["rhat"]) <= MAXIMUM_RHAT and entry["divergences"] == 0, name
+        else:
+            assert entry["k_hat"] <= MAXIMUM_K_HAT, name
         assert np.max(moments.mean_se[free] / moments.sd[free]) < 0.02, name
         assert np.max(moments.sd_se[free] / moments.sd[free]) < 0.03, name
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from sgworld_mcmc import exact
-from sgworld_mcmc.benchmarks import speed
+from sgworld_mcmc.benchmarks import laplace, speed
 from sgworld_mcmc.benchmarks.accuracy.problem import exact_problem
 from sgworld_mcmc.benchmarks.accuracy.score import Score
-from sgworld_mcmc.benchmarks.speed import laplace, problems
+from sgworld_mcmc.benchmarks.speed import problems
 from sgworld_mcmc.benchmarks.speed.nuts import run_nuts_extrapolated
 from sgworld_mcmc.benchmarks.speed.timing import Criterion, Timing, table
 from sgworld_mcmc.cli import main

@@ -10,7 +10,8 @@ from sgworld_mcmc.benchmarks.accuracy.problem import Problem, exact_moments
 
 __all__ = ["gamma_poisson_groups_model", "gamma_poisson_groups_problem"]
 
-POINTS = 201
+POINTS = 151
+REFINEMENTS = 3
 WIDTH = 8.0  # half-width of the grid in standard deviations
 
 
@@ -56,17 +57,17 @@ def quadrature(y, group, num_groups):
         terms = terms - (shape + count) * np.log(rate + rows)
         return terms.sum(-1) - (point[0] ** 2 + point[1] ** 2) / 2
 
-    found = minimize(lambda x: -log_density(x), np.zeros(2), method="BFGS")
-    half = WIDTH * np.sqrt(np.diag(found.hess_inv))
-    # In the skewed direction, towards large shapes, the tail is longer than that of a Gaussian.
-    axes = [np.linspace(m - w, m + 1.5 * w, POINTS) for m, w in zip(found.x, half, strict=True)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(2, -1)
-    log_weights = np.concatenate([log_density(part) for part in np.array_split(grid, 50, axis=1)])
-    weights = np.exp(log_weights - log_weights.max())
-    weights /= weights.sum()
-    edge = np.abs(grid - grid.mean(1, keepdims=True)) > 0.999 * np.ptp(grid, 1)[:, None] / 2
-    if weights[edge.any(0)].sum() > 1e-8:
-        raise ValueError("The grid of the quadrature does not hold the hyperparameters' posterior.")
+    # From a wide grid around the mode to one that is as wide as the posterior needs.
+    centre = minimize(lambda x: -log_density(x), np.zeros(2), method="Nelder-Mead").x
+    half = np.full(2, 2.5)
+    for _ in range(REFINEMENTS):
+        axes = [np.linspace(c - w, c + w, POINTS) for c, w in zip(centre, half, strict=True)]
+        grid = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(2, -1)
+        logs = np.concatenate([log_density(part) for part in np.array_split(grid, 50, axis=1)])
+        weights = np.exp(logs - logs.max())
+        weights /= weights.sum()
+        centre = grid @ weights
+        half = WIDTH * np.sqrt((grid - centre[:, None]) ** 2 @ weights)
 
     hyper = np.exp(grid)
     first = [weights @ value for value in hyper]

@@ -61,7 +61,7 @@ def normal_groups() -> Problem:
 
 def gamma_poisson_groups() -> Problem:
     """Poisson rates of 200 groups with 2000 rows in all, gamma population: exact by quadrature."""
-    return gamma_poisson_groups_problem(2000, 0.8)
+    return gamma_poisson_groups_problem(2000, 2.0)
 
 
 def schools():

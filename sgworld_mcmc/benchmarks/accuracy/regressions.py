@@ -74,11 +74,11 @@ def student_t() -> Problem:
     return student_t_problem(500, 4)
 
 
-def student_t_problem(num_data: int, dim: int, seed: int = 16) -> Problem:
-    """Regression with Student-t errors of unknown scale and degrees of freedom (truth: 5)."""
+def student_t_problem(num_data: int, dim: int, df: float = 5.0, seed: int = 16) -> Problem:
+    """Regression with Student-t errors of unknown scale and degrees of freedom (truth: ``df``)."""
     rng = np.random.default_rng(seed)
     X = representable(rng.normal(size=(num_data, dim)))
-    y = representable(X @ rng.normal(size=dim) + 0.8 * rng.standard_t(5.0, num_data))
+    y = representable(X @ rng.normal(size=dim) + 0.8 * rng.standard_t(df, num_data))
     sites = ("beta", "sigma", "df")
     return Problem("Student-t regression, unknown df", student_t_model, (X, y), sites)
 

@@ -18,10 +18,10 @@ from numpyro.optim import optax_to_numpyro
 from optax import adam, cosine_decay_schedule
 
 from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.benchmarks import laplace
 from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Problem
 from sgworld_mcmc.benchmarks.accuracy.run import package_warnings, settings_of
 from sgworld_mcmc.benchmarks.accuracy.score import score
-from sgworld_mcmc.benchmarks.speed import laplace
 from sgworld_mcmc.benchmarks.speed.timing import Criterion, Timing
 
 __all__ = ["run_laplace", "run_sgworld", "run_svi"]

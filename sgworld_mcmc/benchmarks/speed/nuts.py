@@ -9,7 +9,7 @@ from numpyro.infer import NUTS
 
 from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Problem
 from sgworld_mcmc.benchmarks.accuracy.score import score
-from sgworld_mcmc.benchmarks.speed.laplace import flat_model
+from sgworld_mcmc.benchmarks.laplace import flat_model
 from sgworld_mcmc.benchmarks.speed.timing import Criterion, Timing
 
 __all__ = ["gradient_seconds", "run_nuts", "run_nuts_extrapolated"]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sgworld_mcmc.benchmarks import laplace
 from sgworld_mcmc.benchmarks.accuracy.gamma_poisson import gamma_poisson_groups_problem
 from sgworld_mcmc.benchmarks.accuracy.problem import Moments, Problem, describe, representable
 from sgworld_mcmc.benchmarks.accuracy.references import entry_of, moments_from, store, stored
@@ -14,7 +15,6 @@ from sgworld_mcmc.benchmarks.accuracy.regressions import (
     rare_events_problem,
     student_t_problem,
 )
-from sgworld_mcmc.benchmarks.speed import laplace
 
 __all__ = ["REFERENCES", "SKEWED", "Truth", "logistic", "truth"]
 
@@ -47,14 +47,17 @@ def rare_events(scale: float) -> Problem:
 
 
 def gamma_poisson(scale: float) -> Problem:
-    """Rates of 200 groups from 20 000 rows (times ``scale``), some four counts in each group."""
+    """Rates of 200 groups from 20 000 rows (times ``scale``), some 30 counts in each group."""
     num_data = max(400, round(20_000 * scale))
-    return gamma_poisson_groups_problem(num_data, 800 / num_data, seed=42)
+    return gamma_poisson_groups_problem(num_data, 6000 / num_data, seed=42)
 
 
 def student_t(scale: float) -> Problem:
-    """Student-t errors with unknown degrees of freedom, 2000 rows (times ``scale``)."""
-    return student_t_problem(max(200, round(2000 * scale)), 5, seed=43)
+    """Student-t errors with unknown degrees of freedom, 10 000 rows (times ``scale``).
+
+    The truth, 40, is large: the likelihood hardly tells it from larger ones.
+    """
+    return student_t_problem(max(200, round(10_000 * scale)), 5, df=40.0, seed=43)
 
 
 # Posteriors that are visibly not Gaussian. A Student-t proposal with these degrees of freedom
@@ -72,7 +75,7 @@ def truth(
     name
         Key of the stored entry.
     problem, draws, df
-        See :func:`sgworld_mcmc.benchmarks.speed.laplace.importance_moments`.
+        See :func:`sgworld_mcmc.benchmarks.laplace.importance_moments`.
     save
         Store new moments with the package.
 

@@ -1,7 +1,7 @@
 """Gaussian approximation at the mode, and importance sampling from it, in double precision.
 
-The first is a contender of the speed benchmark; the second is its truth where the posterior is
-not far from the proposal, which the Pareto k-hat tells.
+The first is a contender of the speed benchmark; the second is a truth where the posterior is not
+far from the proposal, which the Pareto k-hat tells.
 """
 
 from collections.abc import Callable
