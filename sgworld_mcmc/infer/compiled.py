@@ -10,6 +10,7 @@ from sgworld_mcmc.gradients import epoch_mean
 from sgworld_mcmc.infer.estimator import Anchor, make_offsets, whitened_log_density
 from sgworld_mcmc.infer.model import MinibatchModel
 from sgworld_mcmc.tuning.curvature import dense_hessian, diagonal_hessian
+from sgworld_mcmc.tuning.gaussian_fit import fit_gaussian
 from sgworld_mcmc.tuning.mode import adam, descend
 from sgworld_mcmc.tuning.noise import measure_noise
 from sgworld_mcmc.tuning.pilot import run_pilot
@@ -39,6 +40,7 @@ class SetUpFunctions:
         self.pilot = quick_jit(self._pilot, static_argnames="whole")
         self.offsets = quick_jit(self._offsets, static_argnames="cached")
         self.gradients = quick_jit(self._gradients)
+        self.gaussian = quick_jit(self._gaussian)
 
     def _density(self, constants):
         return lambda flat, rows: self.model.log_density(flat, rows, constants)
@@ -125,6 +127,9 @@ class SetUpFunctions:
     def _offsets(self, center, scale, batches, constants, *, cached):
         density = self._whitened(center, scale, constants)
         return make_offsets(density, jnp.zeros_like(center), batches, cached)
+
+    def _gaussian(self, seed, start, order, batches, constants):
+        return fit_gaussian(seed, start, order, self._density(constants), batches)
 
     def _gradients(self, positions, center, scale, batches, constants):
         """(S, D) gradients of the log density of all rows, in preconditioned coordinates."""

@@ -26,18 +26,14 @@ def notes_of(prepared: Preparation, settings: Settings, positions: np.ndarray) -
     """What a user should know of a run: ``positions`` (chains, draws, D) are its draws."""
     notes = []
     center, choice, found = prepared.center, prepared.choice, prepared.measurements
-    if not center.converged and not center.fitted:
+    if not center.converged or (center.indefinite and not center.fitted):
         notes.append(
-            "No posterior mode was found: a further step still promised "
-            f"{center.gain:.2g} nats. The density may be unbounded (a scale parameter that goes "
-            "to zero in a centred hierarchy), improper or flat. Use a non-centred "
-            "parametrisation or proper priors, give `init_params`, or use NUTS."
-        )
-    elif center.indefinite and not center.fitted:
-        notes.append(
-            f"The potential is not convex at the point found in {center.indefinite} of "
-            f"{len(center.position)} directions: the preconditioner guesses their width. Compare "
-            "with NUTS, or give `preconditioner` an estimate of the posterior covariance."
+            "No usable posterior mode was found: the density may be unbounded (a scale parameter "
+            "that goes to zero in a centred hierarchy), improper or flat. The sampler's "
+            "coordinates come from "
+            + ("a Gaussian fitted to the posterior" if center.fitted else "the best point found")
+            + ", and its predictions are rough. Use a non-centred parametrisation or proper "
+            "priors, give `init_params`, or compare with NUTS."
         )
     if center.other_modes:
         far = ", ".join(f"{distance:.0f}" for distance in center.other_modes)

@@ -37,6 +37,9 @@ TRIES = 10
 # Nats that a further step promises at a mode, and gradients spent on finding it.
 CONVERGED = 1e-3
 BUDGET = 300
+# A full covariance is fitted to the posterior without a mode up to this dimension.
+GAUSSIAN_DIMENSION = 300
+GAUSSIAN_STEPS = 3000
 
 
 class Center(NamedTuple):
@@ -145,6 +148,10 @@ def find_center(
         if moved > 0.1:
             hessian = functions.hessian(position, batches, constants, count)
             scaled = dense_scale(hessian)
+    sound = gain < CONVERGED and np.isfinite(gain) and scaled.indefinite == 0
+    automatic = isinstance(preconditioner, str) and preconditioner in ("auto", "dense")
+    if not sound and automatic and dimension <= GAUSSIAN_DIMENSION:
+        return _fitted_center(generator, functions, batches, constants, initial)
     others = _other_modes(found, losses, best, position, scaled.scale, dimension, count)
     scale = _preconditioner(preconditioner, scaled, hessian, dimension)
     return Center(
@@ -155,6 +162,27 @@ def find_center(
         gain,
         scaled.indefinite,
         others,
+    )
+
+
+def _fitted_center(generator, functions, batches, constants, initial) -> Center:
+    """Coordinates from a Gaussian fitted to the posterior, where no usable mode was found."""
+    count = num_batches(batches)
+    order = generator.integers(0, count, GAUSSIAN_STEPS).astype(np.int32)
+    seed = np.uint32(generator.integers(2**32))
+    some = head(batches, ADAM_ROWS)
+    # A random point may be far out in a tail: half way to the origin.
+    mean, factor = functions.gaussian(seed, initial[0] / 2, order, some, constants)
+    hessian = np.asarray(functions.hessian(mean, batches, constants, count), float)
+    return Center(
+        np.asarray(mean, float),
+        np.asarray(factor, float),
+        hessian,
+        False,
+        np.inf,
+        dense_scale(hessian).indefinite,
+        (),
+        fitted=True,
     )
 
 

@@ -30,6 +30,8 @@ OVERHEAD = 10.0
 # Gaussian with either error of sqrt(2) : 1 has the same divergence; a mean is worth a little more.
 MEAN_PER_VARIANCE = 2.0
 AUTOCORRELATION = 2.2
+# A draw may cost so many steps, or epochs if that is more: beyond, a run would not end.
+MOST_STEPS, MOST_EPOCHS = 1000, 300
 
 
 class Request(NamedTuple):
@@ -126,6 +128,10 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
     good = [choice for choice in found if choice.met]
     if good:
         return min(good, key=_cost)
+    # The tolerance is out of reach: what the same cost would buy at a larger one.
+    if request.tolerance < 10 and request.step_size is None:
+        looser = choose(request._replace(tolerance=2 * request.tolerance), noise, steps)
+        return looser._replace(met=False)
     return min(found, key=lambda choice: (choice.prediction.worst(), _cost(choice)))
 
 
@@ -228,7 +234,7 @@ def draw_spacing(
     """Steps from draw to draw, and the autocorrelation time of the draws in draws.
 
     Draws are as close as an autocorrelation time of about two draws asks for. None where draws
-    inside the epoch would be an epoch apart or more.
+    inside the epoch would be an epoch apart or more, or where a draw would take too long.
     """
     decay = 1 - min(step_size * request.softest, 1.0)
     period = _period(request.order, count)
@@ -250,6 +256,8 @@ def draw_spacing(
     if not inside:
         number = period * max(1, -(-number // period))
     elif count > 1 and number >= period and request.order != "replacement":
+        return None
+    if number > max(MOST_STEPS, MOST_EPOCHS * count):
         return None
     return number, autocorrelation(number)
 

@@ -54,12 +54,12 @@ def unmeasured(dimension: int) -> Discretisation:
 def fit_discretisation(pilots: list[Pilot]) -> Discretisation:
     """Fit the coefficients to pilots at several step sizes, the smallest being the reference.
 
-    A step size at which a chain diverged is out of the question, and so is any above half of it.
+    A step size at which a chain diverged is out of the question, and so is any above a quarter of it.
     """
     pilots = sorted(pilots, key=lambda pilot: pilot.step_size)
     reference, rest = pilots[0], pilots[1:]
     failed = [pilot.step_size for pilot in pilots if pilot.diverged > 0]
-    largest = min(failed) / 2 if failed else max(pilot.step_size for pilot in pilots)
+    largest = min(failed) / 4 if failed else max(pilot.step_size for pilot in pilots)
     usable = [p for p in rest if p.step_size <= largest and np.isfinite(p.variance).all()]
     spread = np.maximum(reference.variance, 1e-12)
     sd = np.sqrt(spread)
