@@ -10,6 +10,7 @@ from sgworld_mcmc.exact.base import ExactPosterior
 from sgworld_mcmc.exact.checks import (
     finite_array,
     finite_setting,
+    fresh,
     positive_integer,
     positive_setting,
     prng_key,
@@ -91,7 +92,7 @@ class BetaBernoulli(ExactPosterior):
 
     def model(self, y):
         """NumPyro model with the site ``p``; ``y`` as in `from_data`."""
-        p = numpyro.sample("p", dist.Beta(self.a0, self.b0))
+        p = numpyro.sample("p", dist.Beta(fresh(self.a0), fresh(self.b0)))
         with numpyro.plate("data", y.shape[0]):
             numpyro.sample("y", dist.Bernoulli(probs=p), obs=y)
 

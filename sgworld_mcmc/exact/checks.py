@@ -50,6 +50,15 @@ def finite_array(name, value, ndim):
     return array
 
 
+def fresh(array):
+    """The numbers of a stored array as a new JAX array.
+
+    For use inside a model: JAX keeps a NumPy array that a model refers to in the precision in which
+    it was first traced, so that the model could not be traced in another one.
+    """
+    return jnp.asarray(np.asarray(array).tolist())
+
+
 def same_rows(**arrays):
     """Raise unless the named arrays have the same number of rows."""
     rows = {name: len(array) for name, array in arrays.items()}

@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 from sgworld_mcmc.exact.base import ExactPosterior
 from sgworld_mcmc.exact.checks import (
     finite_array,
+    fresh,
     positive_integer,
     positive_setting,
     prng_key,
@@ -88,7 +89,7 @@ class GammaPoisson(ExactPosterior):
 
     def model(self, y):
         """NumPyro model with the site ``rate``; ``y`` as in `from_data`."""
-        rate = numpyro.sample("rate", dist.Gamma(self.a0, self.b0))
+        rate = numpyro.sample("rate", dist.Gamma(fresh(self.a0), fresh(self.b0)))
         with numpyro.plate("data", y.shape[0]):
             numpyro.sample("y", dist.Poisson(rate), obs=y)
 

@@ -10,6 +10,7 @@ from sgworld_mcmc.exact.base import representable, standard_normals
 from sgworld_mcmc.exact.checks import (
     finite_array,
     finite_setting,
+    fresh,
     positive_integer,
     positive_setting,
     prng_key,
@@ -107,11 +108,13 @@ class GaussianMean(GaussianPosterior):
     def model(self, y):
         """NumPyro model with the site ``mu``; ``y`` as in `from_data`."""
         event = len(self.shapes["mu"])
-        mu = numpyro.sample("mu", dist.Normal(self.prior_mean, self.prior_scale).to_event(event))
+        mu = numpyro.sample(
+            "mu", dist.Normal(fresh(self.prior_mean), fresh(self.prior_scale)).to_event(event)
+        )
         if self.noise_covariance is None:
-            noise = dist.Normal(mu, self.noise_scale).to_event(event)
+            noise = dist.Normal(mu, fresh(self.noise_scale)).to_event(event)
         else:
-            noise = dist.MultivariateNormal(mu, scale_tril=self._noise_root)
+            noise = dist.MultivariateNormal(mu, scale_tril=fresh(self._noise_root))
         with numpyro.plate("data", y.shape[0]):
             numpyro.sample("y", noise, obs=y)
 

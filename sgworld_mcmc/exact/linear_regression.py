@@ -10,6 +10,7 @@ from sgworld_mcmc.exact.base import representable, standard_normals
 from sgworld_mcmc.exact.checks import (
     finite_array,
     finite_setting,
+    fresh,
     positive_integer,
     positive_setting,
     prng_key,
@@ -109,9 +110,13 @@ class LinearRegression(GaussianPosterior):
 
     def model(self, X, y=None):
         """NumPyro model with the site ``beta``; without ``y`` it predicts."""
-        beta = numpyro.sample("beta", dist.Normal(self.prior_mean, self.prior_scale).to_event(1))
+        beta = numpyro.sample(
+            "beta", dist.Normal(fresh(self.prior_mean), fresh(self.prior_scale)).to_event(1)
+        )
         with numpyro.plate("data", X.shape[0]):
-            numpyro.sample("y", dist.Normal(linear_predictor(X, beta), self.noise_scale), obs=y)
+            numpyro.sample(
+                "y", dist.Normal(linear_predictor(X, beta), fresh(self.noise_scale)), obs=y
+            )
 
     def _condition(self, X, y, noise_scale, prior_mean, prior_scale):
         X, y = check_regression(X, y)

@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from sgworld_mcmc.exact.base import ExactPosterior
-from sgworld_mcmc.exact.checks import finite_setting, positive_setting, prng_key
+from sgworld_mcmc.exact.checks import finite_setting, fresh, positive_setting, prng_key
 from sgworld_mcmc.exact.linear_regression import (
     check_regression,
     linear_predictor,
@@ -112,9 +112,9 @@ class LinearRegressionUnknownNoise(ExactPosterior):
 
     def model(self, X, y=None):
         """NumPyro model with the sites ``beta`` and ``sigma2``; without ``y`` it predicts."""
-        sigma2 = numpyro.sample("sigma2", dist.InverseGamma(self.a0, self.b0))
+        sigma2 = numpyro.sample("sigma2", dist.InverseGamma(fresh(self.a0), fresh(self.b0)))
         sigma = jnp.sqrt(sigma2)
-        prior = dist.Normal(self.prior_mean, sigma * self.prior_scale).to_event(1)
+        prior = dist.Normal(fresh(self.prior_mean), sigma * fresh(self.prior_scale)).to_event(1)
         beta = numpyro.sample("beta", prior)
         with numpyro.plate("data", X.shape[0]):
             numpyro.sample("y", dist.Normal(linear_predictor(X, beta), sigma), obs=y)

@@ -2,36 +2,115 @@
 
 JAX keeps one copy of every NumPy array that a traced function closes over, in the precision in
 which it was first traced (0.10 and 0.12: the copy is looked up by the array's identity). A model
-that closes over NumPy arrays can therefore be traced in one precision only; all others in both.
+that closes over 64-bit NumPy arrays can therefore be traced in one precision only; all others in
+both. Two ways of finding such arrays together: walking what the model refers to, and looking at the
+constants of its traces.
 """
 
+import functools
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 __all__ = ["closes_over_numpy"]
 
+DEPTH = 6
+MOST = 5000
 
-def closes_over_numpy(function: Callable, *args) -> bool:
-    """Whether tracing ``function(*args)`` meets NumPy arrays that outlive the trace.
+
+def closes_over_numpy(model: Callable, function: Callable, *args: Any) -> bool:
+    """Whether a model refers to 64-bit NumPy arrays that outlive a trace.
+
+    Parameters
+    ----------
+    model
+        What the user wrote.
+    function, args
+        A function that calls it, and arguments to trace it with.
 
     Examples
     --------
     >>> import jax.numpy as jnp, numpy as np
-    >>> weights = np.ones(3)
-    >>> closes_over_numpy(lambda x: jnp.sum(weights * x), jnp.ones(3))
+    >>> def make(weights):
+    ...     return lambda x: jnp.sum(weights * x)
+    >>> model = make(np.ones(3))
+    >>> closes_over_numpy(model, model, jnp.ones(3))
     True
-    >>> closes_over_numpy(lambda x: jnp.sum(np.ones(3) * x), jnp.ones(3))
+    >>> model = make(jnp.ones(3))
+    >>> closes_over_numpy(model, model, jnp.ones(3))
     False
     """
+    if any(_is_wide(value) for value in _referred(model)):
+        return True
     # Arrays made during the call are new in each of two traces; the first must stay alive.
     traces = [jax.make_jaxpr(lambda *x: function(*x))(*args) for _ in range(2)]
-    first, second = ({id(value) for value in _arrays(trace)} for trace in traces)
+    first, second = ({id(value) for value in _constants(trace)} for trace in traces)
     return bool(first & second)
 
 
-def _arrays(closed) -> Iterator[np.ndarray]:
+def _is_wide(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype in (np.float64, np.int64, np.uint64)
+
+
+def _referred(model: Callable) -> Iterator[Any]:
+    """Objects that a function refers to: closures, defaults, globals that it names, attributes."""
+    seen, stack = set(), [(model, 0)]
+    while stack and len(seen) < MOST:
+        value, depth = stack.pop()
+        if id(value) in seen or isinstance(value, types.ModuleType | type | str | bytes):
+            continue
+        seen.add(id(value))
+        yield value
+        if depth < DEPTH and not isinstance(value, np.ndarray | jax.Array):
+            stack += [(child, depth + 1) for child in _children(value)]
+
+
+def _children(value: Any) -> list:
+    if isinstance(value, types.MethodType):
+        return [value.__func__, *_attributes(value.__self__, _names(value.__func__.__code__))]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        names = _names(value.__code__)
+        return [*cells, *defaults, *(value.__globals__[n] for n in names if n in value.__globals__)]
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _attributes(owner: Any, names: set[str]) -> list:
+    """What a method of ``owner`` may mean by these names: NumPy arrays that it hands to
+    :func:`sgworld_mcmc.exact.checks.fresh` do not stay in the trace."""
+    if "fresh" in names:
+        return []
+    attributes = [vars(owner)[name] for name in names if name in getattr(owner, "__dict__", {})]
+    methods = [getattr(owner, name) for name in names if hasattr(type(owner), name)]
+    return attributes + [method for method in methods if isinstance(method, types.MethodType)]
+
+
+def _is_filled(cell) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names(constant)
+    return names
+
+
+def _constants(closed) -> Iterator[np.ndarray]:
     """NumPy arrays with an axis among the constants of a closed jaxpr."""
     for value in closed.consts:
         if isinstance(value, np.ndarray) and value.ndim:
@@ -49,6 +128,6 @@ def _literals(jaxpr) -> Iterator[np.ndarray]:
             equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
         ):
             if hasattr(parameter, "consts"):
-                yield from _arrays(parameter)
+                yield from _constants(parameter)
             elif hasattr(parameter, "eqns"):
                 yield from _literals(parameter)

@@ -206,7 +206,8 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
         return True
     data, constants = jax.tree.map(jnp.asarray, view.layout.split(args, kwargs))
     flat = jnp.zeros(view.dimension)
-    return not closes_over_numpy(lambda x: view.log_density(x, data, constants), flat)
+    density = lambda x: view.log_density(x, data, constants)  # noqa: E731
+    return not closes_over_numpy(view.model, density, flat)
 
 
 def _set_up(rng_key, functions, settings, data, constants, originals, initial) -> Preparation:

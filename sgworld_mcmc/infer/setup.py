@@ -40,6 +40,8 @@ BUDGET = 300
 # A full covariance is fitted to the posterior without a mode up to this dimension.
 GAUSSIAN_DIMENSION = 300
 GAUSSIAN_STEPS = 3000
+# Hessians of a part of the rows, and of all.
+ROUNDS = 8
 
 
 class Center(NamedTuple):
@@ -127,27 +129,33 @@ def find_center(
 
     def curvature(position, used):
         if dense:
-            return dense_scale(functions.hessian(position, batches, constants, used))
+            hessian = functions.hessian(position, batches, constants, used)
+            return hessian, dense_scale(hessian)
         probes = jnp.asarray(diagonal_probes(generator, dimension))
-        return diagonal_scale(functions.diagonal(probes, position, batches, constants))
+        return None, diagonal_scale(functions.diagonal(probes, position, batches, constants))
 
-    position, gain = best.position, float(best.gain)
+    def refine(position, used, rounds):
+        """Newton steps with the Hessian, or |Hessian|, renewed until it no longer matters."""
+        for _ in range(rounds):
+            hessian, scaled = curvature(position, used)
+            search = descend(position, scaled.scale, True, used, 15)
+            moved = _distance(search.position - position, scaled.scale)
+            position, gain = search.position, float(search.gain)
+            if moved < 0.1 or not np.isfinite(moved):
+                break
+        return position, gain, hessian, scaled
+
+    position = best.position
     if count > 1:
-        scale = curvature(position, min(count, 4)).scale
-        search = descend(position, scale, True, count, 40)
+        position, gain, _, scaled = refine(position, min(count, 4), ROUNDS if dense else 1)
+        search = descend(position, scaled.scale, True, count, 40)
         if not float(search.gain) < CONVERGED:
-            search = descend(search.position, scale, False, count, BUDGET)
-        position, gain = search.position, float(search.gain)
-    hessian = functions.hessian(position, batches, constants, count) if dense else None
-    scaled = dense_scale(hessian) if dense else curvature(position, count)
-    if dense and scaled.indefinite == 0:
-        # With the exact Hessian a few gradients reach the mode from where L-BFGS stopped.
-        search = descend(position, scaled.scale, True, count, 20)
-        moved = _distance(search.position - position, scaled.scale)
-        position, gain = search.position, float(search.gain)
-        if moved > 0.1:
-            hessian = functions.hessian(position, batches, constants, count)
-            scaled = dense_scale(hessian)
+            search = descend(search.position, blank, False, count, BUDGET)
+        position = search.position
+    elif not dense:
+        search = descend(position, blank, False, count, BUDGET)
+        position = search.position
+    position, gain, hessian, scaled = refine(position, count, ROUNDS if dense else 1)
     sound = gain < CONVERGED and np.isfinite(gain) and scaled.indefinite == 0
     automatic = isinstance(preconditioner, str) and preconditioner in ("auto", "dense")
     if not sound and automatic and dimension <= GAUSSIAN_DIMENSION:

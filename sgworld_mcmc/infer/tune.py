@@ -21,7 +21,8 @@ __all__ = ["Bench", "Measurements", "measure"]
 # Rows up to which the pilot uses all of them, and rows of its minibatches above.
 WHOLE = 4096
 PILOT_ROWS = 1024
-DRAWS = 16
+# Noise is measured at so many draws, on so many single rows (and at most 2^22 gradient numbers).
+DRAWS, NOISE_ROWS = 32, 16_384
 # Step sizes: the first at which no chain is lost is the reference for the larger ones.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
 LARGER = (1 / 4, 1 / 2, 1.0)
@@ -220,8 +221,7 @@ def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
     """Noise of single rows at these positions, in double precision."""
     center, directions = bench.center, bench.directions
     dimension = len(center.position)
-    # At most 4096 rows, and 2^22 gradient numbers.
-    rows = single_rows(bench.rows_double, min(bench.size, 4096, max(256, 2**22 // dimension)))
+    rows = single_rows(bench.rows_double, min(bench.size, NOISE_ROWS, max(256, 2**22 // dimension)))
     with jax.enable_x64(bench.functions.model.precise):
         measured = bench.functions.noise(
             jnp.asarray(center.position),

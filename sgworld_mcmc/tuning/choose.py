@@ -132,6 +132,14 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
     if request.tolerance < 10 and request.step_size is None:
         looser = choose(request._replace(tolerance=2 * request.tolerance), noise, steps)
         return looser._replace(met=False)
+    if not found and request.steps_per_draw is None:
+        return choose(request._replace(steps_per_draw=MOST_STEPS), noise, steps)
+    if not found:
+        raise ValueError(
+            "No step size is stable with these settings: the gradients' noise at the draws of the "
+            "pilot chains is infinite. Leave `batch_size` and `gradient` to the package, or look "
+            "for NaN in the model's gradient."
+        )
     return min(found, key=lambda choice: (choice.prediction.worst(), _cost(choice)))
 
 

@@ -54,7 +54,7 @@ def unmeasured(dimension: int) -> Discretisation:
 def fit_discretisation(pilots: list[Pilot]) -> Discretisation:
     """Fit the coefficients to pilots at several step sizes, the smallest being the reference.
 
-    A step size at which a chain diverged is out of the question, and so is any above a quarter of it.
+    A step size at which a chain diverged is out of the question, and any above a quarter of it.
     """
     pilots = sorted(pilots, key=lambda pilot: pilot.step_size)
     reference, rest = pilots[0], pilots[1:]

@@ -26,7 +26,8 @@ class RowNoise(NamedTuple):
     center
         Kind to (Q,): at the center. Zero but for plain gradients.
     mean
-        Kind to (Q,): mean over the draws.
+        Kind to (Q,): mean over the draws, plus its standard error (the noise of rare rows grows
+        fast in the tails, where few draws are).
     coupling
         (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
     """
@@ -92,8 +93,9 @@ def summarise_noise(measured: dict[str, jax.Array]) -> RowNoise:
     """Means over the draws of what :func:`measure_noise` returned, as NumPy arrays."""
     values = {name: np.asarray(value, float) for name, value in measured.items()}
     zero = np.zeros_like(values["center"])
+    error = {kind: values[kind].std(0, ddof=1) / len(values[kind]) ** 0.5 for kind in KINDS}
     return RowNoise(
         {"plain": values["center"], "control_variate": zero, "taylor": zero},
-        {kind: values[kind].mean(0) for kind in KINDS},
+        {kind: values[kind].mean(0) + error[kind] for kind in KINDS},
         values["coupling"],
     )
