@@ -87,6 +87,7 @@ def test_examples_per_effective_draw():
     ("arguments", "message"),
     [
         (["--scale", "0"], "`scale` is 0"),
+        (["--scale", "0.1", "--store"], "`store`"),
         (["--parts", "logistics"], "invalid choice"),
         (["--reference-draws", "5"], "`reference_draws`"),
     ],

@@ -62,7 +62,9 @@ def add_arguments(parser) -> None:
         default=20_000,
         help="of the importance sampling where no reference is stored (default: 20000)",
     )
-    parser.add_argument("--store", action="store_true", help="keep new references in the package")
+    parser.add_argument(
+        "--store", action="store_true", help="keep new references (full size) in the package"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the samplers (default: 0)")
     parser.add_argument("--out", metavar="FOLDER", help="for speed.json, with every scalar")
 
@@ -74,6 +76,8 @@ def run_cli(namespace) -> int:
     check_integer("reference_draws", namespace.reference_draws, 100)
     if not namespace.scale > 0:
         raise ValueError(f"`scale` is {namespace.scale:g}; it must be positive.")
+    if namespace.store and namespace.scale != 1:
+        raise ValueError("`store` keeps references of the full size only: leave out `scale`.")
     if namespace.out:
         Path(namespace.out).mkdir(parents=True, exist_ok=True)
     parts = {

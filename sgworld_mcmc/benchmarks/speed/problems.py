@@ -53,11 +53,11 @@ def gamma_poisson(scale: float) -> Problem:
 
 
 def student_t(scale: float) -> Problem:
-    """Student-t errors with unknown degrees of freedom, 10 000 rows (times ``scale``).
+    """Student-t errors with unknown degrees of freedom, 1500 rows (times ``scale``).
 
     The truth, 40, is large: the likelihood hardly tells it from larger ones.
     """
-    return student_t_problem(max(200, round(10_000 * scale)), 5, df=40.0, seed=43)
+    return student_t_problem(max(200, round(1500 * scale)), 5, df=40.0, seed=43)
 
 
 # Posteriors that are visibly not Gaussian. A Student-t proposal with these degrees of freedom
