@@ -2,8 +2,8 @@
 
 from sgworld_mcmc import diagnostics, exact
 from sgworld_mcmc.infer import SGLD, SGWORLD, DivergenceWarning
-from sgworld_mcmc.kernels import sgld, sgworld
+from sgworld_mcmc.kernels import sgd, sgld, sgworld
 
 __version__ = "0.1.0"
 
-__all__ = ["SGLD", "SGWORLD", "DivergenceWarning", "diagnostics", "exact", "sgld", "sgworld"]
+__all__ = ["SGLD", "SGWORLD", "DivergenceWarning", "diagnostics", "exact", "sgd", "sgld", "sgworld"]
