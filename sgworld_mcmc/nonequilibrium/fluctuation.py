@@ -167,7 +167,7 @@ def integral_fluctuation_theorem(sigma, length: int = 1) -> IntegralFluctuationT
         mean_production_error=float(block_standard_error(sums)),
         length=int(length),
         num_stretches=total,
-        effective_stretches=float(total * estimate**2 / np.mean(np.square(weights))),
+        effective_stretches=float((total * estimate) ** 2 / np.vdot(weights, weights)),
     )
 
 
@@ -269,22 +269,34 @@ def _stretches(sigma, length):
 
 def _logistic_slope(sums):
     """Maximum-likelihood slope of the sign against |sigma|, and its error from blocks."""
-    size = np.abs(sums)
-    positive = sums > 0
+    scores = np.empty_like(sums)
     # Concave in one number; Newton from the theorem's value, bounded by halving the range.
-    scale = 1 / size.mean()
+    scale = 1 / np.abs(sums).mean()
     slope, low, high = 1.0, -1e3 * scale, 1e3 * scale
     for _ in range(100):
-        chance = expit(slope * size)
-        score = float(np.mean(size * (positive - chance)))
-        information = float(np.mean(size**2 * chance * (1 - chance)))
+        score, information = _fill_scores(sums, slope, scores)
         low, high = (slope, high) if score > 0 else (low, slope)
         new = slope + score / information if information > 0 else (low + high) / 2
         new = new if low < new < high else (low + high) / 2
-        done = abs(new - slope) < 1e-10 * (abs(slope) + scale * 1e-6)
-        slope = new
-        if done:
+        change, slope = abs(new - slope), new
+        if change < 1e-9 * (abs(slope) + 1e-6 * scale):
             break
-    scores = block_means(size * (positive - expit(slope * size)))
-    error = scores.std(ddof=1) / np.sqrt(len(scores)) / information if len(scores) > 1 else np.nan
+    means = block_means(scores)
+    error = means.std(ddof=1) / np.sqrt(len(means)) / information if len(means) > 1 else np.nan
     return float(slope), float(error)
+
+
+def _fill_scores(sums, slope, scores):
+    """Fill in d log likelihood / d slope; return its mean and that of minus the second derivative.
+
+    In slices, since sums may be of 3e7 steps and temporaries of that length cost memory and time.
+    """
+    flat, out = sums.reshape(-1), scores.reshape(-1)
+    information = 0.0
+    for start in range(0, flat.size, 2**16):
+        part = flat[start : start + 2**16]
+        size = np.abs(part)
+        chance = expit(slope * size)
+        out[start : start + 2**16] = size * ((part > 0) - chance)
+        information += float(np.sum(size * size * chance * (1 - chance)))
+    return float(out.mean()), information / flat.size
