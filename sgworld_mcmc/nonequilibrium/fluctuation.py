@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.nonequilibrium.results import block_means, block_standard_error, new_axes, table
+from sgworld_mcmc.nonequilibrium.results import block_standard_error, block_sums, new_axes, table
 
 __all__ = [
     "DetailedFluctuationTheorem",
@@ -154,20 +154,25 @@ def integral_fluctuation_theorem(sigma, length: int = 1) -> IntegralFluctuationT
     >>> bool(abs(result.z_score) < 3)
     True
     """
-    sums = _stretches(sigma, length)
-    total = sums.size
-    weights = np.exp(-sums)
-    estimate = float(weights.mean())
-    error = float(block_standard_error(weights))
+    stretches = _stretches(sigma, length)
+
+    def moments(part):
+        weight = np.exp(-part)
+        return np.array([weight.sum(), part.sum(), weight @ weight])
+
+    sizes, sums = block_sums(stretches, moments)
+    total = int(sizes.sum())
+    estimate, production, squares = (float(s) for s in sums.sum(axis=0) / total)
+    error, production_error, _ = (float(e) for e in block_standard_error(sizes, sums))
     return IntegralFluctuationTheorem(
         estimate=estimate,
         standard_error=error,
         z_score=(estimate - 1) / error if error > 0 else 0.0,
-        mean_production=float(sums.mean()),
-        mean_production_error=float(block_standard_error(sums)),
+        mean_production=production,
+        mean_production_error=production_error,
         length=int(length),
         num_stretches=total,
-        effective_stretches=float((total * estimate) ** 2 / np.vdot(weights, weights)),
+        effective_stretches=total * estimate**2 / squares,
     )
 
 
@@ -213,19 +218,20 @@ def detailed_fluctuation_theorem(sigma, length: int = 1, bins=20) -> DetailedFlu
             f"`sigma` has no stretch of {'positive' if negative else 'negative'} production among "
             f"{sums.size}: there is nothing to compare. Use shorter stretches or more steps."
         )
-    size = np.abs(sums)
-    if np.ndim(bins) == 0:
-        below = np.sort(-sums[sums < 0])
-        top = below[max(0, len(below) - 10)] if len(below) > 20 else below[-1]
-        edges = np.linspace(0, top, check_integer("bins", bins, 1) + 1)
-    else:
-        edges = np.asarray(bins, dtype=np.float64)
-        if edges.ndim != 1 or len(edges) < 2 or edges[0] < 0 or np.any(np.diff(edges) <= 0):
-            raise ValueError("`bins` must be a number or increasing edges of |sigma| from 0 on.")
-    plus = np.histogram(sums, edges)[0]
-    minus = np.histogram(-sums, edges)[0]
+    edges = _edges(sums, bins, negative)
+
+    def histograms(part):
+        size = np.abs(part)
+        # Outermost bins for what lies outside, dropped below.
+        index = np.searchsorted(edges, size, side="right")
+        length = len(edges) + 1
+        total = np.bincount(index, minlength=length)
+        plus = np.bincount(index, weights=part > 0, minlength=length)
+        return np.stack([plus, total - plus, np.bincount(index, size, length)])[:, 1:-1]
+
+    plus, minus, size = block_sums(sums, histograms, 1)[1].sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        centers = np.histogram(size, edges, weights=size)[0] / (plus + minus)
+        centers = size / (plus + minus)
         ratio = np.log(plus / minus)
         error = np.sqrt(1 / plus + 1 / minus)
     empty = (plus == 0) | (minus == 0)
@@ -234,7 +240,7 @@ def detailed_fluctuation_theorem(sigma, length: int = 1, bins=20) -> DetailedFlu
         centers=centers,
         log_ratio=np.where(empty, np.nan, ratio),
         log_ratio_error=np.where(empty, np.nan, error),
-        counts=np.stack([plus, minus]),
+        counts=np.stack([plus, minus]).astype(int),
         edges=edges,
         slope=slope,
         slope_error=slope_error,
@@ -267,36 +273,42 @@ def _stretches(sigma, length):
     return sigma[:, : count * length].reshape(len(sigma), count, length).sum(axis=2)
 
 
+def _edges(sums, bins, negative):
+    """Edges of the bins of |sigma|."""
+    if np.ndim(bins) == 0:
+        # The tenth of the most negative stretches, found without a sorted copy.
+        few = [np.sort(part)[:10] for part in np.array_split(sums.reshape(-1), 64) if len(part)]
+        lowest = np.sort(np.concatenate(few))[:10]
+        top = -lowest[-1 if negative > 20 else 0]
+        return np.linspace(0, top, check_integer("bins", bins, 1) + 1)
+    edges = np.asarray(bins, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or edges[0] < 0 or np.any(np.diff(edges) <= 0):
+        raise ValueError("`bins` must be a number or increasing edges of |sigma| from 0 on.")
+    return edges
+
+
 def _logistic_slope(sums):
     """Maximum-likelihood slope of the sign against |sigma|, and its error from blocks."""
-    scores = np.empty_like(sums)
+
+    def derivatives(part):
+        # Of the log likelihood: the first, and minus the second.
+        size = np.abs(part)
+        chance = expit(slope * size)
+        score = size * ((part > 0) - chance)
+        return np.array([score.sum(), np.sum(size * size * chance * (1 - chance))])
+
     # Concave in one number; Newton from the theorem's value, bounded by halving the range.
     scale = 1 / np.abs(sums).mean()
     slope, low, high = 1.0, -1e3 * scale, 1e3 * scale
     for _ in range(100):
-        score, information = _fill_scores(sums, slope, scores)
+        sizes, parts = block_sums(sums, derivatives)
+        score, information = parts.sum(axis=0)
         low, high = (slope, high) if score > 0 else (low, slope)
         new = slope + score / information if information > 0 else (low + high) / 2
         new = new if low < new < high else (low + high) / 2
         change, slope = abs(new - slope), new
-        if change < 1e-9 * (abs(slope) + 1e-6 * scale):
+        # A hundredth of the standard error is near enough.
+        if change < 0.01 / np.sqrt(information + 1e-300):
             break
-    means = block_means(scores)
-    error = means.std(ddof=1) / np.sqrt(len(means)) / information if len(means) > 1 else np.nan
+    error = block_standard_error(sizes, parts)[0] * sizes.sum() / information
     return float(slope), float(error)
-
-
-def _fill_scores(sums, slope, scores):
-    """Fill in d log likelihood / d slope; return its mean and that of minus the second derivative.
-
-    In slices, since sums may be of 3e7 steps and temporaries of that length cost memory and time.
-    """
-    flat, out = sums.reshape(-1), scores.reshape(-1)
-    information = 0.0
-    for start in range(0, flat.size, 2**16):
-        part = flat[start : start + 2**16]
-        size = np.abs(part)
-        chance = expit(slope * size)
-        out[start : start + 2**16] = size * ((part > 0) - chance)
-        information += float(np.sum(size * size * chance * (1 - chance)))
-    return float(out.mean()), information / flat.size

@@ -87,12 +87,15 @@ def entropy_production(
     weights = -(circulation @ covariance_inverse).T @ diffusion_inverse
     if center is None:
         center = trajectory_moments(trajectory, ()).mean
-    sigma = np.empty((chains, steps - 1))
+    sigma, ones = np.empty((chains, steps - 1)), np.ones(dim)
     for chain, start, _, block in chunks(trajectory, 1, check_center(center, dim)):
         if len(block) > 1:
             step = np.diff(block, axis=0)
             at = (block[1:] + block[:-1]) / 2 if midpoint else block[:-1]
-            sigma[chain, start : start + len(step)] = np.einsum("ki,ki->k", at @ weights, step)
+            # A product with ones: much faster than a sum over a short last axis.
+            sigma[chain, start : start + len(step)] = (
+                np.multiply(at @ weights, step, out=step) @ ones
+            )
     return sigma[0] if flat and chains == 1 else sigma
 
 

@@ -122,7 +122,7 @@ class DetailedBalanceViolation(NamedTuple):
 
 def detailed_balance_violation(
     trajectory,
-    lags: Sequence[int] | int | None = None,
+    lags: Sequence[int] | int = (1,),
     *,
     order: int | None = None,
     num_blocks: int | None = None,
@@ -139,9 +139,9 @@ def detailed_balance_violation(
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
         Stationary (warm-up removed: relaxation is irreversible too). Constrained draws will do.
-    lags : int or sequence of int, optional
-        Default: 1, and half the decay time of the slowest coordinate where that is above 2 and
-        there are blocks enough.
+    lags : int or sequence of int
+        Default 1: for a Markov chain sampled at every step it has nearly all the power that the
+        entropy production allows. Add larger ones if fast noise hides the flow.
     order : {2, 3}, optional
         2 compares products, and sees circulation. 3 compares < z_i^2(k) z_j(k + l) > with
         < z_j(k) z_i^2(k + l) >, all i and j: nonlinear flows without net rotation, zero for
@@ -149,7 +149,7 @@ def detailed_balance_violation(
         whatever it does.
     num_blocks : int, optional
         Blocks of all chains. Default: about 100, more for many contrasts, fewer where blocks would
-        be shorter than five correlation times; whole chains, if those are enough.
+        be shorter than ten correlation times; whole chains, if those are enough.
     num_components : int, optional
         Use this many leading principal components of the correlation matrix instead of the
         coordinates; default: for D > 32, 32.
@@ -184,9 +184,11 @@ def detailed_balance_violation(
     >>> print(detailed_balance_violation(x).p_value < 1e-6)
     True
     """
-    given = () if lags is None else (lags,) if np.ndim(lags) == 0 else tuple(lags)
-    given = tuple(sorted({check_integer("lags", lag, 1) for lag in given}))
-    longest = max(given, default=1)
+    lags = (lags,) if np.ndim(lags) == 0 else tuple(lags)
+    lags = tuple(sorted({check_integer("lags", lag, 1) for lag in lags}))
+    if not lags:
+        raise ValueError("`lags` is empty: pass at least one lag, such as `lags=(1,)`.")
+    longest = lags[-1]
     trajectory = as_trajectory(trajectory, max(8, 2 * longest), f"(twice the lag, {longest})")
     moments = trajectory_moments(trajectory, ())
     basis, names = _basis(trajectory, moments, num_components, project)
@@ -199,16 +201,10 @@ def detailed_balance_violation(
         )
     time = correlation_time(trajectory, basis)
     each = len(contrast_labels(dim, order))
-    used = given or (1,)
-    length = _block_length(trajectory, time, max(used), each * len(used), num_blocks)
-    extra = round(time / 4)
-    chains, steps, _ = trajectory.values.shape
-    if not given and extra > 2 and 4 * extra <= length:
-        if 8 * each <= chains * (steps // length):
-            used = (1, extra)
-    blocks = block_contrasts(trajectory, basis, used, length, order)
+    length = _block_length(trajectory, time, longest, each * len(lags), num_blocks)
+    blocks = block_contrasts(trajectory, basis, lags, length, order)
     statistic, p_value, dof = symmetry_test(blocks.reshape(*blocks.shape[:2], -1))
-    flat = blocks.reshape(-1, len(used), each)
+    flat = blocks.reshape(-1, len(lags), each)
     mean = flat.mean(axis=0)
     error = flat.std(axis=0, ddof=1) / np.sqrt(len(flat))
     contrasts, errors = (_square(v, dim, order) for v in (mean, error))
@@ -220,7 +216,7 @@ def detailed_balance_violation(
         z_scores=z_scores,
         contrasts=contrasts,
         standard_errors=np.abs(errors),
-        lags=used,
+        lags=lags,
         degrees_of_freedom=dof,
         num_blocks=len(flat),
         num_blocks_per_chain=blocks.shape[1],
@@ -295,9 +291,12 @@ def _block_length(trajectory, time, longest_lag, contrasts, num_blocks):
         wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
     per_chain = max(1, -(-wanted // chains))
     if num_blocks is None:
-        per_chain = max(1, min(per_chain, int(steps / (5 * time)), steps // (4 * longest_lag)))
-        # A short run: better a few short blocks, and a note in the table, than no error bar.
-        per_chain = max(per_chain, -(-_MINIMUM_BLOCKS // chains))
+        # Neighbouring blocks share boundary terms of opposite sign, which widens the error bar:
+        # ten correlation times if that leaves 16 blocks, else five, else six blocks and a note.
+        fitting = min(per_chain, int(steps / (10 * time)), steps // (4 * longest_lag))
+        if chains * fitting < 16:
+            fitting = min(-(-16 // chains), int(steps / (5 * time)), steps // (4 * longest_lag))
+        per_chain = max(fitting, -(-_MINIMUM_BLOCKS // chains))
     length = steps // per_chain
     if length <= longest_lag:
         raise ValueError(
