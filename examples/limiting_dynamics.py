@@ -10,6 +10,7 @@ one step, and every step can be looked at.
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +67,8 @@ class Run(NamedTuple):
     paths: np.ndarray  # (some chains, steps, 12)
 
 
-def simulate(key, loss, data, start, settings, chains, steps, longest):
-    """``steps`` steps from ``start``, then ``longest`` more from where the chains then are."""
+@partial(jax.jit, static_argnames=("loss", "settings", "chains", "steps", "longest"))
+def _simulate(key, loss, data, start, settings, chains, steps, longest):
     learning_rate, momentum, decay = settings
     size = len(jax.tree.leaves(data)[0])
     algorithm = sg.sgd(
@@ -90,16 +91,18 @@ def simulate(key, loss, data, start, settings, chains, steps, longest):
         moved = jnp.mean(jnp.sum((states.position - origin) ** 2, axis=1))
         return (states, origin), (moved, phase_space(states)[:400])
 
-    @jax.jit
-    def run(key):
-        keys = jax.random.split(key, steps + longest + 1)
-        begin = lambda k: algorithm.init(jnp.asarray(start, jnp.float32), k)  # noqa: E731
-        states = jax.vmap(begin)(jax.random.split(keys[0], chains))
-        states, moments = jax.lax.scan(transient, states, keys[1 : steps + 1])
-        _, after = jax.lax.scan(stationary, (states, states.position), keys[steps + 1 :])
-        return *moments, after[0], after[1].transpose(1, 0, 2)
+    keys = jax.random.split(key, steps + longest + 1)
+    begin = lambda k: algorithm.init(jnp.asarray(start, jnp.float32), k)  # noqa: E731
+    states = jax.vmap(begin)(jax.random.split(keys[0], chains))
+    states, moments = jax.lax.scan(transient, states, keys[1 : steps + 1])
+    _, after = jax.lax.scan(stationary, (states, states.position), keys[steps + 1 :])
+    return *moments, after[0], after[1].transpose(1, 0, 2)
 
-    return Run(*(np.asarray(x, np.float64) for x in run(key)))
+
+def simulate(*arguments):
+    """``simulate(key, loss, data, start, settings, chains, steps, longest)``: ``steps`` steps of
+    all chains from ``start``, then ``longest`` more from where they then are."""
+    return Run(*(np.asarray(x, np.float64) for x in _simulate(*arguments)))
 
 
 def compare(theory, found, start, times):
@@ -156,6 +159,10 @@ def reversibility_section(key, chains, steps):
     white -= white.mean(axis=0)
     white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white.T, ddof=0))).T
     curvature = np.array([1.0, 0.3])
+
+    def loss(x, rows):
+        return jnp.sum(curvature * x**2) / 2 - jnp.mean(rows @ x)
+
     print("\nIs the stationary process reversible? p-values of the test of detailed balance")
     p_values = []
     for name, factor, own_key in zip(
@@ -165,10 +172,6 @@ def reversibility_section(key, chains, steps):
         strict=True,
     ):
         rows = white @ factor.T
-
-        def loss(x, rows):
-            return jnp.sum(curvature * x**2) / 2 - jnp.mean(rows @ x)
-
         found = simulate(own_key, loss, rows, np.zeros(2), (0.02, 0.9, 0.0), chains, 300, steps)
         values = [
             detailed_balance_violation(path, lags=(1, 5, 20)).p_value

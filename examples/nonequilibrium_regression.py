@@ -193,11 +193,13 @@ def distance(one, other):
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
-def with_replacement(rng, data, chains, duration):
-    """Theory, simulation, detailed theorem. The chains start in the predicted Gaussian, for a short burn-in, and
-    run half of ``duration`` relaxation times before anything is measured: what is wrong with the
-    prediction of a variance falls by e^-1 in half a relaxation time."""
-    theory, relaxation = linear_theory(data, replacement=True)
+def with_replacement(rng, data, chains, duration, theory, relaxation):
+    """Simulation against theory; returns both, and the detailed theorem.
+
+    The chains start in the predicted Gaussian, for a short burn-in, and run half of ``duration``
+    relaxation times before anything is measured: what is wrong with the prediction of a variance
+    falls by e^-1 in half a relaxation time.
+    """
     start = rng.multivariate_normal(theory.center, theory.covariance, chains).T
     steps = int(duration * relaxation)
     *_, burnt = trajectories(rng, start, data, fresh_batches, steps // 2, None)
@@ -212,10 +214,13 @@ def with_replacement(rng, data, chains, duration):
     return theory, found, print_theorems(found.sigma)
 
 
-def without_replacement(rng, data, chains, duration, plain_minimum):
-    """Theory, simulation, detailed theorem; an epoch is a step. The chains start at the minimum of the plain
-    loss, not knowing the effective one, and take 8 relaxation times to leave it."""
-    theory, relaxation = linear_theory(data, replacement=False)
+def without_replacement(rng, data, chains, duration, plain_minimum, num_orders):
+    """Simulation against theory, an epoch being a step; returns both, and the detailed theorem.
+
+    The chains start at the minimum of the plain loss, not knowing the effective one, and take 8
+    relaxation times to leave it.
+    """
+    theory, relaxation = linear_theory(data, False, num_orders)
     steps = int(duration * relaxation)
     burn_in = min(8 * int(relaxation), 8 * steps)
     start = np.tile(plain_minimum[:, None], (1, chains))
@@ -336,17 +341,22 @@ def main(argv=None):
     parser.add_argument(
         "--relaxation-times", type=float, default=3.0, help="of the softest mode, per chain"
     )
+    parser.add_argument(
+        "--orders", type=int, default=4096, help="sampled for the diffusion without"
+    )
     parser.add_argument("--seed", type=int, default=26, help="of the data")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     options = parser.parse_args(argv)
     began = time.monotonic()
     data = make_data(options.seed)
     rng = np.random.default_rng([options.seed, 1])
-    theory, _ = linear_theory(data, replacement=True)
+    theory, relaxation = linear_theory(data, replacement=True)
     print(f"minimum {np.array2string(theory.center, precision=4)}")
-    replaced = with_replacement(rng, data, options.chains, options.relaxation_times)
+    print(f"relaxation time of the softest mode: {relaxation:.0f} steps")
+    duration = options.relaxation_times
+    replaced = with_replacement(rng, data, options.chains, duration, theory, relaxation)
     shuffled = without_replacement(
-        rng, data, options.chains_without, options.relaxation_times, theory.center
+        rng, data, options.chains_without, duration, theory.center, options.orders
     )
     per_epoch = COUNT * np.linalg.norm(replaced[1].areal_velocity)
     ratio = np.linalg.norm(shuffled[1].areal_velocity) / per_epoch
