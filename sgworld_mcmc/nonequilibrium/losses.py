@@ -113,6 +113,8 @@ def chunked_sum(function: Callable, data, rows: int):
     """
     size = jax.tree.leaves(data)[0].shape[0]
     count, rest = divmod(size, rows)
+    if count == 1 and not rest:
+        return function(data)
     function = jax.checkpoint(function)
     main = jax.tree.map(lambda x: x[: count * rows].reshape(count, rows, *x.shape[1:]), data)
     if count == 1:

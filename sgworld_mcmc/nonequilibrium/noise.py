@@ -10,14 +10,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgworld_mcmc.checks import check_choice, check_integer
 from sgworld_mcmc.nonequilibrium.losses import (
     check_batches,
     gradient_moments,
     loss_hessian,
-    mean_loss,
     prepare,
 )
 
@@ -140,10 +138,10 @@ def diffusion_matrix(
     if replacement:
         return eta**2 / 2 * minibatch_covariance(example_loss, position, data, batch_size)
     num_orders = check_integer("num_orders", num_orders, 2)
-    _check_stable(example_loss, position, data, size, eta)
+    hessian = loss_hessian(example_loss, position, data)
+    check_learning_rate(eta, np.linalg.eigvalsh(hessian)[-1])
     if count == 1:
         return np.zeros((position.size, position.size))
-    hessian = loss_hessian(example_loss, position, data)
     noise = _partition_covariance(example_loss, position, data, size, count, order)
     closed = count**2 * (count + 1) / 12 * hessian @ noise @ hessian
     if method == "closed":
@@ -166,15 +164,21 @@ def partition_factor(size, count):
 
     (N - B) / (B (N - 1)) for equal batches; sizes n_b and weights n_b M / N otherwise.
     """
-    sizes = np.full(count, size // count) + (np.arange(count) < size % count)
+    sizes = _batch_sizes(size, count)
     return count / size**2 * np.sum(sizes * (size - sizes)) / max(size - 1, 1)
+
+
+def _batch_sizes(size, count):
+    return np.full(count, size // count) + (np.arange(count) < size % count)
 
 
 def _partition_covariance(example_loss, position, data, size, count, order):
     with jax.enable_x64(True):
         if order == "examples":
-            _, covariance = gradient_moments(example_loss, position, data, size)
-            return partition_factor(size, count) * covariance
+            mean, covariance = gradient_moments(example_loss, position, data, size)
+            # Away from a minimum batches of unequal size also differ in their mean.
+            unequal = (count / size) ** 2 * np.var(_batch_sizes(size, count))
+            return partition_factor(size, count) * covariance + unequal * np.outer(mean, mean)
         rows, mask = _fixed_rows(size, count)
         gradients = np.asarray(_batch_gradients(example_loss, position, data, rows, mask))
     return np.cov(gradients.T, ddof=0).reshape(position.size, position.size)
@@ -183,7 +187,7 @@ def _partition_covariance(example_loss, position, data, size, count, order):
 def _fixed_rows(size, count):
     """Row numbers (M, b) of ``numpy.array_split``, and a mask of those that exist."""
     length = -(-size // count)
-    sizes = np.full(count, size // count) + (np.arange(count) < size % count)
+    sizes = _batch_sizes(size, count)
     rows = (np.cumsum(sizes) - sizes)[:, None] + np.arange(length)
     return np.minimum(rows, size - 1), (np.arange(length) < sizes[:, None]).astype(float)
 
@@ -233,22 +237,6 @@ def _order_sums(example_loss, position, data, keys, hessian, count, fresh):
     return jax.lax.map(one_order, keys, batch_size=together)
 
 
-def _check_stable(example_loss, position, data, size, eta):
-    """Raise where eta times the largest eigenvalue of the Hessian is 2 or more."""
-    with jax.enable_x64(True):
-        product = partial(_hessian_product, example_loss, position, data, size)
-        dim = position.size
-        if dim < 3:
-            largest = np.linalg.eigvalsh(np.stack([product(v) for v in np.eye(dim)]))[-1]
-        else:
-            operator = LinearOperator((dim, dim), matvec=product, dtype=np.float64)
-            start = np.random.default_rng(0).standard_normal(dim)
-            largest = eigsh(
-                operator, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False
-            )[0]
-    check_learning_rate(eta, largest)
-
-
 def check_learning_rate(eta, largest):
     """Raise ValueError where the learning rate is not below 2 / largest eigenvalue."""
     if eta * largest >= 2:
@@ -256,14 +244,3 @@ def check_learning_rate(eta, largest):
             f"`learning_rate` {eta:.4g} is above the stability limit 2 / (largest eigenvalue of "
             f"the Hessian) = {2 / largest:.4g}: SGD diverges there. Use a smaller one."
         )
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def _hessian_product_jit(example_loss, position, data, size, vector):
-    gradient = jax.grad(lambda p: mean_loss(example_loss, p, data, size))
-    return jax.jvp(gradient, (position,), (vector,))[1]
-
-
-def _hessian_product(example_loss, position, data, size, vector):
-    vector = np.asarray(vector, dtype=np.float64).reshape(-1)
-    return np.asarray(_hessian_product_jit(example_loss, position, data, size, vector))
