@@ -1,6 +1,6 @@
 """How the weights of SGD with momentum move: linear regression against its exact theory.
 
-python examples/limiting_dynamics.py [--chains 30000] [--steps 1000]
+python examples/limiting_dynamics.py [--chains 40000] [--steps 1000]
 
 After Kunin et al., "The Limiting Dynamics of SGD" (arXiv:2107.09133); docs/limiting_dynamics.md.
 Many chains of SGD start at one point and are followed to stationarity, and from there on for their
@@ -197,7 +197,7 @@ def spectra_section(modes):
     stiffest and of the softest mode, since t^(1/s) modes have relaxed by then."""
     print(f"\nDisplacement ~ lag^exponent for the eigenvalues i^-s, i = 1, ..., {modes}")
     curves = {}
-    for s in (1.25, 1.5, 2.0, 3.0):
+    for s in (1.5, 2.0, 3.0):
         curvatures = np.arange(1, modes + 1.0) ** -s
         relaxation = (1 - MOMENTUM) / (0.001 * curvatures)
         lags = np.unique(np.geomspace(1, 30 * relaxation[-1], 41).astype(int))
@@ -289,7 +289,7 @@ def plot_losses(ax, theory, found, plane):
 def main(argv=None):
     """Print simulation against theory; returns the largest deviations, p-values and curves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--chains", type=int, default=30_000, help="chains of SGD")
+    parser.add_argument("--chains", type=int, default=40_000, help="chains of SGD")
     parser.add_argument("--steps", type=int, default=1000, help="from the start, then as many")
     parser.add_argument("--modes", type=int, default=1000, help="eigenvalues of a spectrum")
     parser.add_argument("--seed", type=int, default=0, help="of the data and the chains")
@@ -298,8 +298,9 @@ def main(argv=None):
     began = time.monotonic()
     data = make_regression(options.seed)
     theory = regression_theory(data)
-    # A start far from the minimum would change the noise, which the theory takes as constant.
-    start = theory.minimum + 1.5 * np.sqrt(np.diag(theory.stationary_covariance())[:6])
+    # Near the minimum: the noise of the batch Hessians grows with the distance and is left out by
+    # the theory. From 1.5 standard deviations it raises the first covariances by 8 %.
+    start = theory.minimum + 0.2 * np.sqrt(np.diag(theory.stationary_covariance())[:6])
     keys = jax.random.split(jax.random.key(options.seed), 2)
     settings = (LEARNING_RATE, MOMENTUM, WEIGHT_DECAY)
     found = simulate(

@@ -210,12 +210,12 @@ def analyse(path):
 
 
 def simulate(key, step, start, chains, relaxation, draws, num_components):
-    """Five ``relaxation`` times, the last two of which give the components; then ``draws`` steps
+    """Ten ``relaxation`` times, the last four of which give the components; then ``draws`` steps
     of which only the components are recorded."""
     keys = jax.random.split(key)
     weights = jnp.tile(jnp.asarray(start), (chains, 1))
     everything = jnp.eye(len(start), dtype=jnp.float32)
-    every = max(1, relaxation // 50)
+    every = max(1, relaxation // 25)
     weights, pilot = run_chains(step, keys[0], weights, start, everything, 250, every)
     found = project_principal_components(np.asarray(pilot[:, 150:]), num_components)
     components = jnp.asarray(found.components, jnp.float32)
@@ -289,10 +289,10 @@ def main(argv=None):
     parser.add_argument("--batch-size", type=int, default=50, help="images in a batch")
     parser.add_argument("--learning-rate", type=float, default=0.2, help="eta")
     parser.add_argument("--decay", type=float, default=0.01, help="weight decay, in the loss")
-    parser.add_argument("--components", type=int, default=5, help="components looked at")
-    parser.add_argument("--chains", type=int, default=32, help="chains of SGD")
-    parser.add_argument("--steps", type=int, default=10_000, help="recorded steps with replacement")
-    parser.add_argument("--epochs", type=int, default=1500, help="recorded epochs without")
+    parser.add_argument("--components", type=int, default=12, help="components looked at")
+    parser.add_argument("--chains", type=int, default=64, help="chains of SGD")
+    parser.add_argument("--steps", type=int, default=16_000, help="recorded steps with replacement")
+    parser.add_argument("--epochs", type=int, default=800, help="recorded epochs without")
     parser.add_argument("--seed", type=int, default=0, help="of everything")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     options = parser.parse_args(argv)
