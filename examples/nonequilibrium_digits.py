@@ -162,19 +162,16 @@ def make_step(loss, data, batch_size, learning_rate, replacement):
     return step
 
 
-@partial(jax.jit, static_argnames=("step", "draws", "every"))
-def run_chains(step, key, weights, origin, components, draws, every=1):
-    """Weights (chains, D) after ``draws`` x ``every`` steps, and on the way their projections."""
+@partial(jax.jit, static_argnames=("step", "length"))
+def run_block(step, key, weights, origin, components, length):
+    """Weights (chains, D) after ``length`` steps, and on the way their projections."""
     advance = jax.vmap(step)
 
     def one(w, key):
-        return advance(jax.random.split(key, len(w)), w), None
-
-    def draw(w, key):
-        w = jax.lax.scan(one, w, jax.random.split(key, every))[0]
+        w = advance(jax.random.split(key, len(w)), w)
         return w, (w - origin) @ components
 
-    weights, path = jax.lax.scan(draw, weights, jax.random.split(key, draws))
+    weights, path = jax.lax.scan(one, weights, jax.random.split(key, length))
     return weights, path.transpose(1, 0, 2)
 
 
@@ -211,16 +208,21 @@ def analyse(path):
 
 def simulate(key, step, start, chains, relaxation, draws, num_components):
     """Ten ``relaxation`` times, the last four of which give the components; then ``draws`` steps
-    of which only the components are recorded."""
-    keys = jax.random.split(key)
+    of which only the components are recorded. All in blocks of one length, compiled once."""
+    length, pilots = max(1, relaxation // 25), 250
     weights = jnp.tile(jnp.asarray(start), (chains, 1))
-    everything = jnp.eye(len(start), dtype=jnp.float32)
-    every = max(1, relaxation // 25)
-    weights, pilot = run_chains(step, keys[0], weights, start, everything, 250, every)
-    found = project_principal_components(np.asarray(pilot[:, 150:]), num_components)
-    components = jnp.asarray(found.components, jnp.float32)
-    _, path = run_chains(step, keys[1], weights, start, components, draws)
-    return np.asarray(path, np.float64), found.explained
+    components = jnp.zeros((len(start), num_components), jnp.float32)
+    pilot, paths = [], []
+    for i, block_key in enumerate(jax.random.split(key, pilots + -(-draws // length))):
+        if i == pilots:
+            found = project_principal_components(np.stack(pilot, axis=1), num_components)
+            components = jnp.asarray(found.components, jnp.float32)
+        weights, path = run_block(step, block_key, weights, start, components, length)
+        if i >= pilots:
+            paths.append(np.asarray(path, np.float64))
+        elif i >= 0.6 * pilots:
+            pilot.append(np.asarray(weights))
+    return np.concatenate(paths, axis=1), found.explained
 
 
 def print_result(name, result, explained):

@@ -291,7 +291,7 @@ def plot_results(path, replaced, shuffled, plain_minimum):
     simulated = (cold.center + cold_found.deviation - plain_minimum) * 1e5
     axes[1, 0].bar(places + 0.2, simulated, 0.4, color="#D55E00", label="simulated mean")
     axes[1, 0].axhline(0, color="0.3", lw=0.8)
-    axes[1, 0].set(title="distance from the plain minimum, without", ylabel="$10^{-5}$")
+    axes[1, 0].set(title="without: shift from the plain minimum", ylabel="$10^{-5}$")
     axes[1, 0].set_xticks(places, [f"$w_{i + 1}$" for i in places])
     axes[1, 0].set_ylim(top=1.5 * np.abs(shift).max())
     axes[1, 0].legend(frameon=False, loc="upper left")
@@ -328,7 +328,7 @@ def plot_cloud(ax, theory, found):
     # Conditional mean of the other coordinates: in whitened coordinates it is 0.
     velocity = -(plane.T @ theory.circulation @ plane) @ grid.T
     ax.quiver(*grid.T, *velocity, color="#009E73", angles="xy", width=0.006)
-    ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title="positions and mean velocity, with")
+    ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title="with replacement: positions and velocity")
     ax.set(xlabel="plane of largest circulation", ylabel="in units of sd")
     ax.legend(frameon=False, loc="upper right", fontsize=8)
 
