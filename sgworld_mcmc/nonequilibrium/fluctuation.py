@@ -277,7 +277,7 @@ def _edges(sums, bins, negative):
     """Edges of the bins of |sigma|."""
     if np.ndim(bins) == 0:
         # The tenth of the most negative stretches, found without a sorted copy.
-        few = [np.sort(part)[:10] for part in np.array_split(sums.reshape(-1), 64) if len(part)]
+        few = [np.sort(part)[:10].copy() for part in np.array_split(sums.reshape(-1), 64) if len(part)]
         lowest = np.sort(np.concatenate(few))[:10]
         top = -lowest[-1 if negative > 20 else 0]
         return np.linspace(0, top, check_integer("bins", bins, 1) + 1)
@@ -298,7 +298,8 @@ def _logistic_slope(sums):
         return np.array([score.sum(), np.sum(size * size * chance * (1 - chance))])
 
     # Concave in one number; Newton from the theorem's value, bounded by halving the range.
-    scale = 1 / np.abs(sums).mean()
+    flat = sums.reshape(-1)
+    scale = 1 / max(np.abs(flat[:: 1 + flat.size // 2**16]).mean(), 1e-300)
     slope, low, high = 1.0, -1e3 * scale, 1e3 * scale
     for _ in range(100):
         sizes, parts = block_sums(sums, derivatives)

@@ -142,7 +142,7 @@ def diffusion_matrix(
     check_learning_rate(eta, np.linalg.eigvalsh(hessian)[-1])
     if count == 1:
         return np.zeros((position.size, position.size))
-    noise = _partition_covariance(example_loss, position, data, size, count, order)
+    mean, noise = _partition_moments(example_loss, position, data, size, count, order)
     closed = count**2 * (count + 1) / 12 * hessian @ noise @ hessian
     if method == "closed":
         return eta**4 / 2 * (closed + closed.T) / 2
@@ -150,7 +150,7 @@ def diffusion_matrix(
     with jax.enable_x64(True):
         keys = jax.random.split(key, num_orders)
         sampled, control = _order_sums(
-            example_loss, position, data, keys, hessian, count, order == "examples"
+            example_loss, position, data, keys, hessian, mean, count, order == "examples"
         )
     total = np.cov(np.asarray(sampled).T, ddof=1).reshape(hessian.shape)
     reduced = closed + total - np.cov(np.asarray(control).T, ddof=1).reshape(hessian.shape)
@@ -172,16 +172,20 @@ def _batch_sizes(size, count):
     return np.full(count, size // count) + (np.arange(count) < size % count)
 
 
-def _partition_covariance(example_loss, position, data, size, count, order):
+def _partition_moments(example_loss, position, data, size, count, order):
+    """Full gradient, and covariance over batches of g_b - (n_b M / N) grad L.
+
+    The subtraction matters away from a minimum if batches differ in size: what is proportional to
+    a batch's size does not depend on the order in T_p, since its Hessian is as well.
+    """
     with jax.enable_x64(True):
+        mean, covariance = gradient_moments(example_loss, position, data, size)
         if order == "examples":
-            mean, covariance = gradient_moments(example_loss, position, data, size)
-            # Away from a minimum batches of unequal size also differ in their mean.
-            unequal = (count / size) ** 2 * np.var(_batch_sizes(size, count))
-            return partition_factor(size, count) * covariance + unequal * np.outer(mean, mean)
+            return mean, partition_factor(size, count) * covariance
         rows, mask = _fixed_rows(size, count)
         gradients = np.asarray(_batch_gradients(example_loss, position, data, rows, mask))
-    return np.cov(gradients.T, ddof=0).reshape(position.size, position.size)
+    gradients = gradients - count / size * mask.sum(axis=1)[:, None] * mean
+    return mean, gradients.T @ gradients / count
 
 
 def _fixed_rows(size, count):
@@ -208,8 +212,8 @@ def _batch_gradients(example_loss, position, data, rows, mask):
 
 
 @partial(jax.jit, static_argnames=("example_loss", "count", "fresh"))
-def _order_sums(example_loss, position, data, keys, hessian, count, fresh):
-    """T_p for each key, (orders, D), and the same with the mean Hessian for every batch."""
+def _order_sums(example_loss, position, data, keys, hessian, mean, count, fresh):
+    """T_p for each key, (orders, D), and the same with the mean Hessian and centred gradients."""
     size = jax.tree.leaves(data)[0].shape[0]
     fixed_rows, fixed_mask = (jnp.asarray(x) for x in _fixed_rows(size, count))
     dim, weight = position.shape[0], count / size
@@ -225,7 +229,8 @@ def _order_sums(example_loss, position, data, keys, hessian, count, fresh):
             moved, later, weighted = carry
             gradient = jax.grad(_batch_loss(example_loss, data, batch[0], batch[1], weight))
             value, product = jax.jvp(gradient, (position,), (moved,))
-            return (moved + value, later + product, weighted + batch[2] * value), None
+            noise = value - weight * jnp.sum(batch[1]) * mean
+            return (moved + value, later + product, weighted + batch[2] * noise), None
 
         remaining = jnp.arange(count - 1, -1, -1.0)
         zero = jnp.zeros(dim)

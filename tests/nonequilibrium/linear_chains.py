@@ -33,9 +33,8 @@ def reversible(curvatures, step, seed=0):
 
 def linearised_sgd(step):
     """Hessian and diffusion that do not commute, D = (h^2 / 2) C."""
-    hessian = np.array([[1.0, 0.2, 0.0], [0.2, 2.0, 0.1], [0.0, 0.1, 0.7]])
-    factor = np.array([[1.0, 0.5, -1.0], [0.0, 2.0, 0.5], [0.7, 0.0, 0.3]])
-    return hessian, step**2 / 2 * (factor @ factor.T + 0.1 * np.eye(3))
+    hessian = np.array([[1.0, 0.3, 0.0], [0.3, 5.0, 0.4], [0.0, 0.4, 0.5]])
+    return hessian, step**2 / 2 * (np.ones((3, 3)) + 6 * np.eye(3))
 
 
 def random_markov_chains(count, seed):
