@@ -328,7 +328,7 @@ def plot_cloud(ax, theory, found):
     # Conditional mean of the other coordinates: in whitened coordinates it is 0.
     velocity = -(plane.T @ theory.circulation @ plane) @ grid.T
     ax.quiver(*grid.T, *velocity, color="#009E73", angles="xy", width=0.006)
-    ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title="with replacement: positions and velocity")
+    ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title="with replacement: mean velocity")
     ax.set(xlabel="plane of largest circulation", ylabel="in units of sd")
     ax.legend(frameon=False, loc="upper right", fontsize=8)
 
