@@ -277,7 +277,9 @@ def _edges(sums, bins, negative):
     """Edges of the bins of |sigma|."""
     if np.ndim(bins) == 0:
         # The tenth of the most negative stretches, found without a sorted copy.
-        few = [np.sort(part)[:10].copy() for part in np.array_split(sums.reshape(-1), 64) if len(part)]
+        flat = sums.reshape(-1)
+        parts = (flat[start : start + 2**18] for start in range(0, flat.size, 2**18))
+        few = [np.partition(part, min(9, len(part) - 1))[:10].copy() for part in parts]
         lowest = np.sort(np.concatenate(few))[:10]
         top = -lowest[-1 if negative > 20 else 0]
         return np.linspace(0, top, check_integer("bins", bins, 1) + 1)

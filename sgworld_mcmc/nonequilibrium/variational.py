@@ -156,9 +156,8 @@ def variational_entropy_production(
     halves = _halves(first, second)
     production, train_rates = [], []
     for train, test in ((0, 1), (1, 0)):
-        fitted = _fit_quadratic(_features(*halves[train]))
-        d_train = _features(*halves[train]) @ fitted
-        d_test = _features(*halves[test]) @ fitted
+        fitted = _fit_quadratic(*halves[train][:2])
+        d_train, d_test = (_apply(fitted, *halves[h][:2]) for h in (train, test))
         if features == "network":
             from sgworld_mcmc.nonequilibrium.neep import fit_network
 
@@ -222,7 +221,7 @@ def _halves(first, second):
     ]
 
 
-def _features(x, y, _shape=None):
+def _features(x, y):
     """(n, k^2 + k) antisymmetric linear and quadratic features."""
     i, j = np.triu_indices(x.shape[1])
     a, b = np.triu_indices(x.shape[1], 1)
@@ -233,23 +232,43 @@ def _features(x, y, _shape=None):
     return np.concatenate([step, even, odd], axis=1)
 
 
-def _fit_quadratic(features, max_iterations=50):
+def _slices(count):
+    """Slices whose features stay in the cache, and in memory."""
+    return (slice(start, start + 2**13) for start in range(0, count, 2**13))
+
+
+def _apply(weights, x, y):
+    d = np.empty(len(x))
+    for part in _slices(len(x)):
+        d[part] = _features(x[part], y[part]) @ weights
+    return d
+
+
+def _derivatives(x, y, scale, d):
+    """Gradient and minus the Hessian of the mean objective, for features over ``scale``."""
+    width = len(scale)
+    gradient, curvature = np.zeros(width), np.zeros((width, width))
+    for part in _slices(len(x)):
+        features = _features(x[part], y[part]) / scale
+        tilt = np.exp(np.minimum(-d[part], 500.0))
+        gradient += features.T @ (1 + tilt)
+        curvature += features.T @ (features * tilt[:, None])
+    return gradient / len(x), curvature / len(x)
+
+
+def _fit_quadratic(x, y, max_iterations=50):
     """Coefficients that maximise the mean of d - exp(-d), by Newton with a line search."""
-    scale = np.sqrt(np.mean(features**2, axis=0))
-    features = features / scale
-    count, width = features.shape
-    weights = np.zeros(width)
-    d = np.zeros(count)
-    value = float(np.mean(_objective(d)))
+    d = np.zeros(len(x))
+    width = x.shape[1] ** 2 + x.shape[1]
+    scale = np.sqrt(np.diag(_derivatives(x, y, np.ones(width), d)[1]))
+    weights, value = np.zeros(width), 0.0
     for _ in range(max_iterations):
-        tilt = np.exp(np.minimum(-d, 500.0))
-        gradient = (features.T @ (1 + tilt)) / count
-        curvature = (features.T @ (features * tilt[:, None])) / count
+        gradient, curvature = _derivatives(x, y, scale, d)
         step = np.linalg.solve(curvature + 1e-10 * np.trace(curvature) * np.eye(width), gradient)
         gain = float(gradient @ step)
         if gain < 1e-10 * max(abs(value), 1e-6):
             break
-        change = features @ step
+        change = _apply(step / scale, x, y)
         length = 1.0
         while length > 1e-8:
             new = float(np.mean(_objective(d + length * change)))
