@@ -82,6 +82,7 @@ def effective_minimum(
     initial_position,
     *,
     max_iterations: int = 100,
+    project: bool = False,
 ) -> np.ndarray:
     """Position of the effective loss's minimum, by Newton's method in float64.
 
@@ -94,6 +95,9 @@ def effective_minimum(
         line search go down from anywhere, to a minimum near by.
     max_iterations : int
         Newton steps at most; each takes one (D, D) Hessian, D Hessian-vector products of all data.
+    project : bool
+        Do not move along flat directions, those with eigenvalues within 1e-9 of zero relative to
+        the largest, instead of raising: for overparametrised networks. A saddle still raises.
 
     Returns
     -------
@@ -136,7 +140,7 @@ def effective_minimum(
             eigenvalues, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
             if converged:
                 break
-            step = _newton_step(gradient, eigenvalues, vectors)
+            step = _newton_step(gradient, eigenvalues, vectors, 1e-9 if project else 0.0)
             step = _backtrack(
                 lambda x: float(value(x, data, size, factor)), position, step, gradient, current
             )
@@ -148,14 +152,15 @@ def effective_minimum(
                 f"no convergence in `max_iterations`={max_iterations} Newton steps; the gradient's "
                 f"norm is {np.linalg.norm(gradient):.3g}. Start nearer to a minimum."
             )
-    if eigenvalues[0] <= 1e-14 * eigenvalues[-1]:
-        bad = int(np.sum(eigenvalues <= 1e-14 * eigenvalues[-1]))
+    smallest = -1e-9 if project else 1e-14
+    bad = int(np.sum(eigenvalues <= smallest * eigenvalues[-1]))
+    if bad:
         heavy = np.flatnonzero(np.abs(vectors[:, 0]) > 0.3)[:8].tolist()
         raise ValueError(
             f"the Hessian is not positive definite at the stationary point found: {bad} of "
             f"{eigenvalues.size} eigenvalues are not positive (smallest {eigenvalues[0]:.3g}, its "
             f"direction mostly in coordinates {heavy}). Add weight decay to `example_loss`, remove "
-            "the redundant parameters, or start elsewhere."
+            "the redundant parameters, start elsewhere, or pass `project=True` for flat directions."
         )
     check_learning_rate(learning_rate, eigenvalues[-1])
     return position
@@ -167,10 +172,12 @@ def _noise_factor(size, batch_size, learning_rate, replacement):
     return None if replacement else eta / 4 * partition_factor(size, count)
 
 
-def _newton_step(gradient, eigenvalues, vectors):
+def _newton_step(gradient, eigenvalues, vectors, flat):
+    """Newton's step with the eigenvalues' absolute values; none where they are below ``flat``."""
     size = np.abs(eigenvalues)
-    # A floor keeps flat directions from making the step infinite.
-    return -vectors @ ((vectors.T @ gradient) / np.maximum(size, 1e-12 * size.max() + 1e-300))
+    # A floor keeps nearly flat directions from making the step infinite.
+    along = (vectors.T @ gradient) / np.maximum(size, 1e-12 * size.max() + 1e-300)
+    return -vectors @ np.where(size > flat * size.max(), along, 0.0)
 
 
 def _backtrack(value, position, step, gradient, current):

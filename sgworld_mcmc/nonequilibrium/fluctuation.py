@@ -1,6 +1,6 @@
 """Fluctuation theorems for entropy production, with standard errors.
 
-Formulas (N12), (N13) of docs/nonequilibrium.md; docs/theory.md section 3; arXiv:2306.03521.
+Formulas (N12), (N13) of docs/nonequilibrium.md; arXiv:2306.03521.
 """
 
 from typing import NamedTuple

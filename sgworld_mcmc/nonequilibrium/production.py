@@ -1,6 +1,6 @@
 """Entropy production of a trajectory: step by step from theory, and by the plug-in estimate.
 
-Formulas (N9)-(N11), (N14) of docs/nonequilibrium.md; docs/theory.md section 3.
+Formulas (N9)-(N11), (N14) of docs/nonequilibrium.md; arXiv:2306.03521.
 """
 
 from itertools import pairwise

@@ -1,6 +1,6 @@
 """Test of detailed balance: is a trajectory statistically the same, run backward?
 
-docs/nonequilibrium.md (N17), docs/theory.md section 3. The contrasts are in `contrasts`.
+docs/nonequilibrium.md (N17). The contrasts are in `contrasts`.
 """
 
 from collections.abc import Sequence

@@ -96,6 +96,9 @@ def test_degenerate_minima_and_learning_rates_are_refused(data):
 
     with pytest.raises(ValueError, match=r"not positive definite.*coordinates \[0, 1\]"):
         ne.effective_minimum(flat, data, 2, 0.1, True, np.zeros(2))
+    # The flat direction, w_0 - w_1, stays as it was.
+    found = ne.effective_minimum(flat, data, 2, 0.1, True, np.array([0.5, 0.1]), project=True)
+    np.testing.assert_allclose(found, data["y"].mean() / 2 + np.array([0.2, -0.2]), atol=1e-12)
     with pytest.raises(ValueError, match="stability limit"):
         ne.effective_minimum(loss, data, 2, 50.0, True, np.zeros(2))
     with pytest.raises(ValueError, match="`initial_position` has NaN"):
