@@ -1,6 +1,6 @@
 """A convolutional network whose weights keep moving after its accuracy has settled.
 
-python examples/limiting_dynamics_network.py [--settle 200] [--epochs 300] [--seeds 2]
+python examples/limiting_dynamics_network.py [--settle 150] [--epochs 250] [--seeds 2]
 
 Handwritten digits (scikit-learn's, 8 x 8 pixels), a network of two convolutions in plain JAX, SGD
 with momentum: how far the weights move within a number of steps, as a power of that number, for
@@ -164,8 +164,8 @@ def plot_results(path, results):
 def main(argv=None):
     """Print accuracy and exponent for every setting; returns the results by sweep and value."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settle", type=int, default=200, help="epochs before measuring")
-    parser.add_argument("--epochs", type=int, default=300, help="epochs of the measurement")
+    parser.add_argument("--settle", type=int, default=150, help="epochs before measuring")
+    parser.add_argument("--epochs", type=int, default=250, help="epochs of the measurement")
     parser.add_argument("--seeds", type=int, default=2, help="initial weights per setting")
     parser.add_argument(
         "--sweeps", nargs="*", choices=list(SWEEPS), default=list(SWEEPS), help="what to vary"
