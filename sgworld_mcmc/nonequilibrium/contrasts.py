@@ -49,32 +49,50 @@ def whiten(moments: Moments, num_components: int | None = None) -> Whitening:
 
 
 def correlation_time(
-    trajectory: Trajectory, whitening: Whitening, max_points: int = 2**16
+    trajectory: Trajectory, moments: Moments, order: int = 2, max_points: int = 2**16
 ) -> float:
-    """Correlation time in steps of the slowest whitened coordinate, 2 sum_k rho_k^2 (all k).
+    """Correlation time in steps of what the contrasts are made of, 2 sum_k rho_i(k) rho_j(k).
 
-    The squares see oscillations as well as decay; for rho = exp(-k / t) it is about 2 t. Long
-    chains are read with a stride, below which no correlation time can be seen: it is then at least
-    the stride, an error on the safe side for the length of blocks.
+    i and j are the two slowest modes: a contrast of order 2 needs two, and the product of a slow
+    and a fast one forgets as quickly as the fast one. But at least half the time of the slowest
+    with itself: while it stands still the other mode adds increments that telescope, boundary terms
+    which neighbouring blocks share. For order 3, or a single mode, i = j is the slowest. For
+    rho = exp(-k / t) of both it is about 2 t; products see oscillations as well.
+
+    Modes are the eigenvectors of the symmetrised cross-moment at lag 1, which ``moments`` must
+    hold. Long chains are read with a stride, below which no correlation time can be seen: it is
+    then at least the stride, an error on the safe side for the length of blocks.
     """
     values, _ = trajectory
     chains, steps, _ = values.shape
+    white = whiten(moments).weights
+    lagged = white.T @ (moments.lagged[1] + moments.lagged[1].T) @ white
+    modes = white @ np.linalg.eigh(lagged)[1]
     used = min(chains, 16)
     stride = max(1, steps * used // (4 * max_points))
     picked = values[np.linspace(0, chains - 1, used).astype(int), ::stride]
-    z = (np.asarray(picked, dtype=np.float64) - whitening.mean) @ whitening.weights
+    z = (np.asarray(picked, dtype=np.float64) - moments.mean) @ modes
     length = z.shape[1]
     padded = next_fast_len(2 * length, real=True)
-    worst = 1.0
+    correlations = []
     for i in range(z.shape[2]):
         power = np.abs(rfft(z[..., i], padded, axis=1)) ** 2
         correlation = irfft(power, padded, axis=1)[:, :length].mean(axis=0)
-        correlation /= correlation[0]
-        times = 2 * np.cumsum(np.concatenate([[1.0], 2 * correlation[1:] ** 2])) - 1
-        # The smallest window of five times its own correlation time (Sokal): beyond is noise.
-        window = np.flatnonzero(np.arange(length) >= 5 * times)
-        worst = max(worst, times[window[0]] if len(window) else float(length))
-    return worst * stride
+        correlations.append(correlation / correlation[0])
+    own = [_summed(c * c) for c in correlations]
+    if order == 3 or len(own) == 1:
+        return max(own) * stride
+    first, second = np.argsort(own)[-2:]
+    # Signs may differ where modes oscillate: the absolute value stays on the safe side.
+    pair = _summed(np.abs(correlations[first] * correlations[second]))
+    return max(pair, max(own) / 2) * stride
+
+
+def _summed(product):
+    """2 sum_k product(|k|) - 1, up to five times itself (Sokal's window): beyond is noise."""
+    times = 2 * np.cumsum(np.concatenate([[1.0], 2 * product[1:]])) - 1
+    window = np.flatnonzero(np.arange(len(product)) >= 5 * times)
+    return float(max(1.0, times[window[0]] if len(window) else len(product)))
 
 
 def contrast_labels(dim: int, order: int) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Linear theory near a minimum: covariance, circulation and entropy production.
 
-The dynamics theta <- theta - h H (theta - mu) + noise of covariance 2 D; formulas (N6), (N7), (N10),
-(N11) of docs/nonequilibrium.md; arXiv:2306.03521.
+The dynamics theta <- theta - h H (theta - mu) + noise of covariance 2 D: formulas (N6), (N7),
+(N10), (N11) of docs/nonequilibrium.md; arXiv:2306.03521.
 """
 
 import numpy as np

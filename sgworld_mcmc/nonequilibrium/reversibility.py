@@ -49,8 +49,9 @@ class DetailedBalanceViolation(NamedTuple):
     num_blocks, num_blocks_per_chain, block_length : int
         Blocks of all chains, of each chain, and steps in each block.
     correlation_time : float
-        Of the slowest coordinate, in steps. Blocks should be several times as long, unless they are
-        whole chains.
+        Of the product of the two slowest modes, in steps, which is what contrasts are made of, at
+        least half that of the slowest alone. Blocks should be several times as long, unless they
+        are whole chains.
     names : tuple of str
         The k coordinates, or "component 0", ... after a projection.
     order : int
@@ -190,7 +191,7 @@ def detailed_balance_violation(
         raise ValueError("`lags` is empty: pass at least one lag, such as `lags=(1,)`.")
     longest = lags[-1]
     trajectory = as_trajectory(trajectory, max(8, 2 * longest), f"(twice the lag, {longest})")
-    moments = trajectory_moments(trajectory, ())
+    moments = trajectory_moments(trajectory, (1,))
     basis, names = _basis(trajectory, moments, num_components, project)
     dim = len(names)
     order = check_integer("order", (3 if dim == 1 else 2) if order is None else order, 2, 3)
@@ -199,7 +200,7 @@ def detailed_balance_violation(
             "`order=2` cannot see anything in a single coordinate, whose lagged products are "
             "symmetric in time whatever it does: pass `order=3`, or more coordinates."
         )
-    time = correlation_time(trajectory, basis)
+    time = correlation_time(trajectory, moments, order)
     each = len(contrast_labels(dim, order))
     length = _block_length(trajectory, time, longest, each * len(lags), num_blocks)
     blocks = block_contrasts(trajectory, basis, lags, length, order)
