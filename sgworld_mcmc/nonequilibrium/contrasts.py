@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.linalg import eigh
 
 from sgworld_mcmc.nonequilibrium.moments import Moments
 from sgworld_mcmc.nonequilibrium.trajectory import Trajectory
@@ -54,10 +55,8 @@ def correlation_time(
     """Correlation time in steps of what the contrasts are made of, 2 sum_k rho_i(k) rho_j(k).
 
     i and j are the two slowest modes: a contrast of order 2 needs two, and the product of a slow
-    and a fast one forgets as quickly as the fast one. But at least half the time of the slowest
-    with itself: while it stands still the other mode adds increments that telescope, boundary terms
-    which neighbouring blocks share. For order 3, or a single mode, i = j is the slowest. For
-    rho = exp(-k / t) of both it is about 2 t; products see oscillations as well.
+    and a fast one forgets as quickly as the fast one. For order 3, or a single mode, i = j is the
+    slowest. For rho = exp(-k / t) of both it is about 2 t; products see oscillations as well.
 
     Modes are the eigenvectors of the symmetrised cross-moment at lag 1, which ``moments`` must
     hold. Long chains are read with a stride, below which no correlation time can be seen: it is
@@ -65,9 +64,7 @@ def correlation_time(
     """
     values, _ = trajectory
     chains, steps, _ = values.shape
-    white = whiten(moments).weights
-    lagged = white.T @ (moments.lagged[1] + moments.lagged[1].T) @ white
-    modes = white @ np.linalg.eigh(lagged)[1]
+    modes = slow_modes(moments, whiten(moments))
     used = min(chains, 16)
     stride = max(1, steps * used // (4 * max_points))
     picked = values[np.linspace(0, chains - 1, used).astype(int), ::stride]
@@ -84,8 +81,7 @@ def correlation_time(
         return max(own) * stride
     first, second = np.argsort(own)[-2:]
     # Signs may differ where modes oscillate: the absolute value stays on the safe side.
-    pair = _summed(np.abs(correlations[first] * correlations[second]))
-    return max(pair, max(own) / 2) * stride
+    return _summed(np.abs(correlations[first] * correlations[second])) * stride
 
 
 def _summed(product):
@@ -93,6 +89,16 @@ def _summed(product):
     times = 2 * np.cumsum(np.concatenate([[1.0], 2 * product[1:]])) - 1
     window = np.flatnonzero(np.arange(len(product)) >= 5 * times)
     return float(max(1.0, times[window[0]] if len(window) else len(product)))
+
+
+def slow_modes(moments: Moments, basis: Whitening) -> np.ndarray:
+    """(D, k) weights of the modes within a basis, slowest first, unit variance.
+
+    Eigenvectors of the symmetrised cross-moment at lag 1 against the covariance.
+    """
+    covariance = basis.weights.T @ moments.covariance @ basis.weights
+    lagged = basis.weights.T @ (moments.lagged[1] + moments.lagged[1].T) @ basis.weights
+    return basis.weights @ eigh(lagged, covariance)[1][:, ::-1]
 
 
 def contrast_labels(dim: int, order: int) -> list[tuple[int, int]]:
@@ -103,14 +109,21 @@ def contrast_labels(dim: int, order: int) -> list[tuple[int, int]]:
 
 
 def block_contrasts(
-    trajectory: Trajectory, whitening: Whitening, lags, block_length: int, order: int = 2
+    trajectory: Trajectory,
+    whitening: Whitening,
+    lags,
+    block_length: int,
+    order: int = 2,
+    telescoped: bool = False,
 ) -> np.ndarray:
     """Antisymmetric lagged moments of consecutive blocks (N17).
 
     Order 2: mean of z_i(k) z_j(k + l) - z_j(k) z_i(k + l), i < j. Order 3: of
     z_i(k)^2 z_j(k + l) - z_j(k) z_i(k + l)^2, all i and j; for i = j in the form
     (z_i(k + l) - z_i(k))^3 / 3, of the same mean. The difference telescopes: its sum over a block
-    are boundary terms, which neighbouring blocks share with opposite signs.
+    are boundary terms, which neighbouring blocks share with opposite signs. With ``telescoped``
+    order 2 too is taken without the boundary terms of z_i z_j, as the mean of
+    -(z_j(k) + z_j(k + l)) (z_i(k + l) - z_i(k)) for l = 1: least noisy if z_i is the slower one.
 
     Returns
     -------
@@ -131,12 +144,12 @@ def block_contrasts(
             z = (np.asarray(rows, dtype=np.float64) - whitening.mean) @ whitening.weights
             z = z.reshape(last - first, block_length, dim)
             for index, lag in enumerate(lags):
-                moment = _antisymmetric_moment(z, lag, order)
+                moment = _antisymmetric_moment(z, lag, order, telescoped)
                 out[chain, first:last, index] = moment[:, pairs[:, 0], pairs[:, 1]]
     return out
 
 
-def _antisymmetric_moment(z, lag, order):
+def _antisymmetric_moment(z, lag, order, telescoped):
     """(blocks, k, k) from whitened blocks (blocks, length, k)."""
     if order == 2:
         moment = z[:, :-lag].swapaxes(1, 2) @ z[:, lag:]
@@ -145,7 +158,12 @@ def _antisymmetric_moment(z, lag, order):
         squares = z**2
         moment = squares[:, :-lag].swapaxes(1, 2) @ z[:, lag:]
         back = z[:, :-lag].swapaxes(1, 2) @ squares[:, lag:]
-    moment = (moment - back.swapaxes(1, 2)) / (z.shape[1] - lag)
+    moment = moment - back.swapaxes(1, 2)
+    if telescoped and order == 2:
+        # Products of the last rows less those of the first: all that differs between the sums.
+        first, last = z[:, :lag], z[:, -lag:]
+        moment = moment - last.swapaxes(1, 2) @ last + first.swapaxes(1, 2) @ first
+    moment = moment / (z.shape[1] - lag)
     if order == 3:
         diagonal = np.arange(z.shape[2])
         moment[:, diagonal, diagonal] = np.mean((z[:, lag:] - z[:, :-lag]) ** 3, axis=1) / 3
