@@ -1,8 +1,8 @@
 """Stochastic-gradient MCMC without replacement for NumPyro models, with the bias measured."""
 
-from sgworld_mcmc import diagnostics, exact
+from sgworld_mcmc import diagnostics, exact, nonequilibrium
 from sgworld_mcmc.infer import SGLD, SGWORLD, BiasReport, DivergenceWarning, TuningWarning
-from sgworld_mcmc.kernels import sgld, sgworld
+from sgworld_mcmc.kernels import sgd, sgld, sgworld
 
 __version__ = "0.1.0"
 
@@ -14,6 +14,8 @@ __all__ = [
     "TuningWarning",
     "diagnostics",
     "exact",
+    "nonequilibrium",
+    "sgd",
     "sgld",
     "sgworld",
 ]

@@ -14,10 +14,15 @@ def run_main(name, *arguments):
 
 
 def test_every_example_has_a_test():
+    """Those of nonequilibrium physics in tests/nonequilibrium/test_nonequilibrium_examples.py."""
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "linear_regression.py",
         "logistic_regression_large.py",
         "blackjax_kernels.py",
+        "nonequilibrium_regression.py",
+        "nonequilibrium_digits.py",
+        "limiting_dynamics.py",
+        "limiting_dynamics_network.py",
     }
 
 

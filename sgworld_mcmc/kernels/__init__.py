@@ -2,12 +2,25 @@
 
 from blackjax import GenerateSamplingAPI
 
+from sgworld_mcmc.kernels import sgd as _sgd
 from sgworld_mcmc.kernels import sgld as _sgld
 from sgworld_mcmc.kernels import sgworld as _sgworld
+from sgworld_mcmc.kernels.sgd import SGDInfo, SGDState
 from sgworld_mcmc.kernels.sgld import SGLDInfo, SGLDState
 from sgworld_mcmc.kernels.sgworld import SGWORLDInfo, SGWORLDState
 
-__all__ = ["SGLDInfo", "SGLDState", "SGWORLDInfo", "SGWORLDState", "sgld", "sgworld"]
+__all__ = [
+    "SGDInfo",
+    "SGDState",
+    "SGLDInfo",
+    "SGLDState",
+    "SGWORLDInfo",
+    "SGWORLDState",
+    "sgd",
+    "sgld",
+    "sgworld",
+]
 
+sgd = GenerateSamplingAPI(_sgd.as_top_level_api, _sgd.init, _sgd.build_kernel)
 sgld = GenerateSamplingAPI(_sgld.as_top_level_api, _sgld.init, _sgld.build_kernel)
 sgworld = GenerateSamplingAPI(_sgworld.as_top_level_api, _sgworld.init, _sgworld.build_kernel)

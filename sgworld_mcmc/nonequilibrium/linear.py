@@ -1,0 +1,187 @@
+"""Linear theory near a minimum: covariance, circulation and entropy production.
+
+The dynamics theta <- theta - h H (theta - mu) + noise of covariance 2 D: formulas (N6), (N7),
+(N10), (N11) of docs/nonequilibrium.md; arXiv:2306.03521.
+"""
+
+import numpy as np
+from scipy.linalg import solve_discrete_lyapunov
+
+from sgworld_mcmc.checks import check_positive
+from sgworld_mcmc.nonequilibrium.matrices import check_matrix, inverse, positive_spectrum
+
+__all__ = [
+    "circulation_matrix",
+    "entropy_production_rate",
+    "linear_chain_entropy_production_rate",
+    "stationary_covariance",
+]
+
+
+def stationary_covariance(
+    hessian, diffusion, time_step: float, *, project: bool = False, check_stability: bool = True
+) -> np.ndarray:
+    """Solve the Lyapunov equation H S + S H = 2 D / h for the stationary covariance S (N6).
+
+    Parameters
+    ----------
+    hessian : array (D, D)
+        H of the loss at the minimum; symmetric, positive definite.
+    diffusion : array (D, D)
+        D per time step, from `diffusion_matrix`.
+    time_step : float
+        h: the learning rate eta for one step with replacement, eta M for one epoch without.
+    project : bool
+        With a Hessian that is not positive definite, work in the subspace of its positive
+        eigenvalues: S is zero outside. The default is an error.
+    check_stability : bool
+        Refuse h >= 2 / (largest eigenvalue). False for an epoch longer than that: SGD itself may
+        then be stable, but the linearised epoch is a poor description of it.
+
+    Returns
+    -------
+    numpy.ndarray
+        (D, D) float64, of leading order in h.
+
+    Raises
+    ------
+    ValueError
+        H not positive definite, h above the stability limit, matrices of unequal or wrong shape.
+
+    Examples
+    --------
+    >>> print(stationary_covariance([[1.0, 0.0], [0.0, 2.0]], [[0.01, 0.0], [0.0, 0.01]], 0.01))
+    [[1.  0. ]
+     [0.  0.5]]
+    """
+    hessian = check_matrix("hessian", hessian)
+    diffusion = check_matrix("diffusion", diffusion, len(hessian))
+    time_step = check_positive("time_step", time_step)
+    eigenvalues, vectors = positive_spectrum("hessian", hessian, project)
+    if check_stability and time_step * eigenvalues[-1] >= 2:
+        raise ValueError(
+            f"`time_step` {time_step:.4g} is above the stability limit 2 / (largest eigenvalue of "
+            f"`hessian`) = {2 / eigenvalues[-1]:.4g}: the linear chain diverges. Use a smaller "
+            "learning rate (or, for an epoch, `check_stability=False`)."
+        )
+    rotated = 2 / time_step * vectors.T @ diffusion @ vectors
+    return vectors @ (rotated / np.add.outer(eigenvalues, eigenvalues)) @ vectors.T
+
+
+def circulation_matrix(hessian, covariance, time_step: float) -> np.ndarray:
+    """Circulation Q = (h / 2)(H S - S H); zero iff detailed balance holds (N7).
+
+    The probability velocity is v(theta) = -Q S^-1 (theta - mu), and `areal_velocity` of a
+    trajectory estimates Q, with this sign and factor.
+
+    Parameters
+    ----------
+    hessian, covariance : array (D, D)
+        H, and S from `stationary_covariance` or from a simulation.
+    time_step : float
+        h, as in `stationary_covariance`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (D, D) antisymmetric, per time step.
+
+    Examples
+    --------
+    >>> print(circulation_matrix([[1.0, 0.0], [0.0, 2.0]], [[1.0, 0.5], [0.5, 1.0]], 0.1))
+    [[ 0.    -0.025]
+     [ 0.025  0.   ]]
+    """
+    hessian = check_matrix("hessian", hessian)
+    covariance = check_matrix("covariance", covariance, len(hessian))
+    product = hessian @ covariance
+    return check_positive("time_step", time_step) / 2 * (product - product.T)
+
+
+def entropy_production_rate(circulation, covariance, diffusion, *, project: bool = False) -> float:
+    """Mean entropy production per time step, -tr(Q D^-1 Q S^-1), in nats (N10).
+
+    Parameters
+    ----------
+    circulation, covariance, diffusion : array (D, D)
+        Q, S and D per time step.
+    project : bool
+        Drop directions in which S or D has no variance instead of raising.
+
+    Returns
+    -------
+    float
+        Of leading order in the step; `linear_chain_entropy_production_rate` is exact.
+
+    Examples
+    --------
+    >>> q = [[0.0, 0.02], [-0.02, 0.0]]
+    >>> print(f"{entropy_production_rate(q, [[1, 0], [0, 1]], [[0.1, 0], [0, 0.1]]):.4f}")
+    0.0080
+    """
+    covariance = check_matrix("covariance", covariance)
+    dim = len(covariance)
+    circulation = check_matrix("circulation", circulation, dim, symmetric=False, antisymmetric=True)
+    diffusion = check_matrix("diffusion", diffusion, dim)
+    left = circulation @ inverse("diffusion", diffusion, project)
+    right = circulation @ inverse("covariance", covariance, project)
+    return float(-np.sum(left * right.T))
+
+
+def linear_chain_entropy_production_rate(
+    transition, noise_covariance, *, project: bool = False
+) -> float:
+    """Entropy production per step of x' = A x + N(0, V), exact at every step size (N11).
+
+    ``(1/2) [tr V^-1 (S - A^2 S - (A^2 S)^T + A S A^T) - D]`` with S the chain's own stationary
+    covariance, S = A S A^T + V: the Kullback-Leibler divergence between a step and its reverse. For
+    linearised SGD A = I - h H, V = 2 D.
+
+    Parameters
+    ----------
+    transition : array (D, D)
+        A, of spectral radius below 1.
+    noise_covariance : array (D, D)
+        V, positive definite.
+    project : bool
+        Drop directions without noise instead of raising.
+
+    Returns
+    -------
+    float
+        Nats per step, 0 iff the chain is reversible.
+
+    Raises
+    ------
+    ValueError
+        A spectral radius of 1 or more, a singular V.
+
+    Examples
+    --------
+    >>> rotation = [[0.9, 0.1], [-0.1, 0.9]]
+    >>> print(f"{linear_chain_entropy_production_rate(rotation, 0.1 * np.eye(2)):.4f}")
+    0.2222
+    """
+    transition = check_matrix("transition", transition, symmetric=False)
+    noise = check_matrix("noise_covariance", noise_covariance, len(transition))
+    radius = np.abs(np.linalg.eigvals(transition)).max()
+    if radius >= 1:
+        raise ValueError(
+            f"`transition` has spectral radius {radius:.6g}: the chain has no stationary state. "
+            "For linearised SGD the learning rate is above 2 / (largest eigenvalue)."
+        )
+    covariance = solve_discrete_lyapunov(transition, noise)
+    return gaussian_rate(covariance, transition @ covariance, noise, project)
+
+
+def gaussian_rate(covariance, lagged, noise=None, project=False, names=None):
+    """(N11) from S = E[x x^T] and A S = E[x' x^T]; the noise V defaults to S - A S A^T."""
+    precision = inverse("covariance", covariance, project, names)
+    transition = lagged @ precision
+    if noise is None:
+        noise = covariance - transition @ lagged.T
+    twice = transition @ lagged
+    residual = covariance - twice - twice.T + transition @ lagged.T
+    weight = inverse("noise covariance", (noise + noise.T) / 2, project, names)
+    rank = np.linalg.matrix_rank(weight) if project else len(covariance)
+    return float((np.sum(weight * residual) - rank) / 2)

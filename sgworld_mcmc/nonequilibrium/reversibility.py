@@ -1,0 +1,324 @@
+"""Test of detailed balance: is a trajectory statistically the same, run backward?
+
+docs/nonequilibrium.md (N17). The contrasts are in `contrasts`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.nonequilibrium.contrasts import (
+    Whitening,
+    block_contrasts,
+    contrast_labels,
+    correlation_time,
+    slow_modes,
+    whiten,
+)
+from sgworld_mcmc.nonequilibrium.matrices import inverse
+from sgworld_mcmc.nonequilibrium.moments import trajectory_moments
+from sgworld_mcmc.nonequilibrium.results import new_axes, table
+from sgworld_mcmc.nonequilibrium.trajectory import as_trajectory
+
+__all__ = ["DetailedBalanceViolation", "detailed_balance_violation", "symmetry_test"]
+
+# Fewer blocks leave no error bar worth the name.
+_MINIMUM_BLOCKS = 6
+
+
+class DetailedBalanceViolation(NamedTuple):
+    """Time-reversal asymmetry of lagged moments, and whether chance explains it.
+
+    Attributes
+    ----------
+    statistic : float
+        Hotelling's T^2 of the contrasts; with more contrasts than the blocks can judge, Student's
+        t of the direction found in the first halves of the chains, in the second halves.
+    p_value : float
+        Chance of a statistic at least as large under detailed balance. Uniform on (0, 1) then.
+    z_scores : numpy.ndarray
+        (lags, k, k): each contrast over its standard error; [l, i, j] belongs to coordinates i, j.
+    contrasts, standard_errors : numpy.ndarray
+        (lags, k, k) of standardised coordinates: a contrast of 0.1 is an asymmetry of 0.1 between
+        the two directions of a correlation.
+    lags : tuple of int
+    degrees_of_freedom : tuple of int
+        (contrasts, blocks - contrasts) of the F distribution that T^2 follows; (1, blocks - 1).
+    num_blocks, num_blocks_per_chain, block_length : int
+        Blocks of all chains, of each chain, and steps in each block.
+    correlation_time : float
+        Of the product of the two slowest modes, in steps, which is what contrasts are made of (the
+        slowest alone for order 3). Blocks should be several times as long, unless they are whole
+        chains.
+    names : tuple of str
+        The k coordinates, or "component 0", ... after a projection.
+    order : int
+        2, or 3 for the nonlinear contrasts.
+    """
+
+    statistic: float
+    p_value: float
+    z_scores: np.ndarray
+    contrasts: np.ndarray
+    standard_errors: np.ndarray
+    lags: tuple[int, ...]
+    degrees_of_freedom: tuple[int, int]
+    num_blocks: int
+    num_blocks_per_chain: int
+    block_length: int
+    correlation_time: float
+    names: tuple[str, ...]
+    order: int
+
+    def largest(self, count: int = 5) -> list[tuple[int, str, str, float, float]]:
+        """The ``count`` largest |z|: (lag, coordinate i, coordinate j, contrast, z)."""
+        labels = contrast_labels(len(self.names), self.order)
+        entries = [(lag, i, j) for lag in range(len(self.lags)) for i, j in labels]
+        entries.sort(key=lambda e: -abs(np.nan_to_num(self.z_scores[e])))
+        return [
+            (
+                self.lags[e[0]],
+                self.names[e[1]],
+                self.names[e[2]],
+                float(self.contrasts[e]),
+                float(self.z_scores[e]),
+            )
+            for e in entries[:count]
+        ]
+
+    def __str__(self):
+        dof = self.degrees_of_freedom
+        rows = {
+            "p-value": f"{self.p_value:.3g}",
+            "statistic": f"{self.statistic:.4g} (degrees of freedom {dof[0]}, {dof[1]})",
+            "blocks": f"{self.num_blocks} of {self.block_length} steps, "
+            f"correlation time {self.correlation_time:.0f}",
+        }
+        for lag, i, j, value, z in self.largest():
+            rows[f"{i}, {j}, lag {lag}"] = f"{value:+.4f}  z = {z:+.1f}"
+        verdict = "violated" if self.p_value < 0.01 else "not rejected"
+        short = self.num_blocks_per_chain > 1 and self.block_length < 3 * self.correlation_time
+        note = (
+            "Blocks are short against the correlation time: the p-value is rough." if short else ""
+        )
+        return table(f"detailed balance: {verdict}", rows, note)
+
+    __repr__ = __str__
+
+    def plot(self, ax=None):
+        """Draw all z scores, sorted, against what chance gives; returns the axes."""
+        ax = new_axes(ax)
+        labels = contrast_labels(len(self.names), self.order)
+        z = np.concatenate([[s[i, j] for i, j in labels] for s in self.z_scores])
+        z = np.sort(z[np.isfinite(z)])
+        chance = stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+        ax.plot(chance, chance, color="0.5", lw=1, label="detailed balance")
+        ax.plot(chance, z, "o", ms=4, label=f"contrasts (p = {self.p_value:.2g})")
+        ax.set(xlabel="normal quantile", ylabel="z score")
+        ax.legend()
+        return ax
+
+
+def detailed_balance_violation(
+    trajectory,
+    lags: Sequence[int] | int = (1,),
+    *,
+    order: int | None = None,
+    num_blocks: int | None = None,
+    num_components: int | None = None,
+    project: bool = False,
+) -> DetailedBalanceViolation:
+    """Test whether a stationary trajectory obeys detailed balance (N17).
+
+    Convergence diagnostics look at one coordinate at a time and cannot see a circulating flow.
+    This compares < z_i(k) z_j(k + l) > with < z_j(k) z_i(k + l) >, which are equal under detailed
+    balance, for all pairs of coordinates and the given lags, and joins them in one p-value.
+
+    Parameters
+    ----------
+    trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
+        Stationary (warm-up removed: relaxation is irreversible too). Constrained draws will do.
+    lags : int or sequence of int
+        Default 1: for a Markov chain sampled at every step it has nearly all the power that the
+        entropy production allows. Add larger ones if fast noise hides the flow.
+    order : {2, 3}, optional
+        2 compares products, and sees circulation. 3 compares < z_i^2(k) z_j(k + l) > with
+        < z_j(k) z_i^2(k + l) >, all i and j: nonlinear flows without net rotation, zero for
+        anything Gaussian. Default 2, but 3 for a single coordinate, whose products are symmetric
+        whatever it does.
+    num_blocks : int, optional
+        Blocks of all chains. Default: about 100, more for many contrasts, fewer where blocks would
+        be shorter than ten correlation times; whole chains, if those are enough.
+    num_components : int, optional
+        Use this many leading principal components of the correlation matrix instead of the
+        coordinates; default: for D > 32, 32.
+    project : bool
+        Leave out directions without variance instead of raising.
+
+    Returns
+    -------
+    DetailedBalanceViolation
+        ``.statistic``, ``.z_scores``, ``.p_value`` and more; prints and plots.
+
+    Raises
+    ------
+    ValueError
+        NaN (says where), fewer steps than 2 x lag, constant or duplicate coordinates (says
+        which), too few steps for six blocks longer than the lag.
+
+    Notes
+    -----
+    Reversing a block changes the sign of its contrasts exactly, so that under detailed balance
+    their distribution over blocks is symmetric about zero; T^2 of independent symmetric vectors
+    follows Hotelling's distribution closely. If there are about half as many contrasts as
+    blocks or more, a direction is learned from the first halves of all chains and Student's t of
+    it is taken in the second halves. Two passes in blocks.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.zeros((20_000, 2))
+    >>> for k in range(1, len(x)):
+    ...     x[k] = np.array([[0.9, 0.1], [-0.1, 0.9]]) @ x[k - 1] + rng.normal(size=2)
+    >>> print(detailed_balance_violation(x).p_value < 1e-6)
+    True
+    """
+    lags = (lags,) if np.ndim(lags) == 0 else tuple(lags)
+    lags = tuple(sorted({check_integer("lags", lag, 1) for lag in lags}))
+    if not lags:
+        raise ValueError("`lags` is empty: pass at least one lag, such as `lags=(1,)`.")
+    longest = lags[-1]
+    trajectory = as_trajectory(trajectory, max(8, 2 * longest), f"(twice the lag, {longest})")
+    moments = trajectory_moments(trajectory, (1,))
+    basis, names = _basis(trajectory, moments, num_components, project)
+    dim = len(names)
+    order = check_integer("order", (3 if dim == 1 else 2) if order is None else order, 2, 3)
+    if order == 2 and dim == 1:
+        raise ValueError(
+            "`order=2` cannot see anything in a single coordinate, whose lagged products are "
+            "symmetric in time whatever it does: pass `order=3`, or more coordinates."
+        )
+    time = correlation_time(trajectory, moments, order)
+    each = len(contrast_labels(dim, order))
+    length = _block_length(trajectory, time, longest, each * len(lags), num_blocks)
+    blocks = block_contrasts(trajectory, basis, lags, length, order)
+    tested = blocks
+    if order == 2:
+        # T^2 is the same in all coordinates; in the slow modes boundary terms can be left out.
+        modes = Whitening(basis.mean, slow_modes(moments, basis))
+        tested = block_contrasts(trajectory, modes, lags, length, order, telescoped=True)
+    statistic, p_value, dof = symmetry_test(tested.reshape(*blocks.shape[:2], -1))
+    flat = blocks.reshape(-1, len(lags), each)
+    mean = flat.mean(axis=0)
+    error = flat.std(axis=0, ddof=1) / np.sqrt(len(flat))
+    contrasts, errors = (_square(v, dim, order) for v in (mean, error))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z_scores = np.where(errors != 0, contrasts / np.abs(errors), 0.0)
+    return DetailedBalanceViolation(
+        statistic=statistic,
+        p_value=p_value,
+        z_scores=z_scores,
+        contrasts=contrasts,
+        standard_errors=np.abs(errors),
+        lags=lags,
+        degrees_of_freedom=dof,
+        num_blocks=len(flat),
+        num_blocks_per_chain=blocks.shape[1],
+        block_length=length,
+        correlation_time=time,
+        names=names,
+        order=order,
+    )
+
+
+def symmetry_test(blocks) -> tuple[float, float, tuple[int, int]]:
+    """Test that vectors are symmetric about zero: (statistic, p-value, degrees of freedom).
+
+    Parameters
+    ----------
+    blocks : array (chains, blocks, contrasts)
+        Independent vectors, for example antisymmetric sums accumulated during a run.
+
+    Notes
+    -----
+    Hotelling's T^2 with fewer than half as many contrasts as vectors; otherwise a direction from
+    the first half of the blocks of each chain, or of the chains if each is one block, is tested
+    by Student's t in the second half.
+    """
+    blocks = np.asarray(blocks, dtype=np.float64)
+    chains, count, size = blocks.shape
+    total = chains * count
+    scale = np.sqrt(np.mean(blocks**2, axis=(0, 1)))
+    flat = (blocks / np.where(scale > 0, scale, 1)).reshape(total, size)
+    if 2 * size + 4 <= total:
+        mean = flat.mean(axis=0)
+        _, singular, rows = np.linalg.svd(flat - mean, full_matrices=False)
+        kept = singular > 1e-9 * singular[0]
+        rank = int(kept.sum())
+        projected = rows[kept] @ mean / singular[kept]
+        # T^2 = n m^T S^-1 m with S = X^T X / (n - 1), through the singular values of X.
+        statistic = float(total * (total - 1) * np.sum(projected**2))
+        ratio = (total - rank) / (rank * (total - 1)) * statistic
+        dof = (rank, total - rank)
+        return statistic, float(stats.f.sf(ratio, *dof)), dof
+    by_chain = flat.reshape(chains, count, size)
+    first, second = (
+        (by_chain[: chains // 2], by_chain[chains // 2 :])
+        if count == 1
+        else (by_chain[:, : count // 2], by_chain[:, count // 2 :])
+    )
+    first, second = first.reshape(-1, size), second.reshape(-1, size)
+    direction = first.mean(axis=0) / np.maximum(first.var(axis=0), 1e-12)
+    scores = second @ direction
+    statistic = float(scores.mean() / (scores.std(ddof=1) / np.sqrt(len(scores))))
+    return statistic, float(stats.t.sf(statistic, len(scores) - 1)), (1, len(scores) - 1)
+
+
+def _basis(trajectory, moments, num_components, project):
+    """Standardised coordinates, or principal components, and their names."""
+    dim = len(trajectory.names)
+    if not project:
+        inverse("covariance of the trajectory", moments.covariance, names=trajectory.names)
+    if num_components is None and not project and dim <= 32:
+        deviation = np.sqrt(np.diag(moments.covariance))
+        return Whitening(moments.mean, np.diag(1 / deviation)), trajectory.names
+    wanted = min(dim, 32) if num_components is None else num_components
+    basis = whiten(moments, check_integer("num_components", wanted, 1, dim))
+    return basis, tuple(f"component {i}" for i in range(basis.weights.shape[1]))
+
+
+def _block_length(trajectory, time, longest_lag, contrasts, num_blocks):
+    """Steps in a block: whole chains if those are enough, else about 100 blocks, at least 5 t."""
+    chains, steps, _ = trajectory.values.shape
+    wanted = max(100, 4 * contrasts)
+    if num_blocks is not None:
+        wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
+    per_chain = max(1, -(-wanted // chains))
+    if num_blocks is None:
+        # Neighbouring blocks share boundary terms of opposite sign, which widens the error bar:
+        # ten correlation times if that leaves 16 blocks, else five, else six blocks and a note.
+        fitting = min(per_chain, int(steps / (10 * time)), steps // (4 * longest_lag))
+        if chains * fitting < 16:
+            fitting = min(-(-16 // chains), int(steps / (5 * time)), steps // (4 * longest_lag))
+        per_chain = max(fitting, -(-_MINIMUM_BLOCKS // chains))
+    length = steps // per_chain
+    if length <= longest_lag:
+        raise ValueError(
+            f"`trajectory` is too short for an error bar at lag {longest_lag}: {steps} steps in "
+            f"{chains} chain(s) cannot be cut into {chains * per_chain} blocks longer than the "
+            "lag. Run longer, or use more chains or smaller `lags`."
+        )
+    return length
+
+
+def _square(values, dim, order):
+    """(lags, contrasts) as (lags, k, k): antisymmetric for order 2."""
+    out = np.zeros((len(values), dim, dim))
+    i, j = np.array(contrast_labels(dim, order), dtype=int).reshape(-1, 2).T
+    out[:, i, j] = values
+    if order == 2:
+        out[:, j, i] = -values
+    return out

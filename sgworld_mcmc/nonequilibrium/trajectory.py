@@ -1,0 +1,130 @@
+"""Trajectories of any kind as (chains, steps, D), read in chunks, checked while they are read.
+
+Nothing here copies a whole array: a NumPy array or memmap is read in float64 chunks of 0.5 MB
+(256 rows, if those are more).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.diagnostics.scalars import as_chains, flatten_scalars
+
+__all__ = ["Trajectory", "as_trajectory", "chunks", "raise_not_finite"]
+
+# Half a MB in float64, so that a chunk stays in the cache; more where D is large, for BLAS.
+_CHUNK_ENTRIES, _CHUNK_ROWS = 2**16, 256
+
+
+class Trajectory(NamedTuple):
+    """Positions in the order of time.
+
+    Attributes
+    ----------
+    values : numpy.ndarray or numpy.memmap
+        (chains, steps, D), any real dtype; a view of what the user passed where possible.
+    names : tuple of str
+        Names of the coordinates, for messages and tables.
+    """
+
+    values: np.ndarray
+    names: tuple[str, ...]
+
+
+def as_trajectory(trajectory, minimum_steps: int = 2, needed_for: str = "") -> Trajectory:
+    """View an array, MCMC run or ArviZ object as a `Trajectory`.
+
+    Parameters
+    ----------
+    trajectory : array, numpy.memmap, numpyro.infer.MCMC, ArviZ object or dict
+        (steps,), (steps, D) or (chains, steps, D); or draws by site, flattened in their order.
+    minimum_steps : int
+        Fewer raise ValueError.
+    needed_for : str
+        What the steps are needed for, in that message.
+    """
+    if isinstance(trajectory, Trajectory):
+        values, names = trajectory
+    elif hasattr(trajectory, "shape") or isinstance(trajectory, list | tuple):
+        values = trajectory if isinstance(trajectory, np.ndarray) else np.asarray(trajectory)
+        if values.ndim not in (1, 2, 3):
+            raise ValueError(
+                "`trajectory` must be (steps,), (steps, D) or (chains, steps, D), not of shape "
+                f"{values.shape}."
+            )
+        values = values[:, None] if values.ndim == 1 else values
+        values = values[None] if values.ndim == 2 else values
+        names = tuple(map(str, range(values.shape[2])))
+    else:
+        scalars = flatten_scalars(as_chains(trajectory))
+        values, names = np.stack(list(scalars.values()), axis=-1), tuple(scalars)
+    if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        raise TypeError(f"`trajectory` must hold real numbers, not {values.dtype}.")
+    if values.shape[2] == 0 or values.shape[0] == 0:
+        raise ValueError(f"`trajectory` is empty: its shape is {values.shape}.")
+    if values.shape[1] < minimum_steps:
+        raise ValueError(
+            f"`trajectory` has {values.shape[1]} steps in each chain, at least {minimum_steps} are "
+            f"needed{' ' + needed_for if needed_for else ''}. The axes are (steps, D) or (chains, "
+            f"steps, D), here {values.shape}: run longer, or check their order."
+        )
+    return Trajectory(values, names)
+
+
+def chunks(
+    trajectory: Trajectory, overlap: int = 0, shift=None, ones: bool = False
+) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """Yield (chain, first step, rows, block): float64 blocks of ``rows`` steps.
+
+    Each block holds up to ``overlap`` more rows, the first of the next block. ``shift`` (D,) is
+    subtracted; ``ones`` adds a column of ones, which turns sums into matrix products. NaN or
+    infinity raises ValueError that says where. The block is overwritten by the next one.
+    """
+    values, names = trajectory
+    _, steps, dim = values.shape
+    length = max(_CHUNK_ROWS, _CHUNK_ENTRIES // dim, overlap)
+    shift = np.zeros(dim) if shift is None else shift
+    buffer = np.ones((min(length + overlap, steps), dim + ones))
+    for chain in range(values.shape[0]):
+        for start in range(0, steps, length):
+            part = values[chain, start : start + length + overlap]
+            block = buffer[: len(part)]
+            np.subtract(part, shift, out=block[:, :dim])
+            # One sum instead of a mask: any NaN or infinity makes it not finite.
+            if not np.isfinite(block.sum()):
+                raise_not_finite(block[:, :dim], chain, start, names, values.shape[0])
+            yield chain, start, min(length, len(part)), block
+
+
+def raise_not_finite(block, chain, start, names, num_chains):
+    """Say in which chain, step and coordinate the first NaN or infinity is."""
+    bad = np.argwhere(~np.isfinite(block))
+    if not len(bad):
+        raise ValueError(
+            "`trajectory` has values so large that their sum overflows: it has diverged."
+        )
+    step, coordinate = bad[0]
+    where = f"step {start + int(step)}, coordinate {names[coordinate]}"
+    where = f"chain {chain}, {where}" if num_chains > 1 else where
+    raise ValueError(
+        f"`trajectory` has NaN or infinity, first at {where}. Cut the trajectory before it; a "
+        "chain that diverges needs a smaller step size."
+    )
+
+
+def first_shift(trajectory: Trajectory) -> np.ndarray:
+    """Mean of the first rows: near enough to the mean to keep products from cancelling."""
+    head = np.asarray(trajectory.values[0, :1000], dtype=np.float64).mean(axis=0)
+    return np.where(np.isfinite(head), head, 0.0)
+
+
+def check_center(center, dim):
+    """A finite (D,) float64 centre."""
+    center = np.asarray(center, dtype=np.float64)
+    if center.shape != (dim,) or not np.isfinite(center).all():
+        raise ValueError(
+            f"`center` must be a finite array of shape ({dim},), the shape of one position, not "
+            f"of shape {center.shape}."
+        )
+    return center
