@@ -34,6 +34,8 @@ BATCH_ROWS = 5000
 ADAM_ROWS = 512
 STARTS = 4
 TRIES = 10
+# Of the uniform distribution that searches start from, the first being NumPyro's.
+RADII = (2.0, 0.5, 0.1, 0.01, 0.001, 0.0001)
 # Nats that a further step promises at a mode, and gradients spent on finding it.
 CONVERGED = 1e-3
 BUDGET = 300
@@ -42,6 +44,8 @@ GAUSSIAN_DIMENSION = 300
 GAUSSIAN_STEPS = 3000
 # Hessians of a part of the rows, and of all.
 ROUNDS = 8
+# All starts are followed to their modes up to this dimension.
+SEVERAL_DIMENSION = 200
 
 
 class Center(NamedTuple):
@@ -95,8 +99,9 @@ def find_center(
 ) -> Center:
     """The posterior mode and the curvature there, from any initial point.
 
-    Adam on minibatches and L-BFGS on a few thousand rows, from several points; then Newton steps
-    on all rows with the Hessian of a part of them. In double precision under
+    Adam on minibatches, then Newton steps on a few thousand rows, from several points; then Newton
+    steps on all rows with the Hessian of a part of them. L-BFGS where the Hessian is too large,
+    or where Newton steps lead nowhere. In double precision under
     ``jax.enable_x64(True)``.
 
     Parameters
@@ -116,16 +121,13 @@ def find_center(
     dimension, count = initial.shape[1], num_batches(batches)
     dense = dimension <= DENSE_DIMENSION
     orders = generator.integers(0, count, (len(initial), 250 if count == 1 else 500))
-    starts = functions.adam(initial, orders.astype(np.int32), head(batches, ADAM_ROWS), constants)
-    blank = jnp.ones(dimension) if not dense else jnp.eye(dimension)
+    starts = np.asarray(
+        functions.adam(initial, orders.astype(np.int32), head(batches, ADAM_ROWS), constants)
+    )
+    blank = jnp.ones(dimension)
 
-    def descend(start, scale, newton, used, limit):
-        return functions.descend(start, scale, newton, batches, constants, used, limit)
-
-    found = [descend(start, blank, False, 1, BUDGET) for start in starts]
-    losses = np.array([float(search.loss) for search in found])
-    losses = np.where(np.isfinite(losses), losses, np.inf)
-    best = found[int(np.argmin(losses))]
+    def descend(start, scale, used, limit, newton):
+        return functions.descend(start, scale, batches, constants, used, limit, newton=newton)
 
     def curvature(position, used):
         if dense:
@@ -138,24 +140,31 @@ def find_center(
         """Newton steps with the Hessian, or |Hessian|, renewed until it no longer matters."""
         for _ in range(rounds):
             hessian, scaled = curvature(position, used)
-            search = descend(position, scaled.scale, True, used, 15)
-            moved = _distance(search.position - position, scaled.scale)
-            position, gain = search.position, float(search.gain)
+            search = descend(position, scaled.scale, used, 15, True)
+            moved = _distance(np.asarray(search.position) - np.asarray(position), scaled.scale)
+            position = search.position
             if moved < 0.1 or not np.isfinite(moved):
                 break
-        return position, gain, hessian, scaled
+        return search, hessian, scaled
 
+    if dense:
+        some = starts if dimension <= SEVERAL_DIMENSION else starts[:1]
+        found = [refine(start, 1, ROUNDS)[0] for start in some]
+        if not min(float(search.gain) for search in found) < 1.0:
+            found = [descend(start, blank, 1, BUDGET, False) for start in starts]
+    else:
+        found = [descend(start, blank, 1, BUDGET, False) for start in starts]
+    losses = np.array([float(search.loss) for search in found])
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    best = found[int(np.argmin(losses))]
     position = best.position
-    if count > 1:
-        position, gain, _, scaled = refine(position, min(count, 4), ROUNDS if dense else 1)
-        search = descend(position, scaled.scale, True, count, 40)
-        if not float(search.gain) < CONVERGED:
-            search = descend(search.position, blank, False, count, BUDGET)
-        position = search.position
-    elif not dense:
-        search = descend(position, blank, False, count, BUDGET)
-        position = search.position
-    position, gain, hessian, scaled = refine(position, count, ROUNDS if dense else 1)
+    if not dense:
+        position = descend(position, blank, count, BUDGET, False).position
+    elif count > 1:
+        _, scaled = curvature(position, min(count, 4))
+        position = descend(position, scaled.scale, count, 40, True).position
+    search, hessian, scaled = refine(position, count, ROUNDS if dense else 1)
+    position, gain = np.asarray(search.position), float(search.gain)
     sound = gain < CONVERGED and np.isfinite(gain) and scaled.indefinite == 0
     automatic = isinstance(preconditioner, str) and preconditioner in ("auto", "dense")
     if not sound and automatic and dimension <= GAUSSIAN_DIMENSION:
@@ -197,7 +206,20 @@ def _fitted_center(generator, functions, batches, constants, initial) -> Center:
 def _initial_points(generator, functions, batches, constants) -> np.ndarray:
     """(S, D) points of the initialisation strategy; NumPyro's default needs no model."""
     if functions.strategy is init_to_uniform:
-        return generator.uniform(-2, 2, (STARTS, functions.model.dimension))
+        dimension = functions.model.dimension
+        blank = jnp.eye(dimension) if dimension <= DENSE_DIMENSION else jnp.ones(dimension)
+
+        def finite(point):
+            newton = blank.ndim == 2
+            found = functions.descend(point, blank, batches, constants, 1, 1, newton=newton)
+            return np.isfinite(float(found.loss))
+
+        points = []
+        for direction in generator.uniform(-1, 1, (STARTS, dimension)):
+            # Nearer to the origin where the density is not finite: exp(beta * 2000), say.
+            tries = (jnp.asarray(radius * direction) for radius in RADII)
+            points.append(np.asarray(next(filter(finite, tries), 0 * direction)))
+        return np.array(points)
     rows = jax.tree.map(lambda x: x[0, :ADAM_ROWS], batches.main)
     seeds = generator.integers(2**32, size=(STARTS, TRIES), dtype=np.uint32)
     return functions.initial(seeds, rows, constants)

@@ -208,11 +208,11 @@ def _center_gradient(bench: Bench) -> np.ndarray:
         search = bench.functions.descend(
             jnp.asarray(bench.center.position),
             jnp.asarray(bench.center.scale),
-            True,
             bench.batches_double,
             bench.constants_double,
             num_batches(bench.batches_double),
             1,
+            newton=bench.center.scale.ndim == 2,
         )
         return -bench.size * np.asarray(search.gradient, float)
 
