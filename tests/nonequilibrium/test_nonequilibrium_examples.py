@@ -13,6 +13,15 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Compiling takes most of the time: nothing here runs long."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def load(name):
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))
 
@@ -92,7 +101,7 @@ def test_limiting_dynamics(tmp_path):
 
 def test_limiting_dynamics_network(tmp_path):
     example = load("limiting_dynamics_network")
-    sizes = ("--settle=10", "--epochs=16", "--seeds=1", "--values=2", "--sweeps", "momentum")
+    sizes = ("--settle=8", "--epochs=16", "--seeds=1", "--values=2", "--sweeps", "momentum")
     results = example["main"]([*sizes, f"--out={tmp_path}"])
     slow, fast = results["momentum"].values()
     assert slow.accuracy[1] > 0.9  # ten classes
