@@ -13,15 +13,6 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Compiling takes most of the time: nothing here runs long."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def load(name):
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))
 
