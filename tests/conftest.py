@@ -1,7 +1,13 @@
 """What every test is held to."""
 
-import jax
+import os
+
 import pytest
+
+# Compilation is most of the tests' time, and little of it is for loops that run long.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
+import jax
 
 _SETTINGS = ("jax_enable_x64", "jax_debug_nans", "jax_default_matmul_precision")
 

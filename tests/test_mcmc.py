@@ -40,6 +40,13 @@ def small(target):
     return mcmc
 
 
+def like(small, cls=SGWORLD, **settings):
+    """A run on the same model, which need not compile the set-up again."""
+    mcmc = cls(small.sampler._model, **{"batch_size": 20, **settings})
+    mcmc.sampler.share(small.sampler)
+    return mcmc
+
+
 @pytest.fixture(scope="module")
 def draws(small, target):
     small.run(KEY, *target.data)
@@ -73,7 +80,7 @@ def test_second_run_on_other_data_compiles_nothing_and_sees_the_data(small, targ
 
 
 def test_resumed_run_equals_one_long_run(small, target, draws):
-    half = SGWORLD(target.model, batch_size=20, **{**SMALL, "num_samples": 20})
+    half = like(small, **{**SMALL, "num_samples": 20})
     half.run(KEY, *target.data)
     first = half.get_samples(group_by_chain=True)["mu"]
     half.post_warmup_state = half.last_state
@@ -82,8 +89,8 @@ def test_resumed_run_equals_one_long_run(small, target, draws):
     np.testing.assert_array_equal(both, draws)
 
 
-def test_warmup_then_run(target):
-    mcmc = SGWORLD(target.model, batch_size=20, **SMALL)
+def test_warmup_then_run(small, target):
+    mcmc = like(small, **SMALL)
     mcmc.warmup(KEY, *target.data)
     assert int(mcmc.last_state.step[0]) == 5 * 11
     mcmc.run(mcmc.last_state.rng_key, *target.data)
@@ -92,10 +99,10 @@ def test_warmup_then_run(target):
     assert mcmc.get_samples(group_by_chain=True)["mu"].shape == (2, 5, 2)
 
 
-def test_chain_methods(target, draws):
+def test_chain_methods(small, target, draws):
     """Together, one by one, or by a function that maps: draws of one distribution."""
     for method in ("sequential", jax.vmap):
-        mcmc = SGWORLD(target.model, batch_size=20, chain_method=method, **SMALL)
+        mcmc = like(small, chain_method=method, **SMALL)
         mcmc.run(KEY, *target.data)
         found = np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
         # A chain that is set up alone splits its key otherwise: other draws of the same posterior.
@@ -104,17 +111,17 @@ def test_chain_methods(target, draws):
         assert np.all(np.abs(found.mean((0, 1)) - draws.mean((0, 1))) < 4.5 * sd)
 
 
-def test_progress_bar_path_gives_the_same_draws(target, draws, monkeypatch):
+def test_progress_bar_path_gives_the_same_draws(small, target, draws, monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    mcmc = SGWORLD(target.model, batch_size=20, progress_bar=True, **SMALL)
+    mcmc = like(small, progress_bar=True, **SMALL)
     mcmc.run(KEY, *target.data)
     found = mcmc.get_samples(group_by_chain=True)["mu"]
     np.testing.assert_allclose(found, draws, atol=1e-4)
 
 
-def test_thinning_keeps_every_third_draw(target, draws):
-    mcmc = SGWORLD(target.model, batch_size=20, thinning=4, **SMALL)
+def test_thinning_keeps_every_third_draw(small, target, draws):
+    mcmc = like(small, thinning=4, **SMALL)
     mcmc.run(KEY, *target.data, extra_fields=("step",))
     found = mcmc.get_samples(group_by_chain=True)["mu"]
     np.testing.assert_allclose(found, draws[:, 3::4], atol=1e-4)
@@ -123,9 +130,9 @@ def test_thinning_keeps_every_third_draw(target, draws):
     )
 
 
-def test_plain_numpyro_mcmc_runs_the_kernel(target):
-    """Row by row gathers instead of contiguous batches, and several chain methods."""
-    sampler = SGWORLD(target.model, batch_size=20, **RAW).sampler
+def test_plain_numpyro_mcmc_runs_the_kernel(small, target):
+    """NumPyro's own loop, and several chain methods."""
+    sampler = like(small, **RAW).sampler
     for method, chains in (("vectorized", 2), ("sequential", 1)):
         mcmc = MCMC(
             sampler,
@@ -161,19 +168,19 @@ def test_kernel_pickles_and_runs_again(small, target, draws):
     np.testing.assert_array_equal(mcmc.get_samples(group_by_chain=True)["mu"], draws)
 
 
-def test_init_params_start_the_chains_where_they_say(target):
+def test_init_params_start_the_chains_where_they_say(small, target):
     """With no preconditioner and no warm-up a tiny step stays at the mode found from there."""
     settings = {**SMALL, "num_samples": 1, "num_warmup": 0, "step_size": 1e-12}
-    mcmc = SGWORLD(target.model, batch_size=20, **settings)
+    mcmc = like(small, **settings)
     mcmc.run(KEY, *target.data, init_params={"mu": jnp.array([[0.0, 1.0], [5.0, -5.0]])})
     np.testing.assert_allclose(
         mcmc.get_samples()["mu"], np.stack([target.mean["mu"]] * 2), atol=2e-3
     )
 
 
-def test_divergence_is_reported_and_leaves_finite_draws(target):
+def test_divergence_is_reported_and_leaves_finite_draws(small, target):
     settings = {**SMALL, "preconditioner": np.full(2, 1 / 203), "step_size": 3.0}
-    mcmc = SGWORLD(target.model, batch_size=20, **settings)
+    mcmc = like(small, **settings)
     with pytest.warns(
         DivergenceWarning, match=r"chain 0 at minibatch step \d+.*Reduce `step_size`"
     ):
@@ -247,6 +254,12 @@ def test_subsampled_model_shows_all_rows_to_arviz():
     np.testing.assert_allclose(groups["log_likelihood"]["y"][0], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def automatic():
+    target = exact.LinearRegression(num_data=203, dim=2, correlation=0.5)
+    return target, SGWORLD(target.model)
+
+
 @pytest.mark.parametrize(
     ("cls", "settings"),
     [
@@ -260,16 +273,16 @@ def test_subsampled_model_shows_all_rows_to_arviz():
     ],
     ids=str,
 )
-def test_every_setting_samples_the_posterior(cls, settings):
+def test_every_setting_samples_the_posterior(cls, settings, automatic):
     """Automatic step size: the variance within the tolerance, 2 %, and Monte Carlo error.
 
     200 chains of 150 draws; SGLD with plain gradients is slow and is given ten epochs a draw.
     """
-    target = exact.LinearRegression(num_data=203, dim=2, correlation=0.5)
+    target, first = automatic
     settings = {"batch_size": 20, **settings}
     if cls is SGLD and settings.get("gradient") == "plain":
         settings["steps_per_draw"] = 110
-    mcmc = cls(target.model, num_samples=150, num_warmup=50, num_chains=200, **settings)
+    mcmc = like(first, cls, num_samples=150, num_warmup=50, num_chains=200, **settings)
     mcmc.run(KEY, *target.data)
     chains = np.asarray(mcmc.get_samples(group_by_chain=True)["beta"], float)
     whitened = (chains - target.mean["beta"]) @ np.linalg.inv(
@@ -305,9 +318,9 @@ def predicted_shift(batches, target, step_size):
     return order_mean_shift(step_size, count, np.mean(products, 0))
 
 
-def test_temperature_scales_the_covariance(target):
-    settings = {"batch_size": 203, "temperature": 4.0, "step_size": 1.0}
-    mcmc = SGWORLD(target.model, num_chains=300, num_samples=100, **settings)
+def test_temperature_scales_the_covariance(small, target):
+    settings = {"batch_size": 203, "temperature": 4.0, "step_size": 1.0, "gradient": "plain"}
+    mcmc = like(small, num_chains=300, num_samples=100, **settings)
     mcmc.run(KEY, *target.data)
     chains = np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
     scaled = (chains - target.mean["mu"]) / np.sqrt(np.diag(target.covariance))

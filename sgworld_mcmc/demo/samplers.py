@@ -34,8 +34,7 @@ class Run(NamedTuple):
         See :func:`sgworld_mcmc.demo.clock.measure`.
     epochs
         Gradient evaluations of all chains, warm-up included, in units of one full-data gradient;
-        without the search for mode and preconditioner (some 200 for each chain), and for rows
-        that start where another ended without its warm-up.
+        without the set-up of the minibatch rows (mode, curvature and pilot chains).
     mcmc
         The NumPyro ``MCMC`` object, or None.
     """

@@ -109,13 +109,15 @@ class MinibatchMCMC(MCMC):
         finally:
             # ArviZ and NumPyro's utilities call the model with these.
             self._args, self._kwargs = args, kwargs
+        self._report_divergence()
+        if "position" not in (self._states or {}):  # a warm-up that is not collected
+            return
         self._positions = np.asarray(self._states["position"], float)
         for name in hidden:
             # For the diagnostics; not asked for, so not shown.
             del self._states[name]
             if self._states_flat is not None:
                 del self._states_flat[name]
-        self._report_divergence()
         for note in notes_of(prepared, self.sampler.settings, self._positions):
             warnings.warn(note, TuningWarning, stacklevel=2)
 
@@ -239,38 +241,41 @@ _COMMON = """
     num_samples
         Draws of each chain.
     num_warmup
-        Burn-in epochs of each chain, after the search for the mode and before the first draw.
-        The default, 100, is some 80 relaxation times at the default step size and preconditioner.
+        Burn-in calls of each chain before the first draw: epochs, or what a draw takes where
+        that is less than an epoch. Chains start where pilot chains ended, near the posterior.
     num_chains, chain_method
         Four chains by default, ``"vectorized"`` in one program; also ``"sequential"``,
         ``"parallel"`` (one device each) or a function such as ``jax.vmap``.
     thinning, progress_bar
         As in NumPyro. The bar is off by default: it costs one dispatch for every draw.
     batch_size
-        At most this many rows in a minibatch, 1 to N; None makes about ten batches of at most
-        1000 rows.
+        At most this many rows in a minibatch, 1 to N; None chooses it, all rows included.
     step_size
         h in BlackJAX's convention, in *preconditioned* coordinates (in the model's unconstrained
-        ones if ``preconditioner="none"``), or ``"auto"``: the largest step whose predicted
-        error of the posterior variance is ``tolerance``, at the stiffest curvature of the mode.
+        ones if ``preconditioner="none"``), or ``"auto"``.
     temperature
         tau; the draws are of exp(-U / tau).
     steps_per_draw
-        Minibatch steps from draw to draw; by default one epoch{steps}. Only draws at the
-        ends of epochs have the small error of whole epochs.
+        Minibatch steps from draw to draw. None (or ``"auto"``): as many as make the
+        autocorrelation time about two draws; with plain gradients whole epochs{steps}, at whose
+        ends the batches' noise has cancelled.
     gradient
         ``"plain"``: of the minibatch alone; ``"control_variate"``: corrected by its value at the
         mode, which leaves noise of the batches' curvature only and costs nothing per step;
         ``"taylor"``: of second order, without noise on a quadratic potential, three times the
-        cost per step. ``"auto"`` is ``"control_variate"``.
+        cost per step. ``"auto"`` chooses from their noise, measured at draws of pilot chains.
     preconditioner
         ``"dense"``: Hessian at the mode; ``"diagonal"``: its diagonal; ``"none"``; or an estimate
         of the posterior covariance of the flat unconstrained position, (D, D) or (D,). ``"auto"``
-        is dense up to 200 dimensions and diagonal above.
+        is dense up to 1000 dimensions and diagonal above, and is made anew from pilot chains where
+        the posterior is far from the Gaussian at its mode.
     noise
         ``"averaged"`` (default: without the Euler error) or ``"independent"``.
     tolerance
-        Relative error of the posterior variance that the automatic step size may spend.
+        Relative error of the posterior variance that may be spent: what is not given is chosen so
+        that the predicted error of every variance stays below it, and of every mean below twice
+        as many standard deviations, with the fewest rows touched for each effective draw.
+        :meth:`bias_report` tells what was predicted, and what is measured.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode.
 
@@ -360,8 +365,8 @@ class SGLD(MinibatchMCMC):
 
     The same as :class:`SGWORLD` but for the order: every step draws one of the M batches
     independently (Welling & Teh 2011), so that the minibatches' noise adds h C0 / 2 to the
-    relative error of the variance (docs/theory.md, section 2.2). The automatic step size is
-    that of the same tolerance, which is much smaller.
+    relative error of the variance (docs/theory.md, section 2.2). The automatic settings are
+    those of the same tolerance: with plain gradients a much smaller step.
     {_COMMON.format(steps="")}
     Examples
     --------
