@@ -273,6 +273,11 @@ _COMMON = """
         Relative error of the posterior variance that the automatic step size may spend.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode.
+    record_moments
+        Accumulate lagged moments of (the first 32 preconditioned coordinates of) the positions
+        after the warm-up, at every minibatch step with replacement and every epoch without,
+        thinned ones too: :func:`sgworld_mcmc.nonequilibrium.recorded_moments` reads them, and
+        :meth:`bias_report` tests detailed balance with them. At most half a MB for each chain.
 
     Raises
     ------
@@ -329,6 +334,7 @@ class SGWORLD(MinibatchMCMC):
         noise: str = "averaged",
         tolerance: float = 0.02,
         init_strategy: Callable = init_to_uniform,
+        record_moments: bool = False,
     ) -> None:
         check_choice("order", order, WITHOUT_REPLACEMENT)
         kernel = SGMCMCKernel(
@@ -343,6 +349,7 @@ class SGWORLD(MinibatchMCMC):
             noise=noise,
             tolerance=tolerance,
             init_strategy=init_strategy,
+            record_moments=record_moments,
         )
         super().__init__(
             kernel,
@@ -391,6 +398,7 @@ class SGLD(MinibatchMCMC):
         noise: str = "averaged",
         tolerance: float = 0.02,
         init_strategy: Callable = init_to_uniform,
+        record_moments: bool = False,
     ) -> None:
         kernel = SGMCMCKernel(
             model,
@@ -404,6 +412,7 @@ class SGLD(MinibatchMCMC):
             noise=noise,
             tolerance=tolerance,
             init_strategy=init_strategy,
+            record_moments=record_moments,
         )
         super().__init__(
             kernel,
