@@ -139,7 +139,16 @@ class RecordedMoments(NamedTuple):
         null = dim * (dim - 1) / self.num_pairs
         return PlugInProduction(plug_in - null, error, plug_in, null, 1, self.num_pairs, dim)
 
-    def detailed_balance_violation(self, num_blocks: int | None = None) -> DetailedBalanceViolation:
+    def project(self, components) -> "RecordedMoments":
+        """The same of the coordinates components^T x; ``components`` (D, k)."""
+        w = np.asarray(components, float)
+        squares, moved = (w.T @ x @ w for x in (self.squares, self.moved))
+        vectors = (self.edges @ w, self.sums @ w)
+        return RecordedMoments(self.pairs, *vectors, squares, moved, self.center @ w)
+
+    def detailed_balance_violation(
+        self, num_blocks: int | None = None, *, num_components: int | None = None
+    ) -> DetailedBalanceViolation:
         """Test of detailed balance (N17) with every step, as the function of that name.
 
         Parameters
@@ -147,21 +156,37 @@ class RecordedMoments(NamedTuple):
         num_blocks
             Of all chains; blocks recorded are joined. Default: at most about 100, or four for
             each contrast, if they are ten correlation times long, which is judged from lag 1.
+        num_components
+            Use this many leading principal components of the covariance. Default: all
+            coordinates, if there are twice as many blocks as contrasts, else as many components.
 
         Raises
         ------
         ValueError
             One coordinate only, constant or duplicate coordinates, fewer than six blocks.
         """
-        dim = len(self.center)
+        dim, chains = len(self.center), len(self.edges)
         if dim < 2:
             raise ValueError(
                 "Second moments of a single coordinate are symmetric in time whatever it does: "
                 "use detailed_balance_violation(draws)."
             )
-        names = tuple(map(str, range(dim)))
         moments = self.moments()
         inverse("covariance of the positions", moments.covariance)
+        time = _correlation_time(moments, slow_modes(moments, whiten(moments)))
+        if num_components is None:
+            blocks = chains * np.clip(self.pairs.sum() / (10 * time), 1, len(self.pairs))
+            num_components = max(2, int(0.5 + np.sqrt(max(blocks - 4, 0) + 0.25)))
+            num_components = min(dim, num_components)
+        check_integer("num_components", num_components, 2, dim)
+        if num_components < dim:
+            leading = np.linalg.eigh(moments.covariance)[1][:, ::-1][:, :num_components]
+            return self.project(leading)._test(num_blocks, "component ")
+        return self._test(num_blocks, "")
+
+    def _test(self, num_blocks: int | None, prefix: str) -> DetailedBalanceViolation:
+        dim, moments = len(self.center), self.moments()
+        names = tuple(f"{prefix}{i}" for i in range(dim))
         modes = slow_modes(moments, whiten(moments))
         time = _correlation_time(moments, modes)
         own = self._joined(num_blocks, time, len(contrast_labels(dim, 2))).about(moments.mean)
@@ -293,6 +318,8 @@ def recorded_moments(source: Any) -> RecordedMoments:
         why = "every chain has diverged" if used.any() else "fewer than two positions were recorded"
         raise ValueError(f"There are no moments to read: {why}.")
     starts, sums, squares, moved = (x[kept][:, used].astype(float) for x in fields)
+    if not all(np.isfinite(x).all() for x in (starts, sums, squares, moved)):
+        raise ValueError("The recorded moments have NaN or infinity: a chain has diverged.")
     edges = np.concatenate([starts, previous[kept][:, None]], axis=1)
     center = center[kept]
     # Chains about centers of their own are brought to that of the first.
@@ -302,10 +329,7 @@ def recorded_moments(source: Any) -> RecordedMoments:
     ]
     parts = [part.about(center[0]) for part in parts]
     joined = [np.concatenate(field) for field in list(zip(*parts, strict=True))[1:5]]
-    result = RecordedMoments(parts[0].pairs, *joined, center[0])
-    if not all(np.isfinite(x).all() for x in joined):
-        raise ValueError("The recorded moments have NaN or infinity: a chain has diverged.")
-    return result
+    return RecordedMoments(parts[0].pairs, *joined, center[0])
 
 
 def _correlation_time(moments: Moments, modes: np.ndarray) -> float:

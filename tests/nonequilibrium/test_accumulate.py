@@ -1,6 +1,6 @@
 """Moments recorded while a chain runs, against those of its whole trajectory."""
 
-import warnings
+from itertools import pairwise
 from types import SimpleNamespace
 
 import jax
@@ -11,13 +11,14 @@ from linear_chains import linearised_sgd, reversible, simulate
 from scipy import stats
 
 import sgworld_mcmc as sg
-from sgworld_mcmc import SGLD, SGWORLD, DivergenceWarning, exact
+from sgworld_mcmc import SGLD, SGWORLD, exact
 from sgworld_mcmc import nonequilibrium as ne
 from sgworld_mcmc.infer.balance import measured_detailed_balance
 from sgworld_mcmc.kernels import moments
 
 REVERSIBLE = reversible([1.0, 3.0, 8.0], 0.1)
 ROTATING = np.array([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0], [0.0, 0.0, 0.5]]), np.eye(3)
+AWAY = np.array([5.0, 0.0, -5.0])
 
 
 @jax.jit
@@ -31,7 +32,7 @@ def record(path):
 @pytest.fixture(scope="module")
 def path():
     """Rotating and far from the origin; 500 steps fill 64 blocks three times over."""
-    return (simulate(*ROTATING, 500, 4, seed=1) + [5.0, 0.0, -5.0]).astype(np.float32)
+    return (simulate(*ROTATING, 500, 4, seed=1) + AWAY).astype(np.float32)
 
 
 def test_moments_are_those_of_the_trajectory(path):
@@ -51,7 +52,7 @@ def test_moments_are_those_of_the_trajectory(path):
 def test_every_block_is_that_stretch_of_the_trajectory(path):
     found = ne.recorded_moments(record(path))
     edges = np.concatenate([[0], np.cumsum(found.pairs)])
-    for block, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for block, (first, last) in enumerate(pairwise(edges)):
         x = path[:, first : last + 1].astype(float)
         moved = np.einsum("cki,ckj->cij", x[:, :-1], np.diff(x, axis=1))
         np.testing.assert_allclose(found.moved[:, block], moved, rtol=1e-4, atol=1e-3)
@@ -63,12 +64,11 @@ def test_every_block_is_that_stretch_of_the_trajectory(path):
 def test_entropy_production_afterwards(path):
     """What needs circulation, covariance and diffusion is had once these are known."""
     found = ne.recorded_moments(record(path))
-    transition, noise = ROTATING
+    _, noise = ROTATING
     covariance = found.moments().covariance
     q = ne.areal_velocity(path)
-    center = np.array([5.0, 0.0, -5.0])
-    sigma = ne.entropy_production(path, q, covariance, noise / 2, center)
-    measured = found.entropy_production(q, covariance, noise / 2, center)
+    sigma = ne.entropy_production(path, q, covariance, noise / 2, AWAY)
+    measured = found.entropy_production(q, covariance, noise / 2, AWAY)
     assert measured.rate == pytest.approx(sigma.mean(), rel=1e-3)
     assert 0.3 < measured.standard_error / (sigma.std() / np.sqrt(sigma.size)) < 3
     plug_in, direct = found.plug_in_entropy_production(), ne.plug_in_entropy_production(path)
@@ -76,7 +76,8 @@ def test_entropy_production_afterwards(path):
     assert plug_in.standard_error == pytest.approx(direct.standard_error, rel=0.5)
     exact_rate = ne.linear_chain_entropy_production_rate(*ROTATING)
     assert abs(plug_in.rate - exact_rate) < 4.5 * plug_in.standard_error
-    assert found.detailed_balance_violation().p_value < 1e-6
+    # 16 blocks of ten correlation times.
+    assert found.detailed_balance_violation().p_value < 1e-3
     assert "4 chains" in str(found) and "nats" in str(measured)
 
 
@@ -210,7 +211,7 @@ def test_measurement_never_fails():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 400, 3))
     result, line = measured_detailed_balance(fake_run(), x)
-    assert (result.p_value > 1e-3 and "400" in line) or "blocks" in line
+    assert result.p_value > 1e-3 and "draws, " in line
     result, line = measured_detailed_balance(fake_run(), x[:, :7])
     assert result is None and "7 draws" in line
     result, line = measured_detailed_balance(fake_run((3, 5)), x)
@@ -223,22 +224,26 @@ def test_measurement_never_fails():
         measured_detailed_balance(fake_run((-1,) * len(odd)), odd)
     wide = rng.standard_normal((2, 300, 2000))
     result, _ = measured_detailed_balance(fake_run(), wide)
-    assert len(result.names) == 32 and result.p_value > 1e-3
+    assert len(result.names) == 10 and result.p_value > 1e-3
     # A rotation in the leading coordinates of many is seen.
-    wide[..., :3] = 3 * simulate(*ROTATING, 300, 2, seed=4)
-    assert measured_detailed_balance(fake_run(), wide)[0].p_value < 1e-4
+    wide = rng.standard_normal((4, 1000, 200))
+    wide[..., :3] = simulate(*ROTATING, 1000, 4, seed=4)
+    assert measured_detailed_balance(fake_run((-1,) * 4), wide)[0].p_value < 1e-4
+    recorded = ne.recorded_moments(record(wide[..., :30].astype(np.float32)))
+    result = recorded.detailed_balance_violation()
+    assert result.p_value < 1e-4 and 2 <= len(result.names) < 30
+    assert recorded.detailed_balance_violation(num_components=3).p_value < 1e-4
 
 
 def test_diverged_run_has_a_report(runs):
-    mcmc = SGLD(TARGET.model, num_samples=30, step_size=50.0, record_moments=True, **SIZES)
-    mcmc.sampler.share(runs["all"].sampler)
-    with pytest.warns(DivergenceWarning):
-        mcmc.run(jax.random.key(0), *TARGET.data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        report = mcmc.bias_report()
-    assert report.detailed_balance is None
-    assert "not tested" in str(report) and "diverged" in report.detailed_balance_source
+    mcmc = runs["thinned"]
+    gone = mcmc.last_state._replace(diverged_at=np.array([2, 3, 2, 1]))
+    result, line = measured_detailed_balance(SimpleNamespace(last_state=gone), mcmc._positions)
+    assert result is None and "3 draws" in line and "every chain has diverged" in line
+    one = mcmc.last_state._replace(diverged_at=np.array([-1, -1, 2, -1]))
+    assert ne.recorded_moments(SimpleNamespace(last_state=one)).sums.shape[0] == 3
+    report = mcmc.bias_report()._replace(detailed_balance=None, detailed_balance_source=line)
+    assert "Detailed balance: not tested, there are 3 draws" in str(report)
 
 
 def test_setting_is_checked():
