@@ -27,6 +27,7 @@ import sgworld_mcmc as sg
 from sgworld_mcmc import exact
 from sgworld_mcmc.benchmarks.epoch_maps import center, epoch_maps, replacement_map
 from sgworld_mcmc.benchmarks.recursion import stationary_path
+from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.kernels import moments
 from sgworld_mcmc.minibatch import fetch, partition
 from sgworld_mcmc.nonequilibrium import linear_chain_entropy_production_rate, recorded_moments
@@ -118,7 +119,7 @@ def _log_likelihood(position, row):
     return -0.5 * (row[1] - row[0] @ position) ** 2
 
 
-@partial(jax.jit, static_argnames=("order", "epochs"))
+@partial(quick_jit, static_argnames=("order", "epochs"))
 def simulate(rng_key, start, batches, prior, step_size, order, epochs):
     """Chains from ``start`` (chains, D): positions at ends of epochs and the recorded moments.
 
@@ -232,16 +233,20 @@ def plot(results, path):
         shown = {**style, "ls": "", "capsize": 3}
         production.errorbar(t[seen], measured[seen], 2 * se[seen], **shown)
         # What is not seen is below this.
-        limit = {"color": color, "marker": "v", "mfc": "white", "ls": "", "ms": 6}
+        limit = {"color": color, "marker": "$\\downarrow$", "ls": "", "ms": 8}
         production.plot(t[~seen], np.maximum(measured, 0)[~seen] + 2 * se[~seen], **limit)
-        chance.plot(t, np.maximum(p, 1e-30), **style)
+        chance.plot(t, np.maximum(p, 1e-100), **style)
     chance.axhline(0.01, color="0.5", lw=0.8, ls="--")
     bias.set(title="true bias", ylabel="|relative error of the variance|, worst direction")
-    production.set(title="entropy production", ylabel="nats per epoch (lines: exact)")
+    production.set(title="entropy production", ylabel="nats per epoch")
+    note = {"transform": production.transAxes, "va": "top", "fontsize": 8}
+    production.text(0.03, 0.97, "lines: exact; arrows: not seen, below this", **note)
     production.set_ylim(bottom=1e-7)
     chance.set(title="test of detailed balance", ylabel="p (dashed: 0.01)")
     for ax in (bias, production, chance):
         ax.set(xscale="log", yscale="log", xlabel="time per epoch $T = h M \\lambda_{max}$")
+        ax.set_xticks(t, [f"{time:g}" for time in t])
+        ax.minorticks_off()
         ax.grid(True, which="major", lw=0.4, alpha=0.5)
     bias.legend(frameon=False)
     figure.savefig(path, dpi=110)

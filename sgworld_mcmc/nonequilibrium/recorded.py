@@ -22,6 +22,7 @@ __all__ = ["MeanProduction", "RecordedMoments", "recorded_moments"]
 
 # Fewer blocks, of all chains together, leave no error bar worth the name.
 _MINIMUM_BLOCKS = 6
+_ERROR_BLOCKS = 50
 
 
 class MeanProduction(NamedTuple):
@@ -111,18 +112,18 @@ class RecordedMoments(NamedTuple):
         precision = inverse("covariance", check_matrix("covariance", covariance, dim), project)
         cost = inverse("diffusion", check_matrix("diffusion", diffusion, dim), project)
         weights = -(q @ precision).T @ cost
-        own = self.about(self.mean() if center is None else center)
+        own = self._for_errors(self.mean() if center is None else center)
         sums = np.sum(weights * own.moved, axis=(2, 3)).reshape(-1, 1)
-        sizes = np.tile(self.pairs, len(self.edges))
+        sizes = np.tile(own.pairs, len(self.edges))
         error = block_standard_error(sizes, sums)
         return MeanProduction(float(sums.sum() / sizes.sum()), float(error[0]))
 
     def plug_in_entropy_production(self) -> PlugInProduction:
         """Rate of the linear-Gaussian chain with these moments, as the function of that name."""
-        own = self.about(self.mean())
+        own = self._for_errors(self.mean())
         dim = len(self.center)
         flat = lambda x: x.reshape(-1, dim, dim)  # noqa: E731
-        sizes = np.tile(self.pairs, len(self.edges))[:, None, None]
+        sizes = np.tile(own.pairs, len(self.edges))
         squares, lagged = flat(own.squares), flat(own.squares + own.moved)
 
         def rate(squares, lagged, count):
@@ -132,7 +133,7 @@ class RecordedMoments(NamedTuple):
         plug_in = rate(*total)
         left_out = [
             rate(*(t - p for t, p in zip(total, part, strict=True)))
-            for part in zip(squares, lagged, sizes[:, 0, 0], strict=True)
+            for part in zip(squares, lagged, sizes, strict=True)
         ]
         spread = np.sum((left_out - np.mean(left_out)) ** 2)
         error = float(np.sqrt((len(left_out) - 1) / len(left_out) * spread))
@@ -189,7 +190,8 @@ class RecordedMoments(NamedTuple):
         names = tuple(f"{prefix}{i}" for i in range(dim))
         modes = slow_modes(moments, whiten(moments))
         time = _correlation_time(moments, modes)
-        own = self._joined(num_blocks, time, len(contrast_labels(dim, 2))).about(moments.mean)
+        each = self._blocks_per_chain(num_blocks, time, len(contrast_labels(dim, 2)))
+        own = self._joined(each).about(moments.mean)
         standard = np.diag(1 / np.sqrt(np.diag(moments.covariance)))
         tested = own._contrasts(modes, telescoped=True)
         statistic, p_value, dof = symmetry_test(tested)
@@ -227,8 +229,8 @@ class RecordedMoments(NamedTuple):
         i, j = np.triu_indices(weights.shape[1], 1)
         return (area / self.pairs[:, None, None])[..., i, j]
 
-    def _joined(self, num_blocks: int | None, time: float, contrasts: int) -> "RecordedMoments":
-        """Neighbouring blocks joined until they are long against the correlation time."""
+    def _blocks_per_chain(self, num_blocks: int | None, time: float, contrasts: int) -> int:
+        """How many blocks a test is made with: all recorded, or fewer and longer ones."""
         chains, steps, most = len(self.edges), int(self.pairs.sum()), len(self.pairs)
         if num_blocks is not None:
             wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
@@ -243,10 +245,15 @@ class RecordedMoments(NamedTuple):
                 f"{most} blocks were recorded in each of {chains} chain(s), and a test needs "
                 f"{_MINIMUM_BLOCKS} in all: run longer, or more chains."
             )
-        each = int(np.clip(each, least, most))
-        # Groups of nearly equal numbers of pairs; the last block is often short.
-        ends = np.cumsum(self.pairs)
-        first = np.searchsorted(ends - self.pairs / 2, np.arange(each) * steps / each)
+        return max(each, least)
+
+    def _joined(self, each: int) -> "RecordedMoments":
+        """At most ``each`` blocks a chain, of nearly equal length, by joining neighbours."""
+        steps, most = int(self.pairs.sum()), len(self.pairs)
+        each = min(each, most)
+        # The last block recorded is often short.
+        middles = np.cumsum(self.pairs) - self.pairs / 2
+        first = np.searchsorted(middles, np.arange(each) * steps / each)
         first = np.unique(first[first < most])
         add = lambda x, axis: np.add.reduceat(x, first, axis=axis)  # noqa: E731
         return RecordedMoments(
@@ -257,6 +264,11 @@ class RecordedMoments(NamedTuple):
             add(self.moved, 1),
             self.center,
         )
+
+    def _for_errors(self, center) -> "RecordedMoments":
+        """About a center, in some fifty blocks (or one for each chain), long for error bars."""
+        each = max(-(-_ERROR_BLOCKS // len(self.edges)), 2 if len(self.edges) == 1 else 1)
+        return self._joined(each).about(center)
 
     def __str__(self):
         moments = self.moments()

@@ -17,7 +17,7 @@ def example():
 @pytest.fixture(scope="module")
 def results(example, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out")
-    sizes = ["--chains=64", "--epochs=300", "--times", "0.25", "0.5", f"--out={folder}"]
+    sizes = ["--chains=128", "--epochs=120", "--times", "0.25", "0.5", f"--out={folder}"]
     found = example["main"](sizes)
     assert 10_000 < (folder / "diagnostic.png").stat().st_size < 200_000
     return found
