@@ -227,6 +227,13 @@ class BiasReport(NamedTuple):
         trouble = self.disagreement()
         if trouble:
             lines.append(f"! {trouble}")
-        if not self.notes and not trouble:
+        worst = float(np.max(np.abs(self.predicted_variance_error)))
+        # The automatic step size spends the tolerance to the last digit.
+        if not worst <= 1.1 * self.tolerance:
+            lines.append(
+                f"! The predicted error of the variance, {worst:.1%}, exceeds the tolerance "
+                f"{self.tolerance:g}: reduce `step_size`, or leave the settings to the package."
+            )
+        elif not self.notes and not trouble:
             lines.append("Nothing to do: the predicted errors are within the tolerance.")
         return lines
