@@ -219,7 +219,7 @@ def _join(blocks: Blocks) -> Blocks:
     starts, pairs = paired(blocks.starts), paired(blocks.pairs)
     begun = pairs[:, :1] > 0
     return Blocks(
-        pad(pairs.sum(1)),
+        pad(pairs.sum(1, dtype=pairs.dtype)),
         pad(jnp.where(begun, starts[:, 0], starts[:, 1])),
         *(pad(paired(x).sum(1)) for x in (blocks.sums, blocks.squares, blocks.moved)),
     )
