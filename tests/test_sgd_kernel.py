@@ -86,7 +86,7 @@ def test_is_sgworld_at_temperature_zero():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), one.position, two.position)
 
 
-@pytest.mark.parametrize("order", ["batches", "examples", "replacement"])
+@pytest.mark.parametrize("order", ["examples", "replacement"])
 def test_rows_seen_in_an_epoch(order):
     """A loss linear in the position: an epoch moves it by -eta times what the rows add up to."""
     marks = 2.0 ** np.arange(SIZE)[:, None]

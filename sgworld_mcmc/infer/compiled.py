@@ -33,7 +33,7 @@ class SetUpFunctions:
         self.model, self.strategy = model, strategy
         self.initial = quick_jit(self._initial)
         self.adam = quick_jit(self._adam)
-        self.descend = quick_jit(self._descend)
+        self.descend = quick_jit(self._descend, static_argnames="newton")
         self.hessian = quick_jit(self._hessian)
         self.diagonal = quick_jit(self._diagonal)
         self.noise = quick_jit(self._noise)
@@ -64,7 +64,7 @@ class SetUpFunctions:
         density = self._density(constants)
         return jax.vmap(lambda x, order: adam(x, order, density, batches))(starts, orders)
 
-    def _descend(self, start, scale, newton, batches, constants, used, limit):
+    def _descend(self, start, scale, batches, constants, used, limit, *, newton):
         density = self._density(constants)
         return descend(start, scale, newton, density, batches, used, limit)
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from sgworld_mcmc.infer.balance import measured_detailed_balance
+from sgworld_mcmc.infer.center import set_up_batches
 from sgworld_mcmc.infer.layout import generator_of
 from sgworld_mcmc.infer.prepare import Preparation, Settings, bench_of, request_of
 from sgworld_mcmc.infer.report import BiasReport, Check
-from sgworld_mcmc.infer.setup import set_up_batches
 from sgworld_mcmc.infer.tune import Bench, Measurements, measure
 from sgworld_mcmc.tuning.choose import Prediction, Request, predict
 

@@ -12,19 +12,19 @@ import numpy as np
 
 from sgworld_mcmc.checks import check_finite, check_integer
 from sgworld_mcmc.infer.arguments import flatten_arguments, is_array, signature_of
-from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
-from sgworld_mcmc.infer.compiled import SetUpFunctions
-from sgworld_mcmc.infer.estimator import Anchor
-from sgworld_mcmc.infer.layout import cut, generator_of, shuffle
-from sgworld_mcmc.infer.model import MinibatchModel, minibatch_model
-from sgworld_mcmc.infer.precision import closes_over_numpy
-from sgworld_mcmc.infer.setup import (
+from sgworld_mcmc.infer.center import (
     Center,
     find_center,
     set_up_batches,
     spectrum,
     whitened_hessian,
 )
+from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
+from sgworld_mcmc.infer.compiled import SetUpFunctions
+from sgworld_mcmc.infer.estimator import Anchor
+from sgworld_mcmc.infer.layout import cut, generator_of, shuffle
+from sgworld_mcmc.infer.model import MinibatchModel, minibatch_model
+from sgworld_mcmc.infer.precision import closes_over_numpy
 from sgworld_mcmc.infer.state import Dynamics
 from sgworld_mcmc.infer.tune import Bench, Measurements, gaussian_draws, measure
 from sgworld_mcmc.kernels.moments import MAX_COORDINATES

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.infer.center import Center, set_up_batches, spectrum, zero_anchor
 from sgworld_mcmc.infer.compiled import SetUpFunctions
 from sgworld_mcmc.infer.estimator import Anchor
 from sgworld_mcmc.infer.layout import cut, head, single_rows
-from sgworld_mcmc.infer.setup import Center, set_up_batches, spectrum, zero_anchor
 from sgworld_mcmc.minibatch import Batches, num_batches
 from sgworld_mcmc.tuning.curvature import dense_scale
 from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation
@@ -208,11 +208,11 @@ def _center_gradient(bench: Bench) -> np.ndarray:
         search = bench.functions.descend(
             jnp.asarray(bench.center.position),
             jnp.asarray(bench.center.scale),
-            True,
             bench.batches_double,
             bench.constants_double,
             num_batches(bench.batches_double),
             1,
+            newton=bench.center.scale.ndim == 2,
         )
         return -bench.size * np.asarray(search.gradient, float)
 

@@ -1,4 +1,4 @@
-"""Search for the posterior mode: Adam on minibatches, then L-BFGS, then Newton steps.
+"""Search for the posterior mode: Adam on minibatches, then Newton steps or L-BFGS.
 
 Each function is compiled once for data of one shape, and is told at run time how many of the
 batches to use: far from the mode a few random batches are as good as all rows.
@@ -90,7 +90,7 @@ class Search(NamedTuple):
 def descend(
     start: jax.Array,
     scale: jax.Array,
-    newton: jax.Array,
+    newton: bool,
     log_density: Callable,
     batches: Batches,
     used: jax.Array | int,
@@ -106,7 +106,7 @@ def descend(
     scale
         K, (D, D) or (D,), with K K^T the inverse Hessian, for Newton steps.
     newton
-        Whether to step along - K K^T gradient (near a mode) or by L-BFGS (from anywhere).
+        Static: step along - K K^T gradient, or by L-BFGS, which needs no Hessian.
     used
         Number of batches whose mean is the log density.
     limit
@@ -116,21 +116,21 @@ def descend(
     # The loss is a sum over all rows: it cannot be told apart more finely.
     slack = 10 * jnp.finfo(start.dtype).eps
     tiny = jnp.finfo(start.dtype).tiny
-    fresh = lbfgs.init(start)
+    fresh = () if newton else lbfgs.init(start)
 
     def evaluate(x):
         value, gradient = epoch_mean(jax.value_and_grad(log_density), x, batches, used)
         return -value / size, -gradient / size
 
     def next_direction(gradient, memory, x):
+        if newton:
+            return size * apply_scale(scale, apply_scale(scale.T, gradient)), memory
         quasi, memory = lbfgs.update(gradient, memory, x)
         # Negative curvature on the way spoils the memory: begin again from the gradient.
         descends = jnp.vdot(gradient, quasi) > 0
         memory = jax.tree.map(lambda a, b: jnp.where(descends, a, b), memory, fresh)
         steepest = gradient / jnp.maximum(jnp.linalg.norm(gradient), tiny)
-        quasi = jnp.where(descends, quasi, steepest)
-        exact = size * apply_scale(scale, apply_scale(scale.T, gradient))
-        return jnp.where(newton, exact, quasi), memory
+        return jnp.where(descends, quasi, steepest), memory
 
     def turn(search: Search) -> Search:
         trial = search.position + search.length * search.direction

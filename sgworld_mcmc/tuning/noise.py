@@ -63,29 +63,35 @@ def measure_noise(
     dict
         ``"center"`` (Q,), ``"coupling"`` (Q,) and one entry (S, Q) for each of :data:`KINDS`.
     """
-    origin = jnp.zeros_like(draws[0])
     along = (lambda g: g) if directions is None else (lambda g: g @ directions.T)
     gradient = jax.grad(log_density)
+    origin = jnp.zeros_like(draws[0])
 
-    def at_center(tangent, row):
-        return jax.jvp(lambda z: gradient(z, row), (origin,), (tangent,))
+    def one_row(z, tangent, row):
+        turned = jax.jvp(lambda x: gradient(x, row), (origin,), (tangent,))[1]
+        return gradient(z, row), turned
 
-    base, _ = jax.vmap(lambda row: at_center(origin, row))(rows)
-    residual = base - base.mean(0)
-    _, turned = jax.vmap(at_center)(residual, rows)
+    def step(base, inputs):
+        # The model is compiled once: first the gradients at the center, then what the Hessians
+        # make of their residuals, then the draws.
+        number, z = inputs
+        residual = base - base.mean(0)
+        tangents = jnp.where(number == 1, residual, jnp.broadcast_to(z, residual.shape))
+        value, turned = jax.vmap(one_row, in_axes=(None, 0, 0))(z, tangents, rows)
+        base = jnp.where(number == 0, value, base)
+        kinds = (value, value - base, value - base - turned)
+        variances = tuple(jnp.var(along(x), axis=0, ddof=1) for x in kinds)
+        return base, (variances, along(turned.mean(0)))
 
-    def at(z):
-        value = jax.vmap(lambda row: gradient(z, row))(rows)
-        _, change = jax.vmap(lambda row: at_center(z, row))(rows)
-        kinds = (value, value - base, value - base - change)
-        return [jnp.var(along(x), axis=0, ddof=1) for x in kinds]
-
-    variances = jax.lax.map(at, draws)
+    count = jax.tree.leaves(rows)[0].shape[0]
+    base = jnp.zeros((count, origin.shape[0]), origin.dtype)
+    positions = jnp.concatenate([origin[None], origin[None], draws])
+    _, (variances, turned) = jax.lax.scan(step, base, (jnp.arange(len(positions)), positions))
     # The potential's row Hessian is minus the Jacobian, r_i is the residual of the log density.
     return {
-        "center": jnp.var(along(base), axis=0, ddof=1),
-        "coupling": -along(turned.mean(0)),
-        **dict(zip(KINDS, variances, strict=True)),
+        "center": variances[0][0],
+        "coupling": -turned[1],
+        **{kind: value[2:] for kind, value in zip(KINDS, variances, strict=True)},
     }
 
 

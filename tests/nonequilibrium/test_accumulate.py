@@ -111,6 +111,10 @@ def test_chains_alone_or_about_their_own_centers(path):
     records = [jax.jit(one)(chain) for chain in path[:2]]
     single = ne.recorded_moments(records[0]).moments()
     np.testing.assert_allclose(single.mean, path[0].mean(0), atol=1e-5)
+    with jax.enable_x64(True):
+        double = ne.recorded_moments(jax.jit(one)(jnp.asarray(path[0], float)))
+    exact_moments = ne.trajectory_moments(path[0])
+    np.testing.assert_allclose(double.moments().lagged[1], exact_moments.lagged[1], rtol=1e-9)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *records)
     joined = ne.recorded_moments(stacked).moments()
     expected = ne.trajectory_moments(path[:2])

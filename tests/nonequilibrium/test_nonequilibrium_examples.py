@@ -92,7 +92,7 @@ def test_limiting_dynamics(tmp_path):
 
 def test_limiting_dynamics_network(tmp_path):
     example = load("limiting_dynamics_network")
-    sizes = ("--settle=10", "--epochs=16", "--seeds=1", "--values=2", "--sweeps", "momentum")
+    sizes = ("--settle=8", "--epochs=16", "--seeds=1", "--values=2", "--sweeps", "momentum")
     results = example["main"]([*sizes, f"--out={tmp_path}"])
     slow, fast = results["momentum"].values()
     assert slow.accuracy[1] > 0.9  # ten classes
