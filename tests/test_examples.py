@@ -14,7 +14,7 @@ def run_main(name, *arguments):
 
 
 def test_every_example_has_a_test():
-    """Those of nonequilibrium physics in tests/nonequilibrium/test_nonequilibrium_examples.py."""
+    """Those of nonequilibrium physics in tests/nonequilibrium."""
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "linear_regression.py",
         "logistic_regression_large.py",
@@ -23,6 +23,7 @@ def test_every_example_has_a_test():
         "nonequilibrium_digits.py",
         "limiting_dynamics.py",
         "limiting_dynamics_network.py",
+        "sampler_diagnostic.py",
     }
 
 

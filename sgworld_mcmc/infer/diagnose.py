@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
+from sgworld_mcmc.infer.balance import measured_detailed_balance
 from sgworld_mcmc.infer.center import set_up_batches
 from sgworld_mcmc.infer.layout import generator_of
 from sgworld_mcmc.infer.prepare import Preparation, Settings, bench_of, request_of
@@ -158,6 +159,7 @@ def make_report(mcmc: Any, positions: np.ndarray, control: np.ndarray | None) ->
         directions = bench.directions
         along = (lambda z: z) if directions is None else (lambda z: z @ directions.T)
         stein = _stein_check(bench, positions, along)
+    balance, source = measured_detailed_balance(mcmc, positions)
     scale = prepared.center.scale
     ess = np.asarray(effective_sample_size(along(positions)))
     rows = positions.shape[0] * positions.shape[1] * dynamics.steps_per_draw * batch_size
@@ -169,7 +171,8 @@ def make_report(mcmc: Any, positions: np.ndarray, control: np.ndarray | None) ->
         stein=stein,
         control=None if control is None else _control_check(along(positions), along(control)),
         predicted_change=made.variance_error - half.variance_error,
-        detailed_balance=None,
+        detailed_balance=balance,
+        detailed_balance_source=source,
         gradient=dynamics.gradient,
         order=settings.order,
         noise=settings.noise,

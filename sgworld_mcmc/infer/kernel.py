@@ -50,6 +50,7 @@ class SGMCMCKernel(MCMCKernel):
         noise: str = "averaged",
         tolerance: float = 0.02,
         init_strategy: Callable = init_to_uniform,
+        record_moments: bool = False,
     ) -> None:
         if not callable(model):
             raise TypeError(f"`model` must be a NumPyro model, a function, not {type(model)}.")
@@ -70,6 +71,8 @@ class SGMCMCKernel(MCMCKernel):
             step_size = check_positive("step_size", step_size)
         if isinstance(preconditioner, str):
             check_choice("preconditioner", preconditioner, PRECONDITIONERS)
+        if not isinstance(record_moments, bool):
+            raise TypeError(f"`record_moments` must be True or False, not {record_moments!r}.")
         self._settings = Settings(
             order,
             batch_size,
@@ -81,6 +84,7 @@ class SGMCMCKernel(MCMCKernel):
             noise,
             check_positive("tolerance", tolerance),
             init_strategy,
+            record_moments,
         )
         self._model = model
         self._sample_fn = None

@@ -278,6 +278,11 @@ _COMMON = """
         :meth:`bias_report` tells what was predicted, and what is measured.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode.
+    record_moments
+        Accumulate lagged moments of (the first 32 preconditioned coordinates of) the positions
+        after the warm-up, at every minibatch step with replacement and every epoch without,
+        thinned ones too: :func:`sgworld_mcmc.nonequilibrium.recorded_moments` reads them, and
+        :meth:`bias_report` tests detailed balance with them. At most half a MB for each chain.
 
     Raises
     ------
@@ -334,6 +339,7 @@ class SGWORLD(MinibatchMCMC):
         noise: str = "averaged",
         tolerance: float = 0.02,
         init_strategy: Callable = init_to_uniform,
+        record_moments: bool = False,
     ) -> None:
         check_choice("order", order, WITHOUT_REPLACEMENT)
         kernel = SGMCMCKernel(
@@ -348,6 +354,7 @@ class SGWORLD(MinibatchMCMC):
             noise=noise,
             tolerance=tolerance,
             init_strategy=init_strategy,
+            record_moments=record_moments,
         )
         super().__init__(
             kernel,
@@ -396,6 +403,7 @@ class SGLD(MinibatchMCMC):
         noise: str = "averaged",
         tolerance: float = 0.02,
         init_strategy: Callable = init_to_uniform,
+        record_moments: bool = False,
     ) -> None:
         kernel = SGMCMCKernel(
             model,
@@ -409,6 +417,7 @@ class SGLD(MinibatchMCMC):
             noise=noise,
             tolerance=tolerance,
             init_strategy=init_strategy,
+            record_moments=record_moments,
         )
         super().__init__(
             kernel,

@@ -27,6 +27,7 @@ from sgworld_mcmc.infer.model import MinibatchModel, minibatch_model
 from sgworld_mcmc.infer.precision import closes_over_numpy
 from sgworld_mcmc.infer.state import Dynamics
 from sgworld_mcmc.infer.tune import Bench, Measurements, gaussian_draws, measure
+from sgworld_mcmc.kernels.moments import MAX_COORDINATES
 from sgworld_mcmc.minibatch import Batches
 from sgworld_mcmc.tuning.choose import Choice, Request, choose
 from sgworld_mcmc.tuning.curvature import apply_scale
@@ -59,6 +60,7 @@ class Settings(NamedTuple):
     noise: str
     tolerance: float
     init_strategy: Callable
+    record_moments: bool = False
 
 
 class Tuning(NamedTuple):
@@ -317,6 +319,7 @@ def _dynamics(settings: Settings, view: MinibatchModel, choice: Choice | None):
         min(count, steps_per_draw),
         None if unscaled else FARTHEST,
         settings.order != "examples" and count * view.dimension <= CACHE,
+        min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
     )
     return dynamics, step_size
 

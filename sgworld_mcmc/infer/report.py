@@ -65,7 +65,11 @@ class BiasReport(NamedTuple):
     predicted_change
         (D,) predicted change of the relative variance error from half the step size to the whole.
     detailed_balance
-        Result of :func:`sgworld_mcmc.nonequilibrium.detailed_balance_violation` on the draws.
+        :class:`~sgworld_mcmc.nonequilibrium.DetailedBalanceViolation`: from moments recorded at
+        every step if the run was made with ``record_moments=True``, else from the draws. None
+        where neither can be tested.
+    detailed_balance_source
+        What it rests on, or why it is None.
     gradient, order, noise, batch_size, num_batches, step_size, steps_per_draw
         The settings used; ``step_size`` in preconditioned coordinates.
     time_per_epoch
@@ -92,6 +96,7 @@ class BiasReport(NamedTuple):
     control: Check | None
     predicted_change: np.ndarray
     detailed_balance: object | None
+    detailed_balance_source: str
     gradient: str
     order: str
     noise: str
@@ -210,15 +215,25 @@ class BiasReport(NamedTuple):
                 f"{np.median(self.control.variance_error_se):.1%}), at most {np.abs(z).max():.1f} "
                 "standard errors from the prediction."
             )
-        if self.detailed_balance is not None:
+        if self.detailed_balance is None:
+            lines.append(f"Detailed balance: not tested, {self.detailed_balance_source}")
+        else:
             lines.append(
-                "Detailed balance (draws against their time reversal): p = "
-                f"{float(self.detailed_balance.p_value):.3g}."
+                "Detailed balance (the run against its time reversal): p = "
+                f"{float(self.detailed_balance.p_value):.3g} "
+                f"({self.detailed_balance_source})."
             )
         lines += [f"! {note}" for note in self.notes]
         trouble = self.disagreement()
         if trouble:
             lines.append(f"! {trouble}")
-        if not self.notes and not trouble:
+        worst = float(np.max(np.abs(self.predicted_variance_error)))
+        # The automatic step size spends the tolerance to the last digit.
+        if not worst <= 1.1 * self.tolerance:
+            lines.append(
+                f"! The predicted error of the variance, {worst:.1%}, exceeds the tolerance "
+                f"{self.tolerance:g}: reduce `step_size`, or leave the settings to the package."
+            )
+        elif not self.notes and not trouble:
             lines.append("Nothing to do: the predicted errors are within the tolerance.")
         return lines

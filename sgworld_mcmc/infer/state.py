@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from blackjax.types import ArrayTree, PRNGKey
 
+from sgworld_mcmc.kernels import moments
 from sgworld_mcmc.kernels.langevin import draw_noise
 from sgworld_mcmc.kernels.sweep import sweep
 from sgworld_mcmc.minibatch import Batches, RowBatches, num_batches, num_examples, split_rows
@@ -37,6 +38,8 @@ class Dynamics(NamedTuple):
         A chain with a larger coordinate has diverged; None where coordinates have no scale.
     cached
         Whether control variates have the offset of every batch at hand.
+    recorded
+        Of so many leading coordinates moments are recorded; 0 for none.
     """
 
     order: str
@@ -48,6 +51,7 @@ class Dynamics(NamedTuple):
     steps_per_warmup: int
     limit: float | None
     cached: bool
+    recorded: int = 0
 
 
 class SGMCMCState(NamedTuple):
@@ -79,6 +83,9 @@ class SGMCMCState(NamedTuple):
         The minibatch step at which it did, -1 if it did not.
     rng_key
         Key of the draws to come.
+    moments
+        :class:`~sgworld_mcmc.kernels.moments.BlockMoments` of the positions after the warm-up if
+        they are recorded, ``()`` else.
     """
 
     i: jax.Array
@@ -93,6 +100,7 @@ class SGMCMCState(NamedTuple):
     diverging: jax.Array
     diverged_at: jax.Array
     rng_key: jax.Array
+    moments: ArrayTree = ()
 
 
 def initial_state(
@@ -112,6 +120,7 @@ def initial_state(
     if dynamics.order == "replacement":
         order = initial_order(order_key, dynamics.order, count)
     zero = jnp.zeros((), jnp.int32)
+    center = jnp.zeros_like(position[: dynamics.recorded])
     return SGMCMCState(
         i=zero,
         z=z,
@@ -125,6 +134,7 @@ def initial_state(
         diverging=jnp.array(False),
         diverged_at=zero - 1,
         rng_key=chain_key,
+        moments=moments.empty(center) if dynamics.recorded else (),
     )
 
 
@@ -175,8 +185,18 @@ def draw(
     size = num_examples(batches_of(state.rows))
     length = math.gcd(count, dynamics.steps_per_draw, dynamics.steps_per_warmup)
 
+    def record(sums, position):
+        return moments.add(sums, position[: dynamics.recorded], state.moments.center)
+
+    # The time step of the theory: a minibatch step, or without replacement the epoch(s) in which
+    # the batches' noise cancels.
+    every_step = dynamics.recorded and dynamics.order == "replacement"
+    every_epoch = dynamics.recorded and not every_step
+    # Counted from the first draw on: a symmetric pair of epochs begins there.
+    warmup = clock.num_warmup * dynamics.steps_per_warmup // count
+
     def segment(number, carry):
-        rng_key, position, noise, order, rows, step, diverged_at = carry
+        rng_key, position, noise, order, rows, step, diverged_at, sums = carry
         rng_key, noise_key, order_key, rows_key = jax.random.split(rng_key, 4)
         now = clock.step + number * length
         result = sweep(
@@ -192,26 +212,31 @@ def draw(
             active=diverged_at < 0,
             correction=correction,
             limit=dynamics.limit,
+            observer=record if every_step else None,
+            observed=sums,
         )
         fails = (diverged_at < 0) & (result.finite_steps < length)
         diverged_at = jnp.where(fails, step + result.finite_steps, diverged_at)
 
+        epoch = (now + length) // count - warmup
+        sums = result.observed
+
         def new_epoch():
-            # Counted from the first draw on: a symmetric pair of epochs begins there.
-            warmup = clock.num_warmup * dynamics.steps_per_warmup // count
-            epoch = (now + length) // count - warmup
             new_rows = rows
             if dynamics.order == "examples":
                 new_rows = split_rows(jax.random.permutation(rows_key, size), count)
             return next_order(order_key, dynamics.order, order, epoch), new_rows
 
+        ended = (now + length) % count == 0
         if length == count:
             order, rows = new_epoch()
         else:
-            ended = (now + length) % count == 0
             order, rows = jax.lax.cond(ended, new_epoch, lambda: (order, rows))
+        if every_epoch:
+            whole = ended & (epoch % 2 == 0) if dynamics.order == "symmetric" else ended
+            sums = jax.lax.cond(whole, record, lambda sums, _: sums, sums, result.position)
         step = step + length
-        return rng_key, result.position, result.noise, order, rows, step, diverged_at
+        return rng_key, result.position, result.noise, order, rows, step, diverged_at, sums
 
     warming = clock.i < clock.num_warmup
     steps = jnp.where(warming, dynamics.steps_per_warmup, dynamics.steps_per_draw)
@@ -223,10 +248,17 @@ def draw(
         state.rows,
         state.step,
         state.diverged_at,
+        moments.begin(state.moments) if dynamics.recorded else (),
     )
-    rng_key, position, noise, order, rows, step, diverged_at = jax.lax.fori_loop(
+    rng_key, position, noise, order, rows, step, diverged_at, sums = jax.lax.fori_loop(
         0, steps // length, segment, carry
     )
+    recorded = state.moments
+    if dynamics.recorded:
+        number = clock.i - clock.num_warmup
+        recorded = jax.lax.cond(
+            warming, lambda: recorded, lambda: moments.absorb(recorded, sums, number)
+        )
     # The way to infinity is no sample: a chain that diverges stays where the last draw was.
     position = jnp.where(diverged_at >= 0, state.position, position)
     return state._replace(
@@ -240,4 +272,5 @@ def draw(
         diverging=diverged_at >= 0,
         diverged_at=diverged_at,
         rng_key=rng_key,
+        moments=recorded,
     )

@@ -23,11 +23,13 @@ class Sweep(NamedTuple):
 
     ``finite_steps`` is the length of the sweep unless a step led to NaN or infinity: then the
     position is the last finite one and the count says after how many steps that was.
+    ``observed`` is what the observer made of the positions.
     """
 
     position: ArrayTree
     noise: ArrayTree
     finite_steps: jax.Array  # int32
+    observed: ArrayTree = ()
 
 
 def is_finite(position: ArrayLikeTree, limit: float | None = None) -> jax.Array:
@@ -49,6 +51,8 @@ def sweep(
     active: jax.Array | bool = True,
     correction: Callable | None = None,
     limit: float | None = None,
+    observer: Callable | None = None,
+    observed: ArrayTree = (),
 ) -> Sweep:
     """Langevin steps with the batches ``order[0]``, ``order[1]``, ... in turn.
 
@@ -74,6 +78,8 @@ def sweep(
         Function of (position, batch number), added to the gradient of that batch: control variates.
     limit
         Largest absolute coordinate that counts as finite.
+    observer, observed
+        After every step ``observed = observer(observed, position)``.
     """
     size, count, length = num_examples(batches), num_batches(batches), order.shape[0]
     numbers = sum(jnp.size(x) for x in jax.tree.leaves(position))
@@ -85,7 +91,7 @@ def sweep(
         noise_of = lambda key: draw_noise(key, position)  # noqa: E731
 
     def step(state, inputs):
-        position, carried, finite_steps, active = state
+        position, carried, finite_steps, active, observed = state
         index, drawn = inputs
         gradient = batch_estimate(grad_estimator, position, fetch(batches, index), size, count)
         if correction is not None:
@@ -95,9 +101,12 @@ def sweep(
         )
         active = active & is_finite(proposal, limit)
         position = jax.tree.map(lambda new, old: jnp.where(active, new, old), proposal, position)
-        return (position, carried, finite_steps + active, active), None
+        if observer is not None:
+            observed = observer(observed, position)
+        return (position, carried, finite_steps + active, active, observed), None
 
     position = jax.tree.map(jnp.asarray, position)
-    state = (position, carried, jnp.zeros((), jnp.int32), jnp.asarray(active))
-    (position, carried, finite_steps, _), _ = jax.lax.scan(step, state, (order, block))
-    return Sweep(position, carried, finite_steps)
+    state = (position, carried, jnp.zeros((), jnp.int32), jnp.asarray(active), observed)
+    final, _ = jax.lax.scan(step, state, (order, block))
+    position, carried, finite_steps, _, observed = final
+    return Sweep(position, carried, finite_steps, observed)

@@ -36,6 +36,11 @@ from sgworld_mcmc.nonequilibrium.projection import (
     PrincipalProjection,
     project_principal_components,
 )
+from sgworld_mcmc.nonequilibrium.recorded import (
+    MeanProduction,
+    RecordedMoments,
+    recorded_moments,
+)
 from sgworld_mcmc.nonequilibrium.reversibility import (
     DetailedBalanceViolation,
     detailed_balance_violation,
@@ -51,9 +56,11 @@ __all__ = [
     "DetailedFluctuationTheorem",
     "EntropyProductionBound",
     "IntegralFluctuationTheorem",
+    "MeanProduction",
     "Moments",
     "PlugInProduction",
     "PrincipalProjection",
+    "RecordedMoments",
     "VariationalProduction",
     "areal_velocity",
     "circulation_matrix",
@@ -72,6 +79,7 @@ __all__ = [
     "momentum",
     "plug_in_entropy_production",
     "project_principal_components",
+    "recorded_moments",
     "stationary_covariance",
     "symmetry_test",
     "trajectory_moments",

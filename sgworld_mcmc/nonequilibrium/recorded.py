@@ -1,0 +1,356 @@
+"""What moments recorded at every step of a run say: circulation, entropy production, reversibility.
+
+The run keeps draws as rarely as it likes; `sgworld_mcmc.kernels.moments` is what it records.
+Formulas (N8)-(N11), (N14), (N17) of docs/nonequilibrium.md.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.nonequilibrium.contrasts import contrast_labels, slow_modes, whiten
+from sgworld_mcmc.nonequilibrium.linear import gaussian_rate
+from sgworld_mcmc.nonequilibrium.matrices import check_matrix, inverse
+from sgworld_mcmc.nonequilibrium.moments import Moments
+from sgworld_mcmc.nonequilibrium.production import PlugInProduction
+from sgworld_mcmc.nonequilibrium.results import block_standard_error, table
+from sgworld_mcmc.nonequilibrium.reversibility import DetailedBalanceViolation, symmetry_test
+from sgworld_mcmc.nonequilibrium.trajectory import check_center
+
+__all__ = ["MeanProduction", "RecordedMoments", "recorded_moments"]
+
+# Fewer blocks, of all chains together, leave no error bar worth the name.
+_MINIMUM_BLOCKS = 6
+_ERROR_BLOCKS = 50
+
+
+class MeanProduction(NamedTuple):
+    """Mean of the entropy production (N9) per recorded step, in nats, and its standard error."""
+
+    rate: float
+    standard_error: float
+
+    def __str__(self):
+        return f"entropy production per step: {self.rate:.4g} ± {self.standard_error:.2g} nats"
+
+
+class RecordedMoments(NamedTuple):
+    """Sums over the successive pairs of positions of blocks, float64; x is about `center`.
+
+    Positions are those in which the run recorded them: preconditioned coordinates in the NumPyro
+    interface. A step is what it recorded: a minibatch step with replacement, an epoch (two for the
+    symmetric order) without.
+
+    Attributes
+    ----------
+    pairs : numpy.ndarray
+        (blocks,).
+    edges : numpy.ndarray
+        (chains, blocks + 1, D): x at the beginning of each block and at the end of the last.
+    sums : numpy.ndarray
+        (chains, blocks, D): sum of x_k.
+    squares, moved : numpy.ndarray
+        (chains, blocks, D, D): sum of x_k x_k^T, and of x_k (x_{k+1} - x_k)^T.
+    center : numpy.ndarray
+        (D,).
+    """
+
+    pairs: np.ndarray
+    edges: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+    moved: np.ndarray
+    center: np.ndarray
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of successive positions, of all chains."""
+        return int(self.pairs.sum()) * len(self.edges)
+
+    def about(self, center) -> "RecordedMoments":
+        """The same with x measured from ``center`` (D,)."""
+        center = check_center(center, len(self.center))
+        o = self.center - center
+        outer = self.sums[..., :, None] * o
+        pairs = self.pairs[:, None, None]
+        displacement = np.diff(self.edges, axis=1)
+        return RecordedMoments(
+            self.pairs,
+            self.edges + o,
+            self.sums + self.pairs[:, None] * o,
+            self.squares + outer + outer.swapaxes(2, 3) + pairs * np.outer(o, o),
+            self.moved + o[:, None] * displacement[..., None, :],
+            center,
+        )
+
+    def mean(self) -> np.ndarray:
+        """(D,) mean of all positions."""
+        total = self.sums.sum((0, 1)) + self.edges[:, -1].sum(0)
+        return self.center + total / (self.num_pairs + len(self.edges))
+
+    def moments(self, center=None) -> Moments:
+        """As `trajectory_moments` of the whole trajectory at lag 1; about its mean by default."""
+        own = self.about(self.mean() if center is None else center)
+        last = own.edges[:, -1]
+        count = self.num_pairs + len(last)
+        covariance = (own.squares.sum((0, 1)) + last.T @ last) / count
+        lagged = (own.squares + own.moved).sum((0, 1)) / self.num_pairs
+        return Moments(self.mean(), covariance, {1: lagged}, own.center, count)
+
+    def areal_velocity(self, center=None) -> np.ndarray:
+        """(D, D) mean area swept per step (N8): the estimate of the circulation matrix."""
+        moved = self.about(self.mean() if center is None else center).moved.sum((0, 1))
+        return (moved - moved.T) / (2 * self.num_pairs)
+
+    def entropy_production(
+        self, circulation, covariance, diffusion, center=None, *, project: bool = False
+    ) -> MeanProduction:
+        """Mean of the production (N9) of all steps; arguments as `entropy_production`'s."""
+        dim = len(self.center)
+        q = check_matrix("circulation", circulation, dim, symmetric=False, antisymmetric=True)
+        precision = inverse("covariance", check_matrix("covariance", covariance, dim), project)
+        cost = inverse("diffusion", check_matrix("diffusion", diffusion, dim), project)
+        weights = -(q @ precision).T @ cost
+        own = self._for_errors(self.mean() if center is None else center)
+        sums = np.sum(weights * own.moved, axis=(2, 3)).reshape(-1, 1)
+        sizes = np.tile(own.pairs, len(self.edges))
+        error = block_standard_error(sizes, sums)
+        return MeanProduction(float(sums.sum() / sizes.sum()), float(error[0]))
+
+    def plug_in_entropy_production(self) -> PlugInProduction:
+        """Rate of the linear-Gaussian chain with these moments, as the function of that name."""
+        own = self._for_errors(self.mean())
+        dim = len(self.center)
+        flat = lambda x: x.reshape(-1, dim, dim)  # noqa: E731
+        sizes = np.tile(own.pairs, len(self.edges))
+        squares, lagged = flat(own.squares), flat(own.squares + own.moved)
+
+        def rate(squares, lagged, count):
+            return gaussian_rate(squares / count, (lagged / count).T)
+
+        total = squares.sum(0), lagged.sum(0), self.num_pairs
+        plug_in = rate(*total)
+        left_out = [
+            rate(*(t - p for t, p in zip(total, part, strict=True)))
+            for part in zip(squares, lagged, sizes, strict=True)
+        ]
+        spread = np.sum((left_out - np.mean(left_out)) ** 2)
+        error = float(np.sqrt((len(left_out) - 1) / len(left_out) * spread))
+        null = dim * (dim - 1) / self.num_pairs
+        return PlugInProduction(plug_in - null, error, plug_in, null, 1, self.num_pairs, dim)
+
+    def project(self, components) -> "RecordedMoments":
+        """The same of the coordinates components^T x; ``components`` (D, k)."""
+        w = np.asarray(components, float)
+        squares, moved = (w.T @ x @ w for x in (self.squares, self.moved))
+        vectors = (self.edges @ w, self.sums @ w)
+        return RecordedMoments(self.pairs, *vectors, squares, moved, self.center @ w)
+
+    def detailed_balance_violation(
+        self, num_blocks: int | None = None, *, num_components: int | None = None
+    ) -> DetailedBalanceViolation:
+        """Test of detailed balance (N17) with every step, as the function of that name.
+
+        Parameters
+        ----------
+        num_blocks
+            Of all chains; blocks recorded are joined. Default: at most about 100, or four for
+            each contrast, if they are ten correlation times long, which is judged from lag 1.
+        num_components
+            Use this many leading principal components of the covariance. Default: all
+            coordinates, if there are twice as many blocks as contrasts, else as many components.
+
+        Raises
+        ------
+        ValueError
+            One coordinate only, constant or duplicate coordinates, fewer than six blocks.
+        """
+        dim, chains = len(self.center), len(self.edges)
+        if dim < 2:
+            raise ValueError(
+                "Second moments of a single coordinate are symmetric in time whatever it does: "
+                "use detailed_balance_violation(draws)."
+            )
+        moments = self.moments()
+        inverse("covariance of the positions", moments.covariance)
+        time = _correlation_time(moments, slow_modes(moments, whiten(moments)))
+        if num_components is None:
+            blocks = chains * np.clip(self.pairs.sum() / (10 * time), 1, len(self.pairs))
+            num_components = max(2, int(0.5 + np.sqrt(max(blocks - 4, 0) + 0.25)))
+            num_components = min(dim, num_components)
+        check_integer("num_components", num_components, 2, dim)
+        if num_components < dim:
+            leading = np.linalg.eigh(moments.covariance)[1][:, ::-1][:, :num_components]
+            return self.project(leading)._test(num_blocks, "component ")
+        return self._test(num_blocks, "")
+
+    def _test(self, num_blocks: int | None, prefix: str) -> DetailedBalanceViolation:
+        dim, moments = len(self.center), self.moments()
+        names = tuple(f"{prefix}{i}" for i in range(dim))
+        modes = slow_modes(moments, whiten(moments))
+        time = _correlation_time(moments, modes)
+        each = self._blocks_per_chain(num_blocks, time, len(contrast_labels(dim, 2)))
+        own = self._joined(each).about(moments.mean)
+        standard = np.diag(1 / np.sqrt(np.diag(moments.covariance)))
+        tested = own._contrasts(modes, telescoped=True)
+        statistic, p_value, dof = symmetry_test(tested)
+        flat = own._contrasts(standard, telescoped=False).reshape(-1, tested.shape[-1])
+        contrast, error = flat.mean(0), flat.std(0, ddof=1) / np.sqrt(len(flat))
+        i, j = np.triu_indices(dim, 1)
+        square = np.zeros((3, 1, dim, dim))
+        z_scores = contrast / np.where(error > 0, error, np.inf)
+        for matrix, values in zip(square, (z_scores, contrast, error), strict=True):
+            matrix[0, i, j], matrix[0, j, i] = values, -values
+        return DetailedBalanceViolation(
+            statistic=statistic,
+            p_value=p_value,
+            z_scores=square[0],
+            contrasts=square[1],
+            standard_errors=np.abs(square[2]),
+            lags=(1,),
+            degrees_of_freedom=dof,
+            num_blocks=len(flat),
+            num_blocks_per_chain=len(own.pairs),
+            block_length=int(own.pairs.mean()),
+            correlation_time=time,
+            names=names,
+            order=2,
+        )
+
+    def _contrasts(self, weights: np.ndarray, telescoped: bool) -> np.ndarray:
+        """(chains, blocks, contrasts) as `block_contrasts` of coordinates x @ weights."""
+        moved = weights.T @ self.moved @ weights
+        area = moved - moved.swapaxes(2, 3)
+        if telescoped:
+            z = self.edges @ weights
+            products = z[..., :, None] * z[..., None, :]
+            area = area - np.diff(products, axis=1)
+        i, j = np.triu_indices(weights.shape[1], 1)
+        return (area / self.pairs[:, None, None])[..., i, j]
+
+    def _blocks_per_chain(self, num_blocks: int | None, time: float, contrasts: int) -> int:
+        """How many blocks a test is made with: all recorded, or fewer and longer ones."""
+        chains, steps, most = len(self.edges), int(self.pairs.sum()), len(self.pairs)
+        if num_blocks is not None:
+            wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
+            each = -(-wanted // chains)
+        else:
+            each = min(-(-max(100, 4 * contrasts) // chains), int(steps / (10 * time)))
+            if chains * each < 16:
+                each = min(-(-16 // chains), int(steps / (5 * time)))
+        least = -(-_MINIMUM_BLOCKS // chains)
+        if most < least:
+            raise ValueError(
+                f"{most} blocks were recorded in each of {chains} chain(s), and a test needs "
+                f"{_MINIMUM_BLOCKS} in all: run longer, or more chains."
+            )
+        return max(each, least)
+
+    def _joined(self, each: int) -> "RecordedMoments":
+        """At most ``each`` blocks a chain, of nearly equal length, by joining neighbours."""
+        steps, most = int(self.pairs.sum()), len(self.pairs)
+        each = min(each, most)
+        # The last block recorded is often short.
+        middles = np.cumsum(self.pairs) - self.pairs / 2
+        first = np.searchsorted(middles, np.arange(each) * steps / each)
+        first = np.unique(first[first < most])
+        add = lambda x, axis: np.add.reduceat(x, first, axis=axis)  # noqa: E731
+        return RecordedMoments(
+            add(self.pairs, 0),
+            np.concatenate([self.edges[:, first], self.edges[:, -1:]], axis=1),
+            add(self.sums, 1),
+            add(self.squares, 1),
+            add(self.moved, 1),
+            self.center,
+        )
+
+    def _for_errors(self, center) -> "RecordedMoments":
+        """About a center, in some fifty blocks (or one for each chain), long for error bars."""
+        each = max(-(-_ERROR_BLOCKS // len(self.edges)), 2 if len(self.edges) == 1 else 1)
+        return self._joined(each).about(center)
+
+    def __str__(self):
+        moments = self.moments()
+        sd = np.sqrt(np.diag(moments.covariance))
+        rows = {
+            f"coordinate {k}": f"mean {m:+.4g}, sd {s:.4g}"
+            for k, (m, s) in enumerate(zip(moments.mean[:20], sd[:20], strict=True))
+        }
+        chains, blocks, _ = self.sums.shape
+        title = f"moments of {self.num_pairs} steps in {chains} chains x {blocks} blocks"
+        return table(title, rows)
+
+    __repr__ = __str__
+
+
+def recorded_moments(source: Any) -> RecordedMoments:
+    """The moments that a run recorded at every step.
+
+    Parameters
+    ----------
+    source
+        An :class:`sgworld_mcmc.SGWORLD` or :class:`sgworld_mcmc.SGLD` run with
+        ``record_moments=True``, or the record of `sgworld_mcmc.kernels.moments` (with or without a
+        leading axis of chains). Diverged chains of a run are left out.
+
+    Raises
+    ------
+    ValueError
+        Nothing was recorded, or every chain has diverged.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from sgworld_mcmc import SGLD, exact
+    >>> target = exact.LinearRegression(num_data=200)
+    >>> settings = dict(batch_size=20, num_samples=100, thinning=10, record_moments=True)
+    >>> mcmc = SGLD(target.model, **settings)
+    >>> mcmc.run(jax.random.key(0), *target.data)
+    >>> moments = recorded_moments(mcmc)
+    >>> moments.areal_velocity().shape, moments.num_pairs  # 4 chains of 100 x 10 steps
+    ((3, 3), 3996)
+    """
+    kept = None
+    if hasattr(source, "last_state"):
+        state = source.last_state
+        source = getattr(state, "moments", ())
+        if isinstance(source, tuple) and not source:
+            raise ValueError(
+                "The run recorded no moments: construct SGLD or SGWORLD with `record_moments=True`."
+            )
+        kept = np.atleast_1d(np.asarray(state.diverged_at)) < 0
+    count, center, previous, blocks = source
+    single = np.ndim(count) == 0
+    batched = lambda x: np.asarray(x)[None] if single else np.asarray(x)  # noqa: E731
+    center, previous = (batched(x).astype(float) for x in (center, previous))
+    pairs, *fields = (batched(x) for x in blocks)
+    used = pairs[0] > 0
+    kept = np.ones(len(pairs), bool) if kept is None else kept
+    if not (kept.any() and used.any()):
+        why = "every chain has diverged" if used.any() else "fewer than two positions were recorded"
+        raise ValueError(f"There are no moments to read: {why}.")
+    starts, sums, squares, moved = (x[kept][:, used].astype(float) for x in fields)
+    if not all(np.isfinite(x).all() for x in (starts, sums, squares, moved)):
+        raise ValueError("The recorded moments have NaN or infinity: a chain has diverged.")
+    edges = np.concatenate([starts, previous[kept][:, None]], axis=1)
+    center = center[kept]
+    # Chains about centers of their own are brought to that of the first.
+    parts = [
+        RecordedMoments(pairs[0][used], *(x[k : k + 1] for x in (edges, sums, squares, moved)), own)
+        for k, own in enumerate(center)
+    ]
+    parts = [part.about(center[0]) for part in parts]
+    joined = [np.concatenate(field) for field in list(zip(*parts, strict=True))[1:5]]
+    return RecordedMoments(parts[0].pairs, *joined, center[0])
+
+
+def _correlation_time(moments: Moments, modes: np.ndarray) -> float:
+    """Of the product of the two slowest modes, in steps, for exponential correlations.
+
+    With averaged noise lag 1 understates the decay, so that the time is on the safe side.
+    """
+    lagged = modes.T @ moments.lagged[1] @ modes
+    first, second = np.clip(np.diag(lagged)[:2], 0, 1 - 1e-9)
+    product = first * second
+    return float((1 + product) / (1 - product))
