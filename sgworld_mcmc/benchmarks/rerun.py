@@ -8,9 +8,18 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from sgworld_mcmc.infer.driver import Plan, collect
-from sgworld_mcmc.infer.prepare import Preparation
+from sgworld_mcmc.infer.layout import shuffle
+from sgworld_mcmc.infer.prepare import Preparation, _lay_out, bench_of
 
-__all__ = ["Moments", "effective_draws", "lay_out", "moments", "rerun", "unconstrained"]
+__all__ = [
+    "Moments",
+    "effective_draws",
+    "lay_out",
+    "moments",
+    "repartition",
+    "rerun",
+    "unconstrained",
+]
 
 # Draws of each chain that a report is given: fewer than those from which it looks for trouble in
 # the mixing, which costs time and is not what is measured here.
@@ -42,6 +51,20 @@ def lay_out(mcmc: Any, rng_key: jax.Array, *args, like: Any = None) -> Preparati
     mcmc._prepared, mcmc._partition_key = ((args, {}), prepared), rng_key
     mcmc._args, mcmc._kwargs = args, {}
     return prepared
+
+
+def repartition(mcmc: Any, generator: np.random.Generator) -> None:
+    """Deal the rows into other batches of the same sizes; all else stays as it was laid out."""
+    model_arguments, prepared = mcmc._prepared
+    settings, data = mcmc.sampler.settings, prepared.data
+    with jax.enable_x64(prepared.double):
+        bench = bench_of(prepared, settings)
+        bench = bench._replace(rows=shuffle(generator, bench.rows))
+        tuning = data.tuning
+        data = _lay_out(
+            bench, settings, data.dynamics, tuning.step_size, tuning.starts, data.originals
+        )
+    mcmc._prepared = model_arguments, prepared._replace(data=data)
 
 
 def rerun(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.ndarray:
