@@ -159,7 +159,7 @@ def run(
     kinds: tuple[Kind, ...] = KINDS,
     errors: tuple[float, ...] = ERRORS,
     chains: int = 64,
-    draws: int = 1000,
+    draws: int = 600,
     partitions: int = 8,
     seed: int = 0,
     report: Callable[[Point], None] | None = None,
@@ -303,7 +303,7 @@ def add_arguments(parser) -> None:
     names = tuple(TARGETS)
     parser.add_argument("--targets", nargs="+", choices=names, default=names, help="which (all)")
     parser.add_argument("--chains", type=int, default=64, help="side by side (64)")
-    parser.add_argument("--draws", type=int, default=1000, help="of each chain (1000)")
+    parser.add_argument("--draws", type=int, default=600, help="of each chain (600)")
     parser.add_argument("--partitions", type=int, default=8, help="into batches (8)")
     parser.add_argument("--seed", type=int, default=0, help="of partitions and noise (0)")
     parser.add_argument("--out", metavar="FOLDER", help="for bias.png and bias.json")

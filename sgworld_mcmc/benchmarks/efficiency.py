@@ -19,6 +19,7 @@ from sgworld_mcmc import SGLD, SGWORLD, exact
 from sgworld_mcmc.benchmarks.recursion import stationary_moments
 from sgworld_mcmc.benchmarks.rerun import effective_draws, lay_out, moments, rerun, unconstrained
 from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.exact.base import representable
 from sgworld_mcmc.tuning.bias import autocorrelation_epochs
 
 __all__ = ["Efficiency", "Sampler", "run"]
@@ -117,7 +118,7 @@ def run(
     tolerance
         The bias: largest relative error of a parameter's posterior variance.
     chains, draws
-        Draws are an epoch apart; SGLD forgets in 2 / tolerance / 2 epochs: many times that.
+        Draws are an epoch apart; SGLD forgets in some 1 / tolerance epochs: take ten times as many.
     num_orders
         Orders that the exact recursion of SGWORLD averages over.
     seed
@@ -125,7 +126,10 @@ def run(
     """
     check_integer("chains", chains, 2)
     check_integer("draws", draws, 10)
-    posterior = exact.LinearRegression(jax.random.key(seed), num_data, dim)
+    generator = np.random.default_rng(seed)
+    X = generator.normal(size=(num_data, dim))
+    y = X @ generator.normal(size=dim) + generator.normal(size=num_data)
+    posterior = exact.LinearRegression.from_data(representable(X), representable(y))
     keys = jax.random.split(jax.random.key(seed + 1), 3)
     found, first = [], None
     for number, (order, sampler) in enumerate(SAMPLERS.items()):

@@ -25,8 +25,8 @@ ROWS = (100, 1000, 10_000, 100_000)
 DIMENSIONS = (2, 5, 20, 50)
 PANELS = {
     "all kinds": ("plain", "control_variate", "taylor"),
-    "first-order control variates": ("plain", "control_variate"),
-    "plain gradients": ("plain",),
+    "no second-order control variates": ("plain", "control_variate"),
+    "plain gradients only": ("plain",),
 }
 SHORT = {"plain": "plain", "control_variate": "CV", "taylor": "Taylor"}
 
@@ -79,7 +79,8 @@ def _label(choice: Choice) -> str:
         kind = f"{SHORT[choice.gradient]}, B={choice.batch_size}"
     where = "" if choice.scheme == "all_phases" or choice.num_batches == 1 else ", epochs"
     unmet = "" if choice.met else " (!)"
-    return f"{kind}\nh={choice.step_size:.2g}{where}\n{choice.examples:.2g} rows{unmet}"
+    rows = f"{float(f'{choice.examples:.2g}'):,.0f}".replace(",", " ")
+    return f"{kind}\nh={choice.step_size:.2g}{where}\n{rows} rows{unmet}"
 
 
 def plot_regimes(found: list[Regime], path) -> None:
@@ -105,7 +106,7 @@ def plot_regimes(found: list[Regime], path) -> None:
                 text,
                 ha="center",
                 va="center",
-                fontsize=7.5,
+                fontsize=8,
                 color="white" if dark else "black",
             )
         image = axes.imshow(grid, norm=norm, cmap="viridis", origin="lower", aspect="auto")
@@ -115,4 +116,4 @@ def plot_regimes(found: list[Regime], path) -> None:
         axes.title.set_fontsize(10)
     panels[0].set_ylabel("dimension D")
     figure.colorbar(image, ax=panels, label="rows per effective draw (predicted)", pad=0.01)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=105)
