@@ -15,21 +15,21 @@ if the standard error cannot tell.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy.special import polygamma
 
-from sgworld_mcmc import SGLD, SGWORLD, exact
+from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.benchmarks.bias_plot import plot_bias
-from sgworld_mcmc.benchmarks.rerun import lay_out, moments, repartition, rerun, unconstrained
+from sgworld_mcmc.benchmarks.bias_targets import TARGETS, Target
+from sgworld_mcmc.benchmarks.rerun import lay_out, moments, parameters, repartition
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.infer.diagnose import scheme_of
 from sgworld_mcmc.infer.prepare import request_of
 from sgworld_mcmc.tuning.choose import predict
 
-__all__ = ["KINDS", "TARGETS", "Kind", "Point", "Target", "run", "table"]
+__all__ = ["KINDS", "Kind", "Point", "run", "table"]
 
 FACTOR = 1.5
 SIGMAS = 3.0
@@ -70,35 +70,6 @@ KINDS = (
         settings={"noise": "independent"},
     ),
 )
-
-
-class Target(NamedTuple):
-    """An exact posterior, and the variances of its D unconstrained parameters."""
-
-    label: str
-    posterior: Any
-    variance: np.ndarray
-
-
-def _linear() -> Target:
-    posterior = exact.LinearRegression(jax.random.key(1), 384, 3)
-    return Target("linear regression", posterior, np.diagonal(posterior.covariance))
-
-
-def _unknown_noise() -> Target:
-    """The log of an inverse gamma variable of shape a has the variance trigamma(a)."""
-    posterior = exact.LinearRegressionUnknownNoise(jax.random.key(2), 96, 3)
-    variance = np.append(np.diagonal(posterior.covariance)[:-1], polygamma(1, posterior.a))
-    return Target("linear regression, unknown noise", posterior, variance)
-
-
-def _counts() -> Target:
-    """So has the log of a gamma variable."""
-    posterior = exact.GammaPoisson(jax.random.key(3), 48, rate=0.5)
-    return Target("gamma-Poisson", posterior, np.array([polygamma(1, posterior.a)]))
-
-
-TARGETS = {"linear": _linear, "unknown-noise": _unknown_noise, "counts": _counts}
 
 
 class Point(NamedTuple):
@@ -242,7 +213,7 @@ def _measure(target, kind, mcmc, rng_key, step_size, partitions) -> Point:
     found = []
     for key in jax.random.split(rng_key, partitions):
         repartition(mcmc, generator)
-        draws = unconstrained(mcmc._prepared[1], rerun(mcmc, key, step_size))
+        draws = parameters(mcmc, key, step_size)
         found.append(moments(draws).variance / target.variance - 1)
     report = mcmc.bias_report()
     predicted = report.predicted_variance_error

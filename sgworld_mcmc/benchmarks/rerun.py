@@ -16,6 +16,7 @@ __all__ = [
     "effective_draws",
     "lay_out",
     "moments",
+    "parameters",
     "repartition",
     "rerun",
     "unconstrained",
@@ -108,6 +109,11 @@ def unconstrained(prepared: Preparation, positions: np.ndarray) -> np.ndarray:
     """The model's unconstrained parameters at whitened positions (..., D)."""
     center, scale = prepared.center.position, prepared.center.scale
     return center + (positions * scale if scale.ndim == 1 else positions @ scale.T)
+
+
+def parameters(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.ndarray:
+    """The model's unconstrained draws (chains, draws, D) of :func:`rerun`."""
+    return unconstrained(mcmc._prepared[1], rerun(mcmc, rng_key, step_size))
 
 
 def moments(draws: np.ndarray) -> Moments:
