@@ -19,9 +19,8 @@ FOOTNOTE = (
     "the largest distance, the smallest effective sample size. ok: every mean within "
     f"{MEAN_TOLERANCE:g} sd and every sd within {SD_TOLERANCE:.0%}; ?: beyond, but by less than "
     "three Monte Carlo errors. Epochs: gradient evaluations of all chains, warm-up included, in "
-    "full-data gradients (without the search for mode and preconditioner). The rows from plain to "
-    "full gradients start where the default run ended; the two of SGLD share a program. Seconds: "
-    "wall clock, compilation apart; on a shared machine they vary by a factor."
+    "full-data gradients (without the set-up of the minibatch rows). The rows from plain to full "
+    "gradients take the default run's preconditioner and compiled set-up. Seconds: wall clock, compilation apart; on a shared machine they vary by a factor."
 )
 _MARKS = {"yes": "ok", "no": "no", "noise": "?"}
 # Start of a row's label to its name in the picture.
