@@ -20,7 +20,8 @@ FOOTNOTE = (
     f"{MEAN_TOLERANCE:g} sd and every sd within {SD_TOLERANCE:.0%}; ?: beyond, but by less than "
     "three Monte Carlo errors. Epochs: gradient evaluations of all chains, warm-up included, in "
     "full-data gradients (without the set-up of the minibatch rows). The rows from plain to full "
-    "gradients take the default run's preconditioner and compiled set-up. Seconds: wall clock, compilation apart; on a shared machine they vary by a factor."
+    "gradients take the default run's preconditioner and compiled set-up. Seconds: wall clock, "
+    "compilation apart; on a shared machine they vary by a factor."
 )
 _MARKS = {"yes": "ok", "no": "no", "noise": "?"}
 # Start of a row's label to its name in the picture.
