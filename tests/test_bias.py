@@ -109,6 +109,50 @@ def test_batch_term_tends_to_its_factor_as_steps_shrink(scheme, factor):
     assert gaps[0] / gaps[1] == pytest.approx(4, rel=0.05)  # first order in h
 
 
+def _variance_with_hessian_noise(step_size, deltas, scheme, noise):
+    """Stationary variance of x <- (1 - h (1 + delta_b)) x + noise over all orders."""
+    h, m = step_size, len(deltas)
+    averaged = noise == "averaged"
+    paths = []
+    for order in permutations(range(m)):
+        square, injected, path = 1.0, 0.0, []
+        for b in order:
+            a = 1 - h * (1 + deltas[b])
+            square, injected = (
+                square * a**2,
+                injected * a**2 + (h / 2 * (1 + a) ** 2 if averaged else 2 * h),
+            )
+            path.append((square, injected))
+        paths.append(path)
+    square, injected = np.mean(paths, axis=0).T
+    end = injected[-1] / (1 - square[-1])
+    variance = end if scheme == "batches" else np.mean(square * end + injected)
+    return variance + (h / 2 if averaged else 0)
+
+
+@pytest.mark.parametrize("noise", ["averaged", "independent"])
+@pytest.mark.parametrize("scheme", ["batches", "all_phases"])
+@pytest.mark.parametrize("num_batches", [2, 3, 6])
+@pytest.mark.parametrize("step_size", [0.009, 0.011, 0.1, 0.5, 1.0, 1.4])
+def test_hessian_term_is_exact_for_enumerated_orders(scheme, noise, num_batches, step_size):
+    deltas = np.random.default_rng(num_batches).normal(size=num_batches)
+    deltas -= deltas.mean()
+    for k, close in ((1e-5, 0.01), (0.05, 0.12)):
+        deltas *= np.sqrt(k / np.mean(deltas**2))
+        expected, base = (
+            _variance_with_hessian_noise(step_size, x, scheme, noise) for x in (deltas, 0 * deltas)
+        )
+        settings = {"scheme": scheme, "noise": noise}
+        with_noise, without = (
+            bias.relative_variance_error(step_size, num_batches, 0.0, x, **settings)
+            for x in (k, 0.0)
+        )
+        assert without == pytest.approx(base - 1, abs=1e-12)
+        # Where the term changes sign it is small against K itself.
+        found, wanted = (with_noise - without) / k, (expected - base) / k
+        assert found == pytest.approx(wanted, rel=close, abs=close * step_size / 2)
+
+
 def test_one_batch_has_no_batch_noise():
     assert bias.finite_batch_factor(0.3, 1) == 0
     error = bias.relative_variance_error(0.3, 1, 5.0, scheme="batches", noise="averaged")
@@ -131,7 +175,7 @@ def test_independent_noise_costs_the_euler_term():
     h = 0.02
     for scheme in ("batches", "symmetric", "all_phases", "once"):
         plain, averaged = (
-            bias.relative_variance_error(h, 50, 40.0, 0.3, scheme=scheme, noise=noise)
+            bias.relative_variance_error(h, 50, 40.0, 0.0, scheme=scheme, noise=noise)
             for noise in ("independent", "averaged")
         )
         assert plain - averaged == pytest.approx(1 / (1 - h / 2) - 1)

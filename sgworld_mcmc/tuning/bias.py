@@ -9,7 +9,7 @@ epoch and ``T = h M`` the time an epoch spans. Two numbers describe the minibatc
 * ``K``, the Hessian noise: ``trace E_b[(H_b - I)^2] / D``, with ``H_b`` the batch Hessians.
 
 A direction of curvature ``lam`` is covered by ``h -> lam h`` and ``C0 -> C0 / lam``. The equation
-numbers (B1)-(B12) are those of docs/theory.md, where the formulas are derived. They are our own;
+numbers (B1)-(B13) are those of docs/theory.md, where the formulas are derived. They are our own;
 the sampler is that of Adhikari et al., arXiv:2306.03521, the averaged noise that of Leimkuhler &
 Matthews (2013).
 """
@@ -26,6 +26,7 @@ from sgworld_mcmc.tuning.factors import (
     langevin_factor,
     symmetric_factor,
 )
+from sgworld_mcmc.tuning.hessian_term import hessian_term
 
 SCHEMES = ("replacement", "batches", "examples", "symmetric", "once", "all_phases")
 NOISES = ("independent", "averaged")
@@ -65,8 +66,8 @@ def relative_variance_error(
     -------
     float or array
         Relative error, positive where the sampler is too wide. The C0 and Euler terms are exact
-        in h, the K term is of leading order in h (``"replacement"``: all exact, equation B1;
-        otherwise B5).
+        in h; the K term is exact in h for small K (``"symmetric"``, ``"once"``: of leading order)
+        and multiplied by `large_noise_factor`. ``"replacement"``: all exact, equation B1.
 
     Raises
     ------
@@ -94,14 +95,15 @@ def relative_variance_error(
     if scheme == "replacement":
         euler = h if noise == "independent" else 0.0
         return ((euler + h * batch_noise + h * hessian_noise) / (2 - h - h * hessian_noise))[()]
-    return (terms.euler + terms.batch * batch_noise + terms.hessian * hessian_noise)[()]
+    hessian = terms.hessian * large_noise_factor(h, hessian_noise)
+    return (terms.euler + terms.batch * batch_noise + hessian * hessian_noise)[()]
 
 
 def variance_error_terms(step_size, num_batches, *, scheme, noise="independent"):
     """Split the predicted error by cause: Euler step, batch noise, Hessian noise (B5).
 
     The terms are linear in C0 and K, so they hold for matrices ``C`` and ``E[(H_b - I)^2]`` too.
-    For ``"replacement"`` they are the part of B1 that is linear in K.
+    For ``"replacement"`` they are the part of B1 that is linear in K, with averaged noise.
 
     Examples
     --------
@@ -111,16 +113,12 @@ def variance_error_terms(step_size, num_batches, *, scheme, noise="independent")
     """
     _check_names(scheme, noise, num_batches)
     h = np.asarray(step_size, dtype=float)
-    time = h * num_batches
     euler = h / (2 - h) if noise == "independent" else np.zeros_like(h)
-    # The end-of-epoch K term is the same for the symmetric order, and for one order on average.
-    hessian = (h / 2) * (2 * langevin_factor(time) - 1)
     if scheme == "replacement":
         return ErrorTerms(euler, h / (2 - h), h / (2 - h))
+    hessian = hessian_term(h, num_batches, scheme=scheme, noise=noise)
     if scheme == "once":
         return ErrorTerms(euler, np.zeros_like(h), hessian)
-    if scheme == "all_phases":
-        hessian = h * (all_phases_factor(2 * time) - 0.5)
     return ErrorTerms(euler, finite_batch_factor(h, num_batches, scheme=scheme), hessian)
 
 
@@ -282,6 +280,14 @@ def leverage_hessian_noise(leverages, batch_size):
     leverages = np.asarray(leverages, dtype=float)
     n, dim = leverages.size, leverages.sum()
     return (n - batch_size) / (batch_size * (n - 1)) * (n * np.sum(leverages**2) / dim - 1)
+
+
+def large_noise_factor(step_size, hessian_noise):
+    """(2 - h)/(2 - h - h K), by which the K term exceeds its part linear in K.
+
+    Exact with replacement (B1); an approximation without, which diverges at the same step size.
+    """
+    return (2 - step_size) / (2 - step_size - step_size * np.asarray(hessian_noise))
 
 
 def stable_step_size(hessian_noise=0.0):

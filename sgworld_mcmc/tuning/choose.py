@@ -10,6 +10,7 @@ import numpy as np
 
 from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 from sgworld_mcmc.tuning.bias import (
+    large_noise_factor,
     once_mean_shift,
     order_mean_shift,
     stable_step_size,
@@ -280,7 +281,7 @@ def predict(
     step_size: float,
     scheme: str,
 ) -> Prediction | None:
-    """Errors of one setting (docs/theory.md, B1, B5, B10); None where it is not stable.
+    """Errors of one setting (docs/theory.md, B1, B5, B10, B13); None where it is not stable.
 
     Parameters
     ----------
@@ -305,12 +306,9 @@ def predict(
         below = 2 - h - h * hessian
         parts = {"batch noise": h * batch / below, "curvature noise": h * hessian / below}
     else:
-        # The closed form is of leading order in h; the variance of a step's own noise adds the
-        # factor that it has with replacement (exact recursions: within a tenth up to h = 1).
-        beyond = 2 / (2 - h - h * hessian)
         parts = {
             "batch noise": terms.batch * batch,
-            "curvature noise": terms.hessian * hessian * beyond,
+            "curvature noise": terms.hessian * hessian * large_noise_factor(h, hessian),
         }
     parts["Euler step"] = terms.euler + np.zeros_like(batch)
     nonlinear, shift = steps.errors(h)
