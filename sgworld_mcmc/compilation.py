@@ -17,5 +17,5 @@ def quick_jit(function: Callable, **options: Any) -> Callable:
     """``jax.jit``, on a CPU at XLA's first optimisation level."""
     if jax.default_backend() != "cpu":
         return jax.jit(function, **options)
-    level = {"xla_backend_optimization_level": 1}
-    return jax.jit(function, compiler_options=level, **options)
+    quick = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function, compiler_options=quick, **options)

@@ -5,7 +5,9 @@ import os
 import pytest
 
 # Compilation is most of the tests' time, and little of it is for loops that run long.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+)
 
 import jax
 

@@ -14,21 +14,16 @@ from numpyro.infer.util import potential_energy
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.gradients import epoch_mean
 from sgworld_mcmc.infer import SGMCMCKernel
-from sgworld_mcmc.minibatch import RowBatches, partition_rows
+from sgworld_mcmc.infer.layout import cut, shuffle
+from sgworld_mcmc.infer.prepare import checked_model
+from sgworld_mcmc.minibatch import RowBatches, partition, partition_rows
 
 KEY = jax.random.key(0)
 
 
-# Everything given: the set-up then only looks for the mode.
-FIXED = {"step_size": 0.1, "gradient": "plain", "preconditioner": "none"}
-
-
-def prepare(model, *args, batch_size=20, order="batches", **kwargs):
-    return (
-        SGMCMCKernel(model, batch_size=batch_size, order=order, **FIXED)
-        .prepare(KEY, args, kwargs)
-        .data
-    )
+def view_of(model, *args, **kwargs):
+    """The model through minibatches, after all checks and before the search for the mode."""
+    return checked_model(model, SGMCMCKernel(model).settings, args, kwargs, {}).model
 
 
 @pytest.mark.parametrize(
@@ -40,15 +35,17 @@ def test_mean_over_batches_is_numpyros_full_gradient(model, batch_size):
     """To rounding error, in float64, for batches of 18 and 19 rows, of one row, and of all."""
     with jax.enable_x64(True):
         X, y = (x.astype(float) for x in models.regression_data())
-        data = prepare(model, X, y, batch_size=batch_size)
-        view = data.model
+        view = view_of(model, X, y)
+        data, constants = view.layout.split((X, y), {})
+        rows = shuffle(np.random.default_rng(0), data)
+        batches = cut(rows, -(-len(y) // batch_size))
         flat = jax.random.normal(jax.random.key(1), (view.dimension,))
 
         def log_density(flat, rows):
-            return view.log_density(flat, rows, data.constants)
+            return view.log_density(flat, rows, constants)
 
         value, gradient = jax.jit(
-            lambda flat: epoch_mean(jax.value_and_grad(log_density), flat, data.batches)
+            lambda flat: epoch_mean(jax.value_and_grad(log_density), flat, batches)
         )(flat)
         full = potential_energy_of(SGMCMCKernel(model).model, view, X, y)
         expected, expected_gradient = jax.jit(jax.value_and_grad(full))(flat)
@@ -62,30 +59,30 @@ def potential_energy_of(model, view, *args):
 
 def test_gathered_rows_give_the_same_gradient_as_contiguous_batches():
     X, y = models.regression_data()
-    kernel = SGMCMCKernel(models.plated, batch_size=20, **FIXED)
-    data = kernel.prepare(KEY, (X, y), {}).data
+    view, data = view_of(models.plated, X, y), (jnp.asarray(X), jnp.asarray(y))
     flat = jnp.array([0.1, 0.2, 0.3, -0.4])
 
+    @jax.jit
     def mean_gradient(batches):
-        log_density = lambda flat, rows: data.model.log_density(flat, rows, ())  # noqa: E731
+        log_density = lambda flat, rows: view.log_density(flat, rows, ())  # noqa: E731
         return epoch_mean(jax.grad(log_density), flat, batches)
 
-    rows = partition_rows(jax.random.key(5), len(y), 20)
-    gathered = mean_gradient(RowBatches((jnp.asarray(X), jnp.asarray(y)), rows))
-    np.testing.assert_allclose(gathered, mean_gradient(data.batches), rtol=1e-5)
+    gathered = mean_gradient(RowBatches(data, partition_rows(jax.random.key(5), len(y), 20)))
+    contiguous = mean_gradient(partition(jax.random.key(6), data, 20))
+    np.testing.assert_allclose(gathered, contiguous, rtol=1e-5)
 
 
 def test_an_observation_that_is_no_data_counts_once():
     X, y = models.regression_data()
     previous = np.array([1.0, -0.5, 0.2], np.float32)
-    view = prepare(functools.partial(models.with_summary, previous=previous), X, y).model
+    view = view_of(functools.partial(models.with_summary, previous=previous), X, y)
     assert view.sites["previous"].kind == "observed"
     assert view.additive == {"y"}
 
 
 def test_factor_sites_are_told_apart_by_their_values():
     X, y = models.regression_data()
-    assert prepare(models.with_factors, X, y).model.additive == {"likelihood"}
+    assert view_of(models.with_factors, X, y).additive == {"likelihood"}
 
 
 def test_arguments_by_keyword_nested_and_static():
@@ -97,10 +94,10 @@ def test_arguments_by_keyword_nested_and_static():
         b = numpyro.sample("b", dist.Normal(0, 1).expand([3]).to_event(1))
         numpyro.sample("y", dist.Normal(data["X"] @ b + offsets.sum(), scale), obs=data["y"])
 
-    data = prepare(model, {"X": X, "y": y}, scale=0.5, name="text", offsets=np.zeros(7))
-    assert data.model.size == len(y)
-    assert data.model.layout.names == ("data['X']", "data['y']", "name", "offsets", "scale")
-    assert data.model.layout.kinds == ("data", "data", "static", "constant", "static")
+    view = view_of(model, {"X": X, "y": y}, scale=0.5, name="text", offsets=np.zeros(7))
+    assert view.size == len(y)
+    assert view.layout.names == ("data['X']", "data['y']", "name", "offsets", "scale")
+    assert view.layout.kinds == ("data", "data", "static", "constant", "static")
 
 
 def coefficients():

@@ -15,10 +15,11 @@ from sgworld_mcmc.infer.report import BiasReport, Check
 from sgworld_mcmc.infer.tune import Bench, Measurements, measure
 from sgworld_mcmc.tuning.choose import Prediction, Request, predict
 
-__all__ = ["make_report", "notes_of", "scheme_of"]
+__all__ = ["can_be_checked", "contradiction", "make_report", "notes_of", "scheme_of"]
 
-# Multiplications that the check with full gradients may spend, and its smallest number of draws.
-BUDGET = 4e9
+# Multiplications that the check with full gradients may spend, in a report and after every run,
+# and its smallest number of draws.
+BUDGET, SMALL_BUDGET = 4e9, 1e9
 FEWEST = 32
 BLOCKS = 5
 
@@ -116,7 +117,23 @@ def scheme_of(request: Request, batch_size: int, steps_per_draw: int) -> str:
     return "all_phases"
 
 
-def make_report(mcmc: Any, positions: np.ndarray, control: np.ndarray | None) -> BiasReport:
+def can_be_checked(mcmc: Any, positions: np.ndarray) -> bool:
+    """Whether `contradiction` can tell: something was predicted, and there are enough draws."""
+    chains, draws, _ = positions.shape
+    predicted = mcmc._prepared[1].measurements is not None
+    stopped = np.any(np.asarray(mcmc.last_state.diverged_at) >= 0)
+    whole = np.isfinite(positions).all() and positions.std((0, 1)).all()
+    return bool(predicted and chains * draws >= 400 and whole and not stopped)
+
+
+def contradiction(mcmc: Any, positions: np.ndarray) -> str | None:
+    """What a run should say if gradients of all rows at its draws contradict the predictions."""
+    return make_report(mcmc, positions, None, brief=True).disagreement()
+
+
+def make_report(
+    mcmc: Any, positions: np.ndarray, control: np.ndarray | None, *, brief: bool = False
+) -> BiasReport:
     """The report of a finished run.
 
     Parameters
@@ -127,6 +144,8 @@ def make_report(mcmc: Any, positions: np.ndarray, control: np.ndarray | None) ->
         (chains, draws, D) its draws in preconditioned coordinates.
     control
         The same of a run at half the step size, or None.
+    brief
+        Only predictions and a smaller check.
     """
     prepared, settings = mcmc._prepared[1], mcmc.sampler.settings
     data, dynamics = prepared.data, prepared.data.dynamics
@@ -158,8 +177,8 @@ def make_report(mcmc: Any, positions: np.ndarray, control: np.ndarray | None) ->
         made, half = predicted(step_size), predicted(step_size / 2)
         directions = bench.directions
         along = (lambda z: z) if directions is None else (lambda z: z @ directions.T)
-        stein = _stein_check(bench, positions, along)
-    balance, source = measured_detailed_balance(mcmc, positions)
+        stein = _stein_check(bench, positions, along, SMALL_BUDGET if brief else BUDGET)
+    balance, source = (None, "") if brief else measured_detailed_balance(mcmc, positions)
     scale = prepared.center.scale
     ess = np.asarray(effective_sample_size(along(positions)))
     rows = positions.shape[0] * positions.shape[1] * dynamics.steps_per_draw * batch_size
@@ -186,14 +205,14 @@ def make_report(mcmc: Any, positions: np.ndarray, control: np.ndarray | None) ->
         covariance=scale @ scale.T if scale.ndim == 2 else scale**2,
         center=prepared.center.position,
         double=prepared.double,
-        notes=tuple(notes_of(prepared, settings, positions)),
+        notes=() if brief else tuple(notes_of(prepared, settings, positions)),
     )
 
 
-def _stein_check(bench: Bench, positions: np.ndarray, along) -> Check:
+def _stein_check(bench: Bench, positions: np.ndarray, along, budget: float) -> Check:
     """E[(y - E y) dU/dy] = tau and E[dU/dy] = 0, at every other draw or fewer."""
     chains, draws, dimension = positions.shape
-    number = int(np.clip(BUDGET / (4 * bench.size * dimension), FEWEST, chains * draws / 2))
+    number = int(np.clip(budget / (4 * bench.size * dimension), FEWEST, chains * draws / 2))
     each = max(number // chains, 1)
     chosen = positions[:, np.linspace(0, draws - 1, each).astype(int)]
     dtype = jnp.zeros(()).dtype

@@ -13,7 +13,12 @@ from numpyro.util import is_prng_key
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
 from sgworld_mcmc.diagnostics import to_arviz
 from sgworld_mcmc.infer.arguments import signature_of
-from sgworld_mcmc.infer.diagnose import make_report, notes_of
+from sgworld_mcmc.infer.diagnose import (
+    can_be_checked,
+    contradiction,
+    make_report,
+    notes_of,
+)
 from sgworld_mcmc.infer.driver import Plan, collect
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.prepare import TuningWarning
@@ -58,13 +63,14 @@ class MinibatchMCMC(MCMC):
             jit_model_args=True,
         )
         self._prepared = None
+        self._checked = None
         self._partition_key = None
         self._positions = None
         self._last_fields = ("z", "diverging", "position")
 
     def __getstate__(self):
         # Laid-out data and compiled functions are made again; the partition's key decides how.
-        return {**super().__getstate__(), "_prepared": None}
+        return {**super().__getstate__(), "_prepared": None, "_checked": None}
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
@@ -118,7 +124,13 @@ class MinibatchMCMC(MCMC):
             del self._states[name]
             if self._states_flat is not None:
                 del self._states_flat[name]
-        for note in notes_of(prepared, self.sampler.settings, self._positions):
+        notes = notes_of(prepared, self.sampler.settings, self._positions)
+        # Once for each set-up; where something else is wrong, that is what the user should mend.
+        new = prepared is not self._checked
+        if new and not notes and can_be_checked(self, self._positions):
+            self._checked = prepared
+            notes = list(filter(None, [contradiction(self, self._positions)]))
+        for note in notes:
             warnings.warn(note, TuningWarning, stacklevel=2)
 
     def bias_report(self, *, control: bool = False) -> BiasReport:

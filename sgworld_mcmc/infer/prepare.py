@@ -176,6 +176,30 @@ def prepare(
     cache
         Compiled functions of models seen before, by the signature of their arguments.
     """
+    functions = checked_model(model, settings, args, kwargs, cache)
+    view = functions.model
+    initial = _initial_points(view, init_params)
+    data, constants = view.layout.split(args, kwargs)
+    if initial is not None:
+        with jax.enable_x64(view.precise):
+            rows, whole = jax.tree.map(jnp.asarray, (data, constants))
+            check_initial(view, view.evaluations, initial, rows, whole)
+        del rows, whole
+    _warn_of_left_out(view)
+    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
+    return _set_up(rng_key, functions, settings, data, constants, originals, initial)
+
+
+def checked_model(
+    model: Callable, settings: Settings, args: tuple, kwargs: dict, cache: dict
+) -> SetUpFunctions:
+    """The model seen through minibatches, after all checks, with its functions to compile.
+
+    Parameters
+    ----------
+    cache
+        See :func:`prepare`.
+    """
     leaves = flatten_arguments(model, args, kwargs)
     check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
     signature = signature_of(args, kwargs)
@@ -190,16 +214,10 @@ def prepare(
     with jax.enable_x64(base.precise):
         rows, whole = jax.tree.map(jnp.asarray, (data, constants))
         additive = check_minibatching(base, base.evaluations, rows, whole)
-        view = cache.setdefault((signature, additive), base.with_additive(additive))
-        if view not in cache:
-            cache[view] = SetUpFunctions(view, settings.init_strategy)
-        initial = _initial_points(view, init_params)
-        if initial is not None:
-            check_initial(view, base.evaluations, initial, rows, whole)
-        del rows, whole
-    _warn_of_left_out(view)
-    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
-    return _set_up(rng_key, cache[view], settings, data, constants, originals, initial)
+    view = cache.setdefault((signature, additive), base.with_additive(additive))
+    if view not in cache:
+        cache[view] = SetUpFunctions(view, settings.init_strategy)
+    return cache[view]
 
 
 def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:

@@ -30,13 +30,21 @@ class Truth(NamedTuple):
     source: str
 
 
-def logistic(num_data: int, dim: int, seed: int = 40) -> Problem:
-    """Logistic regression with independent features and moderate coefficients."""
+def logistic(num_data: int, dim: int, correlation: float = 0.0, seed: int = 40) -> Problem:
+    """Logistic regression with moderate coefficients.
+
+    Features are independent, where NUTS is at its best, or have ``correlation`` with their
+    neighbours and correlation^k with the k-th next (an autoregression).
+    """
     rng = np.random.default_rng(seed)
-    X = representable(rng.normal(size=(num_data, dim)))
+    X = rng.normal(size=(num_data, dim))
+    for j in range(1, dim if correlation else 0):
+        X[:, j] = correlation * X[:, j - 1] + np.sqrt(1 - correlation**2) * X[:, j]
+    X = representable(X)
     logits = X @ rng.normal(0, 1 / np.sqrt(dim), dim)
     y = (rng.random(num_data) < 1 / (1 + np.exp(-logits))).astype(float)
-    title = f"logistic regression, D={dim}"
+    design = f"features of correlation {correlation:g}" if correlation else "independent features"
+    title = f"logistic regression, D={dim}, {design}"
     return Problem(title, logistic_model, (X, y), ("beta",))
 
 
