@@ -30,8 +30,7 @@ from tolerances import assert_moments, differs
 import sgworld_mcmc as sg
 from sgworld_mcmc import exact
 from sgworld_mcmc.benchmarks.recursion import stationary_moments
-from sgworld_mcmc.gradients import batch_estimate
-from sgworld_mcmc.minibatch import RowBatches, fetch, num_batches, partition, partition_rows
+from sgworld_mcmc.minibatch import RowBatches, num_batches, partition, partition_rows
 from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 
 # Compiling takes most of the time: half the time to compile, as fast to run.
@@ -192,18 +191,11 @@ class Linearised(NamedTuple):
     offsets: np.ndarray
     third: np.ndarray  # derivative of the mean of the Hessians
 
-    @classmethod
-    def of(cls, gradients):
-        """``gradients`` maps z to the (number, D) gradients of the log density."""
-
-        @jit
-        def derivatives(z):
-            hessians = jax.jacfwd(gradients)
-            third = -jax.jacfwd(lambda z: hessians(z).mean(axis=0))(z)
-            return -hessians(z), gradients(z), third
-
-        with jax.enable_x64(True):
-            return cls(*map(np.asarray, derivatives(jnp.zeros(joint_dim()))))
+    def sums(self, members):
+        """Those of minibatches, by their rows: factor M = len(members) before each sum."""
+        count = len(members)
+        add = lambda terms: count * np.array([terms[rows].sum(axis=0) for rows in members])  # noqa: E731
+        return Linearised(add(self.matrices), add(self.offsets), ROWS * self.third)
 
     def predicted_moments(self, step_size, **settings):
         """Mean and covariance of z for each family: (0, I) plus their bias."""
@@ -224,6 +216,24 @@ class Linearised(NamedTuple):
             covariance = ends.covariance - posterior + np.eye(len(mode))
             moments[family] = ends.mean - mode - skew, covariance
         return moments
+
+
+@cache
+def row_terms():
+    """Of single rows, each with its N-th part of the prior."""
+
+    def gradient(z, row):
+        return joint_estimator(z, jax.tree.map(lambda x: x[None], row)) / ROWS
+
+    @jit
+    def derivatives(z, data):
+        gradients = lambda z: jax.vmap(gradient, (None, 0))(z, data)  # noqa: E731
+        hessians = jax.jacfwd(gradients)
+        third = -jax.jacfwd(lambda z: hessians(z).mean(axis=0))(z)
+        return -hessians(z), gradients(z), third
+
+    with jax.enable_x64(True):
+        return Linearised(*map(np.asarray, derivatives(jnp.zeros(joint_dim()), joint_data())))
 
 
 def assert_all_targets(simulate, step_size, moments, show_power):
@@ -267,14 +277,11 @@ def sgworld_problem(order):
     # can be linearised, and changed by 0.2 or more in every family by a doubled step size.
     first = sg.sgworld.init(jnp.zeros(1), jax.random.key(37), count, order=order).order
 
-    def row(z, index):
-        return joint_estimator(z, jax.tree.map(lambda x: jnp.asarray(x)[index][None], data)) / ROWS
-
-    def batch(z, index):
-        return batch_estimate(joint_estimator, z, fetch(batches, index), ROWS, count)
-
-    one, numbers = (row, jnp.arange(ROWS)) if order == "examples" else (batch, first)
-    return batches, first, Linearised.of(lambda z: jax.vmap(lambda b: one(z, b))(numbers))
+    if order == "examples":
+        return batches, first, row_terms()
+    main, extra = partition_rows(key, ROWS, BATCH_SIZE)
+    members = [np.append(main[b], extra[b] if b < len(extra) else []).astype(int) for b in first]
+    return batches, first, row_terms().sums(members)
 
 
 # Showing the power takes three more runs: it is done for one sampler of each kind and noise.
@@ -326,8 +333,9 @@ def _window(data, start):
 
 @cache
 def sgld_terms():
-    one = lambda z, start: joint_estimator(z, _window(joint_data(), start))  # noqa: E731
-    return Linearised.of(lambda z: jax.vmap(one, (None, 0))(z, jnp.arange(ROWS)))
+    """Of all windows; a window stands for all rows, so ROWS / BATCH_SIZE is the factor."""
+    terms = row_terms().sums([(b + np.arange(BATCH_SIZE)) % ROWS for b in range(ROWS)])
+    return Linearised(terms.matrices / BATCH_SIZE, terms.offsets / BATCH_SIZE, terms.third)
 
 
 @pytest.mark.parametrize("noise", NOISES)
