@@ -156,7 +156,7 @@ def test_plain_numpyro_mcmc_with_traced_arguments_says_what_to_do():
         mu = numpyro.sample("mu", dist.Normal(0, 1))
         numpyro.sample("y", dist.Normal(mu, scale), obs=y)
 
-    sampler = SGWORLD(model, batch_size=20).sampler
+    sampler = SGWORLD(model, batch_size=20, **RAW).sampler
     mcmc = MCMC(sampler, num_warmup=1, num_samples=2, progress_bar=False, jit_model_args=True)
     with pytest.raises(ValueError, match="jit_model_args"):
         mcmc.run(KEY, jnp.ones(50), 2.0)
@@ -203,7 +203,7 @@ def test_deterministic_and_transformed_sites_are_those_of_the_model():
         with numpyro.plate("data", len(y)):
             numpyro.sample("y", dist.Normal(mu, s), obs=y)
 
-    mcmc = SGWORLD(model, **{**SMALL, "num_chains": 1})
+    mcmc = SGWORLD(model, **{**SMALL, "num_chains": 1, "batch_size": 20})
     mcmc.run(KEY, X, y, extra_fields=("z.s",))
     found = mcmc.get_samples()
     assert set(found) == {"b", "s", "variance", "mu"}
@@ -223,7 +223,7 @@ def test_deterministic_sites_too_large_are_left_out_with_a_warning(monkeypatch):
         numpyro.deterministic("residual", y - mu)
         numpyro.sample("y", dist.Normal(mu, 1), obs=y)
 
-    mcmc = SGWORLD(model, **{**SMALL, "num_chains": 1})
+    mcmc = SGWORLD(model, **{**SMALL, "num_chains": 1, "batch_size": 20})
     with pytest.warns(UserWarning, match=r"\['residual'\] have a value for each of 203 rows"):
         mcmc.run(KEY, models.regression_data()[1])
     assert set(mcmc.get_samples()) == {"mu"}
@@ -245,7 +245,8 @@ def test_arviz_reads_the_run_as_any_other(small, target):
 
 def test_subsampled_model_shows_all_rows_to_arviz():
     X, y = models.regression_data()
-    mcmc = SGWORLD(models.subsampled, **{**SMALL, "num_samples": 5, "num_chains": 1})
+    settings = {**SMALL, "num_samples": 5, "num_chains": 1, "batch_size": 20}
+    mcmc = SGWORLD(models.subsampled, **settings)
     mcmc.run(KEY, jnp.asarray(X), jnp.asarray(y))
     groups = mcmc.to_arviz()
     assert groups["log_likelihood"]["y"].shape == (1, 5, 203)

@@ -139,9 +139,10 @@ def _scalar(values):
         return mean, 0.0, 0.0, 0.0, 0.0
     sd = values.std(ddof=1)
     squares = (values - mean) ** 2
-    # Chains that are antithetic gain for the mean what they do not gain elsewhere.
+    # Chains that are antithetic gain for the mean what they do not gain elsewhere; of a few draws
+    # the estimate may be negative.
     ess_mean, ess_sd = (
-        min(float(np.nan_to_num(effective_sample_size(v), nan=1.0)), values.size)
+        float(np.clip(np.nan_to_num(effective_sample_size(v), nan=1.0), 1.0, values.size))
         for v in (values, squares)
     )
     sd_se = squares.std() / (2 * sd * np.sqrt(ess_sd))
