@@ -227,15 +227,20 @@ def _stein_check(bench: Bench, positions: np.ndarray, along, budget: float) -> C
     slope = -along(np.asarray(gradients, float).reshape(chosen.shape)) / tau
     y = along(chosen)
     products = (y - y.mean((0, 1))) * slope
-    variance, variance_se = _mean_and_error(products)
-    shift, shift_se = _mean_and_error(slope * np.sqrt(tau))
+    # Squares of few draws that are all small look more certain than they are: no error below
+    # that of a Gaussian.
+    variance, variance_se = _mean_and_error(products, np.sqrt(2))
+    shift, shift_se = _mean_and_error(slope * np.sqrt(tau), 1.0)
     return Check("Stein identity", variance - 1, variance_se, shift, shift_se, chains * each)
 
 
-def _mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over chains and draws, and its error from the draws or, if larger, from the chains."""
+def _mean_and_error(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over chains and draws, and its error from the draws or, if larger, from the chains.
+
+    The draws' standard deviation counts as ``least`` or more.
+    """
     chains, draws = values.shape[:2]
-    error = values.std((0, 1), ddof=1) / np.sqrt(chains * draws)
+    error = np.maximum(values.std((0, 1), ddof=1), least) / np.sqrt(chains * draws)
     if chains > 1:
         error = np.maximum(error, values.mean(1).std(0, ddof=1) / np.sqrt(chains))
     return values.mean((0, 1)), error

@@ -139,7 +139,7 @@ class BiasReport(NamedTuple):
             shift = np.abs(check.mean_shift)
             far = (shift > sigmas * check.mean_shift_se) & (shift > 2 * MATTERS)
             if check is self.stein and (bad | far).any():
-                worst = int(np.argmax(excess + shift))
+                worst = int(np.argmax(np.where(bad | far, excess + shift, -1.0)))
                 problems.append(
                     f"the {check.name} gives a variance error of "
                     f"{check.variance_error[worst]:+.1%} and a mean shift of "
@@ -147,7 +147,7 @@ class BiasReport(NamedTuple):
                     f"{predicted[worst]:+.1%}"
                 )
             elif bad.any():
-                worst = int(np.argmax(excess))
+                worst = int(np.argmax(np.where(bad, excess, -1.0)))
                 problems.append(
                     f"the {check.name} changes the variance of {self.names[worst]} by "
                     f"{check.variance_error[worst]:+.1%}, predicted {predicted[worst]:+.1%}"
