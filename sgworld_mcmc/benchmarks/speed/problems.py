@@ -55,8 +55,8 @@ def rare_events(scale: float) -> Problem:
 
 
 def gamma_poisson(scale: float) -> Problem:
-    """Rates of 200 groups from 20 000 rows (times ``scale``), some 30 counts in each group."""
-    num_data = max(400, round(20_000 * scale))
+    """Rates of 200 groups from 200 000 rows (times ``scale``), some 30 counts in each group."""
+    num_data = max(400, round(200_000 * scale))
     return gamma_poisson_groups_problem(num_data, 6000 / num_data, seed=42)
 
 
