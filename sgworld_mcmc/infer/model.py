@@ -413,7 +413,8 @@ def _check_shapes(model, layout, plates, sites, args, kwargs) -> None:
     """Latent sites must keep their shape when the model sees half of the rows."""
     count = layout.size // 2
     data, constants = layout.split(args, kwargs)
-    rows = tuple(jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for x in data)
+    kind = jax.dtypes.canonicalize_dtype
+    rows = tuple(jax.ShapeDtypeStruct((count, *x.shape[1:]), kind(x.dtype)) for x in data)
     try:
         halves, _ = _describe(RowPlates(model, plates, count), layout, rows, constants)
     except Exception as error:
