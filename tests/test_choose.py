@@ -1,8 +1,12 @@
 """The chooser: what it fixes, what it finds, and that its predictions are the theory's."""
 
+import jax
 import numpy as np
 import pytest
+from scipy.special import polygamma
 
+from sgworld_mcmc import exact
+from sgworld_mcmc.infer import SGMCMCKernel
 from sgworld_mcmc.tuning.bias import relative_variance_error, time_per_epoch
 from sgworld_mcmc.tuning.choose import Request, candidates, choose, draw_spacing, predict
 from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation, unmeasured
@@ -116,10 +120,21 @@ def test_prediction_is_that_of_the_closed_forms():
         expected = relative_variance_error(
             0.003, 100, 1000 * factor, 4 * factor, scheme=scheme, noise="averaged"
         )
-        # Without replacement the K term has a factor 2 / (2 - h - h K) more than at leading order.
-        exact = scheme == "replacement"
-        np.testing.assert_allclose(made.variance_error, expected, rtol=1e-9 if exact else 1e-2)
+        np.testing.assert_allclose(made.variance_error, expected, rtol=1e-9)
         np.testing.assert_allclose(sum(made.parts.values()), made.variance_error)
+
+
+def test_a_shifted_mean_moves_the_variances_that_depend_on_it():
+    """With unknown noise the variance of the coefficients is that of the noise, which shifts up."""
+    target = exact.LinearRegressionUnknownNoise(jax.random.key(2), num_data=96, dim=3)
+    kernel = SGMCMCKernel(target.model, gradient="plain", batch_size=5)
+    prepared = kernel.prepare(jax.random.key(0), target.data, {})
+    found = prepared.measurements.noise
+    last = prepared.data.model.scalar_names().index("sigma2")
+    moved = found.coupling[last] * np.sqrt(polygamma(1, target.a))  # of log sigma2
+    assert moved > 0
+    np.testing.assert_allclose(np.delete(found.widening, last), moved, rtol=0.1)
+    assert "shifted mean" in prepared.choice.prediction.parts
 
 
 def test_an_unstable_step_has_no_prediction():

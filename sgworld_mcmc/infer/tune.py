@@ -31,6 +31,8 @@ LARGER = (1 / 4, 1 / 2, 1.0)
 WIDE, NARROW, FAR = 2.0, 0.4, 0.8
 ROUNDS = 2
 LIMIT = 1e3
+# Shift, in posterior standard deviations, at which the curvature is looked at, on so many batches.
+SHIFT, SHIFT_BATCHES = 0.3, 4
 # At most so many steps.
 BURN_IN, STEPS = 100, 200
 
@@ -232,7 +234,40 @@ def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
             None if directions is None else jnp.asarray(directions),
             bench.temperature,
         )
-        return summarise_noise(measured)
+        noise = summarise_noise(measured)
+        return noise._replace(widening=_widening(bench, noise.coupling))
+
+
+def _widening(bench: Bench, coupling: np.ndarray) -> np.ndarray | float:
+    """Relative change of each variance for a shift of the mean by ``coupling``, from Hessians.
+
+    The variance along d where the curvature changes from I to I + E is 1 - d E d to first order
+    (docs/theory.md, B14): third derivatives of the potential tie the shift of one mean to the variances of all.
+    """
+    center, directions = bench.center, bench.directions
+    if directions is None or center.hessian is None or not np.isfinite(coupling).all():
+        return 0.0
+    shift = np.linalg.solve(directions, coupling)
+    length = np.linalg.norm(shift)
+    if length == 0:
+        return 0.0
+    step = SHIFT / length * np.sqrt(bench.temperature) * center.scale @ shift
+    used = min(num_batches(bench.batches_double), SHIFT_BATCHES)
+    ahead, behind = (
+        np.asarray(
+            bench.functions.hessian(
+                jnp.asarray(center.position + sign * step),
+                bench.batches_double,
+                bench.constants_double,
+                used,
+            ),
+            float,
+        )
+        for sign in (1, -1)
+    )
+    along = center.scale @ directions.T  # a unit step along each parameter's direction
+    change = np.einsum("dq,de,eq->q", along, ahead - behind, along) / (2 * SHIFT / length)
+    return -change if np.isfinite(change).all() else 0.0
 
 
 def _is_far(pilot: Pilot) -> bool:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 from sgworld_mcmc.tuning.bias import (
     large_noise_factor,
     once_mean_shift,
@@ -281,7 +280,7 @@ def predict(
     step_size: float,
     scheme: str,
 ) -> Prediction | None:
-    """Errors of one setting (docs/theory.md, B1, B5, B10, B13); None where it is not stable.
+    """Errors of one setting (docs/theory.md, B1, B5, B10, B13, B14); None where it is not stable.
 
     Parameters
     ----------
@@ -313,14 +312,15 @@ def predict(
     parts["Euler step"] = terms.euler + np.zeros_like(batch)
     nonlinear, shift = steps.errors(h)
     parts["step size"] = nonlinear + np.zeros_like(batch)
-    variance = sum(parts.values())
     # A wider distribution feels the skewness more: its mean moves on, from the mode outwards.
     shift = shift + steps.displacement * (parts["batch noise"] + parts["curvature noise"])
-    if kind == "plain" and scheme in WITHOUT_REPLACEMENT and count > 1:
-        shift = shift + order_mean_shift(h, count, noise.coupling * factor)
-    elif kind == "plain" and scheme == "all_phases":
-        # The mean over phases lies between that at the ends, and none half an epoch later.
-        shift = shift + order_mean_shift(h, count, noise.coupling * factor) / 2
+    if kind == "plain" and scheme != "replacement" and count > 1:
+        moved = order_mean_shift(h, count, factor)
+        if scheme == "all_phases":
+            # The mean over phases lies between that at the ends, and none half an epoch later.
+            moved = moved / 2
+        shift = shift + moved * noise.coupling
+        parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)
     if scheme == "once":
         shift = shift + np.sqrt(once_mean_shift(h, count, batch))
-    return Prediction(variance, shift, parts)
+    return Prediction(sum(parts.values()), shift, parts)

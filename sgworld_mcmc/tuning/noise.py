@@ -30,11 +30,15 @@ class RowNoise(NamedTuple):
         fast in the tails, where few draws are).
     coupling
         (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
+    widening
+        (Q,) relative change of the posterior variance where the mean moves by ``coupling``: the
+        curvature is another one there. 0 where it was not measured.
     """
 
     center: dict[str, np.ndarray]
     mean: dict[str, np.ndarray]
     coupling: np.ndarray
+    widening: np.ndarray | float = 0.0
 
 
 def batch_factor(batch_size: int, size: int) -> float:
