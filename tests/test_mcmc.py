@@ -164,6 +164,8 @@ def test_plain_numpyro_mcmc_with_traced_arguments_says_what_to_do():
 
 def test_kernel_pickles_and_runs_again(small, target, draws):
     mcmc = pickle.loads(pickle.dumps(small))
+    with pytest.raises(ValueError, match="pickled"):
+        mcmc.bias_report()
     mcmc.run(KEY, *target.data)
     np.testing.assert_array_equal(mcmc.get_samples(group_by_chain=True)["mu"], draws)
 

@@ -215,6 +215,14 @@ def test_bad_numbers_in_the_data_are_counted_by_argument(value):
         SGWORLD(models.plated).run(KEY, X, y)
 
 
+def test_a_table_is_no_array():
+    class Table:
+        __array__ = lambda self, dtype=None, copy=None: np.ones((203, 3))  # noqa: E731
+
+    with pytest.raises(TypeError, match=r"`X` is a \w+ Table.*numpy.asarray\(X\)"):
+        SGWORLD(models.plated).run(KEY, Table(), models.regression_data()[1])
+
+
 def test_failing_model_keeps_its_own_error_and_gains_a_note():
     X, y = models.regression_data()
     with pytest.raises(ValueError, match="Incompatible shapes") as caught:

@@ -62,13 +62,22 @@ def is_array(leaf: object) -> bool:
 
 
 def flatten_arguments(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """Leaves of the model's arguments by readable name, in the order of ``jax.tree.leaves``."""
+    """Leaves of the model's arguments by readable name, in the order of ``jax.tree.leaves``.
+
+    Tables such as pandas' are refused: they look like arrays, and JAX cannot trace them.
+    """
     names = argument_names(model, args)
     result = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path((args, kwargs)):
         group, key, *rest = path
         name = names[key.idx] if group.idx == 0 else str(key.key)
-        result[name + jax.tree_util.keystr(tuple(rest))] = leaf
+        name += jax.tree_util.keystr(tuple(rest))
+        if hasattr(leaf, "__array__") and not is_array(leaf) and np.ndim(leaf) > 0:
+            raise TypeError(
+                f"`{name}` is a {type(leaf).__module__.split('.')[0]} {type(leaf).__name__}, which "
+                f"JAX cannot trace: pass numpy.asarray({name})."
+            )
+        result[name] = leaf
     return result
 
 

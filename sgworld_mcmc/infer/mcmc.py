@@ -151,10 +151,15 @@ class MinibatchMCMC(MCMC):
         Raises
         ------
         ValueError
-            Before :meth:`run`.
+            Before :meth:`run`, or after unpickling, which keeps the draws and not the data.
         """
         if self._positions is None:
             raise ValueError("There are no draws to report on: call run(...) first.")
+        if self._prepared is None:
+            raise ValueError(
+                "The data that the report needs are not kept when a run is pickled: call run(...) "
+                "again, or make the report before."
+            )
         half = self._control_run() if control else None
         return make_report(self, self._positions, half)
 

@@ -242,7 +242,7 @@ def _widening(bench: Bench, coupling: np.ndarray) -> np.ndarray | float:
     """Relative change of each variance for a shift of the mean by ``coupling``, from Hessians.
 
     The variance along d where the curvature changes from I to I + E is 1 - d E d to first order
-    (docs/theory.md, B14): third derivatives of the potential tie the shift of one mean to the variances of all.
+    (docs/theory.md, B14): third derivatives tie the shift of one mean to the variances of all.
     """
     center, directions = bench.center, bench.directions
     if directions is None or center.hessian is None or not np.isfinite(coupling).all():
