@@ -357,5 +357,6 @@ for sampler in (mcmc, plain):
     assert np.all(np.abs(report.mean_error) < 4.5 * report.mean_error_se), report
     assert np.all(np.abs(report.sd_ratio - 1) < 4.5 * report.sd_ratio_se), report
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=300)
