@@ -78,25 +78,39 @@ def _parser():
     benchmark = commands.add_parser(
         "benchmark",
         help="measure bias or speed",
-        description="Benchmarks; options of one: sgworld-mcmc benchmark NAME --help.",
+        description=(
+            "Benchmarks; options of one: sgworld-mcmc benchmark NAME --help. Without a name all of "
+            "them run, one after the other: an hour."
+        ),
         epilog="\n".join(f"  {name:12}{text}" for name, text in BENCHMARKS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    benchmark.add_argument("name", choices=tuple(BENCHMARKS), help="which one")
+    benchmark.add_argument(
+        "name", nargs="?", default="all", choices=(*BENCHMARKS, "all"), help="which one (all)"
+    )
     # The benchmark parses its own options, once its module is known to be needed.
     benchmark.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
 def _benchmark(namespace):
-    name = namespace.name
+    if namespace.name != "all":
+        return _one_benchmark(namespace.name, namespace.options)
+    for name, what in BENCHMARKS.items():
+        print(f"\n=== {name}: {what}", flush=True)
+        if code := _one_benchmark(name, namespace.options):
+            return code
+    return 0
+
+
+def _one_benchmark(name, options):
     module = f"sgworld_mcmc.benchmarks.{name}"
     parser = argparse.ArgumentParser(
         prog=f"sgworld-mcmc benchmark {name}",
         description=f"Measure the {BENCHMARKS[name]}.",
     )
     importlib.import_module(module).add_arguments(parser)
-    return _run(module, parser.parse_args(namespace.options), parser)
+    return _run(module, parser.parse_args(options), parser)
 
 
 def _run(module, namespace, parser):

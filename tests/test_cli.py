@@ -38,6 +38,15 @@ def test_help(arguments, words, capsys):
     assert all(word in text for word in words)
 
 
+@pytest.mark.parametrize("arguments", [["benchmark"], ["benchmark", "all"]])
+def test_benchmark_without_a_name_runs_all(arguments, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr("sgworld_mcmc.cli._one_benchmark", lambda *given: ran.append(given) or 0)
+    assert main(arguments) == 0
+    assert ran == [(name, []) for name in BENCHMARKS]
+    assert "=== stationary" in capsys.readouterr().out
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
