@@ -58,11 +58,24 @@ def notes_of(prepared: Preparation, settings: Settings, positions: np.ndarray) -
             "parametrisation, or NUTS."
         )
     if choice is not None and not choice.met:
-        worst = choice.prediction.worst()
+        given = (
+            settings.batch_size,
+            settings.step_size,
+            settings.gradient,
+            settings.steps_per_draw,
+        )
+        independent = settings.noise == "independent"
+        fixed = independent or any(value is not None for value in given)
         notes.append(
-            f"The tolerance {settings.tolerance:g} could not be met with the settings given: the "
-            f"predicted error is {worst:.2g}. Leave `step_size`, `batch_size`, `gradient` or "
-            "`steps_per_draw` to the package, or accept a larger `tolerance`."
+            f"The tolerance {settings.tolerance:g} could not be met"
+            + (" with the settings given" if fixed else "")
+            + f": the predicted error is {choice.prediction.worst():.2g}. "
+            + (
+                "Leave `step_size`, `batch_size`, `gradient`, `steps_per_draw` and `noise` to the "
+                "package, or accept a larger `tolerance`."
+                if fixed
+                else "The posterior is far from Gaussian: reparametrise it, or use NUTS."
+            )
         )
     notes += _mixing_notes(found, positions, settings.temperature or 1.0)
     return notes
