@@ -36,7 +36,7 @@ class SetUpFunctions:
         self.descend = quick_jit(self._descend, static_argnames="newton")
         self.hessian = quick_jit(self._hessian)
         self.diagonal = quick_jit(self._diagonal)
-        self.noise = quick_jit(self._noise)
+        self.noise = quick_jit(self._noise, static_argnames="block")
         self.pilot = quick_jit(self._pilot, static_argnames="whole")
         self.offsets = quick_jit(self._offsets, static_argnames="cached")
         self.gradients = quick_jit(self._gradients)
@@ -79,9 +79,10 @@ class SetUpFunctions:
         density = whitened_log_density(self.model, constants, center, scale * jnp.sqrt(temperature))
         return lambda z, rows: density(z, rows) / temperature
 
-    def _noise(self, center, scale, draws, rows, constants, directions, temperature):
-        density = self._whitened(center, scale, constants, temperature)
-        return measure_noise(density, draws, rows, directions)
+    def _noise(self, center, scale, draws, rows, constants, directions, temperature, *, block):
+        density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731
+        scale = scale * jnp.sqrt(temperature)
+        return measure_noise(density, center, scale, draws, rows, block, directions)
 
     def _pilot(
         self,

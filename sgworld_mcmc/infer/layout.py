@@ -9,7 +9,7 @@ from blackjax.types import PRNGKey
 
 from sgworld_mcmc.minibatch import Batches
 
-__all__ = ["cut", "generator_of", "head", "shuffle", "single_rows"]
+__all__ = ["cut", "generator_of", "head", "shuffle"]
 
 
 def generator_of(rng_key: PRNGKey) -> np.random.Generator:
@@ -46,8 +46,3 @@ def cut(data: tuple, count: int) -> Batches:
 def head(batches: Batches, rows: int) -> Batches:
     """The first ``rows`` rows of each batch: smaller batches for estimates."""
     return Batches(jax.tree.map(lambda x: x[:, :rows], batches.main), None)
-
-
-def single_rows(data: tuple, count: int) -> tuple:
-    """The first ``count`` shuffled rows, (count, 1, ...): a random sample of the rows."""
-    return jax.tree.map(lambda x: x[:count, None], data)

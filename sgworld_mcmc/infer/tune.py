@@ -9,7 +9,7 @@ import numpy as np
 from sgworld_mcmc.infer.center import Center, set_up_batches, spectrum, zero_anchor
 from sgworld_mcmc.infer.compiled import SetUpFunctions
 from sgworld_mcmc.infer.estimator import Anchor
-from sgworld_mcmc.infer.layout import cut, head, single_rows
+from sgworld_mcmc.infer.layout import cut, head
 from sgworld_mcmc.minibatch import Batches, num_batches
 from sgworld_mcmc.tuning.curvature import dense_scale
 from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation
@@ -21,8 +21,9 @@ __all__ = ["Bench", "Measurements", "measure"]
 # Rows up to which the pilot uses all of them, and rows of its minibatches above.
 WHOLE = 4096
 PILOT_ROWS = 1024
-# Noise is measured at so many draws, on so many single rows (and at most 2^22 gradient numbers).
-DRAWS, NOISE_ROWS = 32, 16_384
+# Noise is measured at so many draws, each with its own rows: so many at least and at most, and as
+# many as products with D x D matrices allow.
+DRAWS, FEWEST_ROWS, MOST_ROWS, MOST_PRODUCTS = 32, 512, 4096, 2**26
 # Step sizes: the first at which no chain is lost is the reference for the larger ones.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
 LARGER = (1 / 4, 1 / 2, 1.0)
@@ -223,16 +224,17 @@ def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
     """Noise of single rows at these positions, in double precision."""
     center, directions = bench.center, bench.directions
     dimension = len(center.position)
-    rows = single_rows(bench.rows_double, min(bench.size, NOISE_ROWS, max(256, 2**22 // dimension)))
+    block = int(np.clip(MOST_PRODUCTS / dimension**2, FEWEST_ROWS, MOST_ROWS))
     with jax.enable_x64(bench.functions.model.precise):
         measured = bench.functions.noise(
             jnp.asarray(center.position),
             jnp.asarray(center.scale),
             jnp.asarray(positions),
-            rows,
+            bench.rows_double,
             bench.constants_double,
             None if directions is None else jnp.asarray(directions),
             bench.temperature,
+            block=min(bench.size, block),
         )
         noise = summarise_noise(measured)
         return noise._replace(widening=_widening(bench, noise.coupling))

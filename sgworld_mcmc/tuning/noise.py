@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.tuning.curvature import apply_scale
+
 __all__ = ["KINDS", "RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
 
 KINDS = ("plain", "control_variate", "taylor")
@@ -47,65 +49,76 @@ def batch_factor(batch_size: int, size: int) -> float:
 
 
 def measure_noise(
-    log_density: Callable, draws: jax.Array, rows: tuple, directions: jax.Array | None
+    log_density: Callable,
+    center: jax.Array,
+    scale: jax.Array,
+    draws: jax.Array,
+    rows: tuple,
+    block: int,
+    directions: jax.Array | None,
 ) -> dict[str, jax.Array]:
     """Variances along ``directions`` of the gradients of single rows.
+
+    Every draw sees its own block of rows, so that many rows are seen at the price of a few.
 
     Parameters
     ----------
     log_density
-        ``log_density(z, rows)`` in whitened coordinates, an estimate from any number of rows.
+        ``log_density(theta, rows)``, an estimate from any number of rows.
+    center, scale
+        theta0 (D,) and K, (D, D) or (D,): the directions are those of z, theta = theta0 + K z.
     draws
-        (S, D) whitened positions.
+        (S, D) positions z.
     rows
-        Pytree of arrays (n, 1, ...): n single rows, a random sample of the data.
+        Pytree of arrays (N, ...): rows in random order.
+    block
+        Rows for each draw, static.
     directions
         (Q, D) unit vectors, or None for the coordinate axes.
 
     Returns
     -------
     dict
-        ``"center"`` (Q,), ``"coupling"`` (Q,) and one entry (S, Q) for each of :data:`KINDS`.
+        ``"center"``, ``"coupling"`` and one entry for each of :data:`KINDS`, all (S, Q).
     """
-    along = (lambda g: g) if directions is None else (lambda g: g @ directions.T)
-    gradient = jax.grad(log_density)
-    origin = jnp.zeros_like(draws[0])
+    # Projections of K^T g, in one product for each row.
+    if scale.ndim == 2:
+        projection = scale if directions is None else scale @ directions.T
+        along = lambda g: g @ projection  # noqa: E731
+        back = lambda g: g @ scale @ scale.T  # noqa: E731
+    else:
+        along = lambda g: g * scale if directions is None else (g * scale) @ directions.T  # noqa: E731
+        back = lambda g: g * scale**2  # noqa: E731
+    gradients = jax.vmap(jax.grad(log_density))
+    size = jax.tree.leaves(rows)[0].shape[0]
 
-    def one_row(z, tangent, row):
-        turned = jax.jvp(lambda x: gradient(x, row), (origin,), (tangent,))[1]
-        return gradient(z, row), turned
+    def at_draw(inputs):
+        start, z = inputs
+        some = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, block)[:, None], rows)
+        here = lambda theta: gradients(jnp.broadcast_to(theta, (block, theta.size)), some)  # noqa: E731
+        change = apply_scale(scale, z)
+        value = along(here(center + change))
+        middle = jnp.broadcast_to(center, (block, center.size))
+        base, push = jax.linearize(lambda x: gradients(x, some), middle)
+        # The potential's row Hessian is minus the Jacobian, r_i the residual of the log density.
+        coupling = -along(push(back(base - base.mean(0))).mean(0))
+        base, turned = along(base), along(push(jnp.broadcast_to(change, middle.shape)))
+        kinds = (base, value, value - base, value - base - turned)
+        return *(jnp.var(x, axis=0, ddof=1) for x in kinds), coupling
 
-    def step(base, inputs):
-        # The model is compiled once: first the gradients at the center, then what the Hessians
-        # make of their residuals, then the draws.
-        number, z = inputs
-        residual = base - base.mean(0)
-        tangents = jnp.where(number == 1, residual, jnp.broadcast_to(z, residual.shape))
-        value, turned = jax.vmap(one_row, in_axes=(None, 0, 0))(z, tangents, rows)
-        base = jnp.where(number == 0, value, base)
-        kinds = (value, value - base, value - base - turned)
-        variances = tuple(jnp.var(along(x), axis=0, ddof=1) for x in kinds)
-        return base, (variances, along(turned.mean(0)))
-
-    count = jax.tree.leaves(rows)[0].shape[0]
-    base = jnp.zeros((count, origin.shape[0]), origin.dtype)
-    positions = jnp.concatenate([origin[None], origin[None], draws])
-    _, (variances, turned) = jax.lax.scan(step, base, (jnp.arange(len(positions)), positions))
-    # The potential's row Hessian is minus the Jacobian, r_i is the residual of the log density.
-    return {
-        "center": variances[0][0],
-        "coupling": -turned[1],
-        **{kind: value[2:] for kind, value in zip(KINDS, variances, strict=True)},
-    }
+    starts = jnp.linspace(0, size - block, len(draws)).astype(jnp.int32)
+    measured = jax.lax.map(at_draw, (starts, draws))
+    return dict(zip(("center", *KINDS, "coupling"), measured, strict=True))
 
 
 def summarise_noise(measured: dict[str, jax.Array]) -> RowNoise:
     """Means over the draws of what :func:`measure_noise` returned, as NumPy arrays."""
     values = {name: np.asarray(value, float) for name, value in measured.items()}
-    zero = np.zeros_like(values["center"])
+    means = {name: value.mean(0) for name, value in values.items()}
     error = {kind: values[kind].std(0, ddof=1) / len(values[kind]) ** 0.5 for kind in KINDS}
+    zero = np.zeros_like(means["center"])
     return RowNoise(
-        {"plain": values["center"], "control_variate": zero, "taylor": zero},
-        {kind: values[kind].mean(0) + error[kind] for kind in KINDS},
-        values["coupling"],
+        {"plain": means["center"], "control_variate": zero, "taylor": zero},
+        {kind: means[kind] + error[kind] for kind in KINDS},
+        means["coupling"],
     )
