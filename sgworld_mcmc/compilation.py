@@ -23,11 +23,15 @@ QUICK = {
 }
 
 
-def quick_jit(function: Callable, **options: Any) -> Callable:
-    """``jax.jit``, on a CPU with the options that compile fast."""
+def quick_jit(function: Callable, *, once: bool = False, **options: Any) -> Callable:
+    """``jax.jit``, on a CPU with the options that compile fast.
+
+    ``once``: faster still, for little work that is done once in a run.
+    """
     if jax.default_backend() != "cpu":
         return jax.jit(function, **options)
-    return jax.jit(function, compiler_options=_known(), **options)
+    known = {**_known(), "xla_backend_optimization_level": 0} if once else _known()
+    return jax.jit(function, compiler_options=known, **options)
 
 
 @cache

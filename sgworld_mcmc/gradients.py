@@ -7,6 +7,7 @@ Hessian) of the log density of all N rows from the rows that it is given.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,8 @@ def epoch_mean(
     """
     size, count = num_examples(batches), num_batches(batches)
 
+    # Traced once: for its shape, and in the loop.
+    @partial(jax.jit, inline=True)
     def estimate(index):
         return batch_estimate(estimator, position, fetch(batches, index), size, count)
 
@@ -87,6 +90,7 @@ def epoch_mean(
     def add(index, total):
         return jax.tree.map(lambda t, e: t + e / number, total, estimate(index))
 
-    shapes = jax.eval_shape(estimate, jnp.zeros((), jnp.int32))
+    number = jnp.asarray(number, jnp.int32)
+    shapes = jax.eval_shape(estimate, number)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.fori_loop(0, number, add, zero)

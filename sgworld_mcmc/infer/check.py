@@ -58,11 +58,9 @@ def check_minibatching(
         data = jax.tree.map(lambda x: x[: size - 1], data)
     points = _finite_points(model, evaluations, data, constants)
     additive, problems = set(), {}
-    summaries = []
-    for flat in points:
-        full = jax.device_get(evaluations.full(flat, data, constants))
-        parts = jax.device_get(evaluations.halves(flat, data, constants))
-        summaries.append((full, parts))
+    summaries = [
+        (full, jax.device_get(evaluations.halves(flat, data, constants))) for flat, full in points
+    ]
     for name in summaries[0][0]:
         adds_up = constant = True
         for full, parts in summaries:
@@ -102,16 +100,19 @@ def check_minibatching(
     return frozenset(additive)
 
 
-def _finite_points(model, evaluations, data, constants) -> list:
-    """Two points within one unit of the origin where the model is finite, or as near as found."""
+def _finite_points(model, evaluations, data, constants) -> list[tuple]:
+    """Two points within one unit of the origin where the model is finite, or as near as found.
+
+    Each with the log densities of all sites there.
+    """
     points = []
     generator = np.random.default_rng(0)
     for attempt in range(TRIES):
         radius = 1.0 if attempt < TRIES // 2 else 0.1
         flat = jnp.asarray(generator.uniform(-radius, radius, model.dimension), float)
-        full = evaluations.full(flat, data, constants)
+        full = jax.device_get(evaluations.full(flat, data, constants))
         if all(np.all(np.isfinite(term)) for term in full.values()):
-            points.append(flat)
+            points.append((flat, full))
         if len(points) == POINTS:
             return points
     bad = [name for name, term in full.items() if not np.all(np.isfinite(term))]

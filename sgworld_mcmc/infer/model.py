@@ -118,11 +118,17 @@ class MinibatchModel:
         self.shapes = {name: prototype[name].shape for name in self.latents}
         self.precise = False
         self.dimension = sum(int(np.prod(shape)) for shape in self.shapes.values())
+        self._remember()
+
+    def _remember(self) -> None:
+        # NumPyro's handlers take some 50 ms to trace: once for each shape of the arguments.
+        self._traced = jax.jit(self.untraced, inline=True)
 
     def with_additive(self, additive: frozenset[str]) -> "MinibatchModel":
         """The same model with the sites named whose log density is a sum over rows."""
         other = copy.copy(self)
         other.additive = additive
+        other._remember()
         return other
 
     @property
@@ -207,6 +213,10 @@ class MinibatchModel:
 
         A mean over the rows, as :mod:`sgworld_mcmc.gradients` asks for.
         """
+        return self._traced(flat, rows, constants)
+
+    def untraced(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
+        """The same, calling the user's model whenever it is called."""
         terms = self.log_densities(self.unravel(flat), rows, constants)
         count = jax.tree.leaves(rows)[0].shape[0]
         prior = sum(v for name, v in terms.items() if name not in self.additive)

@@ -224,10 +224,10 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
     """Whether the set-up may use double precision: always if the user does."""
     if jax.config.jax_enable_x64:
         return True
-    data, constants = jax.tree.map(jnp.asarray, view.layout.split(args, kwargs))
-    flat = jnp.zeros(view.dimension)
-    density = lambda x: view.log_density(x, data, constants)  # noqa: E731
-    return not closes_over_numpy(view.model, density, flat)
+    abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731
+    data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
+    flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
+    return not closes_over_numpy(view.model, view.untraced, flat, data, constants)
 
 
 def _set_up(rng_key, functions, settings, data, constants, originals, initial) -> Preparation:

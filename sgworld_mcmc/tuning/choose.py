@@ -4,6 +4,7 @@ Every candidate's errors are predicted for each parameter from the closed forms 
 :mod:`sgworld_mcmc.tuning.bias` with measured noise, and from the pilot's discretisation error.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -202,6 +203,7 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
     scheme = "all_phases" if inside and count > 1 else request.order
     scheme = "replacement" if request.order == "replacement" else scheme
 
+    @cache
     def made(h):
         return predict(
             request, noise, steps, kind, batch_size=batch_size, step_size=h, scheme=scheme
@@ -212,11 +214,9 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
         grid = STEP_SIZES[STEP_SIZES <= limit] / request.stiffest
     else:
         grid = np.array([request.step_size])
-    made_at = {}
 
     def is_met(h):
-        made_at[h] = made(h)
-        return made_at[h] is not None and made_at[h].worst() <= request.tolerance
+        return made(h) is not None and made(h).worst() <= request.tolerance
 
     # From large to small steps: the first that is good enough, by bisection.
     low, high = 0, len(grid)
@@ -225,14 +225,14 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
         low, high = (low, middle) if is_met(float(grid[middle])) else (middle + 1, high)
     start = min(low, len(grid) - 1)
     for h in map(float, grid[start:]):
-        met = is_met(h) and (request.step_size is not None or all(is_met(h / k) for k in (2, 4)))
         spacing = draw_spacing(request, h, count, inside)
-        if made_at[h] is None or spacing is None:
-            continue
-        if met or h == grid[-1]:
+        if spacing is None:  # nor for a smaller step
+            return None
+        met = is_met(h) and (request.step_size is not None or all(is_met(h / k) for k in (2, 4)))
+        if made(h) is not None and (met or h == grid[-1]):
             number, autocorrelation = spacing
             examples = number * autocorrelation * batch_size
-            return Choice(kind, batch_size, count, h, number, scheme, examples, made_at[h], met)
+            return Choice(kind, batch_size, count, h, number, scheme, examples, made(h), met)
     return None
 
 
