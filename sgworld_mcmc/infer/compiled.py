@@ -13,7 +13,7 @@ from sgworld_mcmc.tuning.curvature import dense_hessian, diagonal_hessian
 from sgworld_mcmc.tuning.gaussian_fit import fit_gaussian
 from sgworld_mcmc.tuning.mode import adam, descend
 from sgworld_mcmc.tuning.noise import measure_noise
-from sgworld_mcmc.tuning.pilot import run_pilot
+from sgworld_mcmc.tuning.pilot import advance_pilot
 
 __all__ = ["SetUpFunctions"]
 
@@ -86,9 +86,8 @@ class SetUpFunctions:
 
     def _pilot(
         self,
-        seed,
-        positions,
-        partners,
+        chains,
+        fresh,
         order,
         step_size,
         burn_in,
@@ -112,17 +111,8 @@ class SetUpFunctions:
             rows = jax.tree.map(lambda x: x[index], batches.main)
             return _corrected(density, rows, anchor, z)
 
-        return run_pilot(
-            seed,
-            positions,
-            partners,
-            order,
-            step_size,
-            burn_in,
-            steps,
-            gradient,
-            directions,
-            limit,
+        return advance_pilot(
+            chains, fresh, order, step_size, burn_in, steps, gradient, directions, limit
         )
 
     def _offsets(self, center, scale, batches, constants, *, cached):

@@ -1,5 +1,6 @@
 """The rows of the data in random order, and cut into batches."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from blackjax.types import PRNGKey
 
+from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.minibatch import Batches
 
-__all__ = ["cut", "generator_of", "head", "shuffle"]
+__all__ = ["cut", "generator_of", "head", "shuffle", "to_single"]
 
 
 def generator_of(rng_key: PRNGKey) -> np.random.Generator:
@@ -45,4 +47,30 @@ def cut(data: tuple, count: int) -> Batches:
 
 def head(batches: Batches, rows: int) -> Batches:
     """The first ``rows`` rows of each batch: smaller batches for estimates."""
-    return Batches(jax.tree.map(lambda x: x[:, :rows], batches.main), None)
+    return Batches(_program("head")(batches.main, rows=rows), None)
+
+
+def to_single(data: tuple) -> tuple:
+    """The arrays in single precision where they are in double."""
+    return _program("single")(data)
+
+
+def _head(data, *, rows):
+    return jax.tree.map(lambda x: x[:, :rows], data)
+
+
+def _single(data):
+    return jax.tree.map(lambda x: x.astype(_single_type(x.dtype)), data)
+
+
+def _single_type(dtype):
+    with jax.enable_x64(False):
+        return jax.dtypes.canonicalize_dtype(dtype)
+
+
+@cache
+def _program(name: str):
+    # One program for all leaves, made when first needed: each takes longer to compile than to run.
+    if name == "head":
+        return quick_jit(_head, once=True, static_argnames="rows")
+    return quick_jit(_single, once=True)

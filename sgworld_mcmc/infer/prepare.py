@@ -22,7 +22,7 @@ from sgworld_mcmc.infer.center import (
 from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
 from sgworld_mcmc.infer.compiled import SetUpFunctions
 from sgworld_mcmc.infer.estimator import Anchor
-from sgworld_mcmc.infer.layout import cut, generator_of, shuffle
+from sgworld_mcmc.infer.layout import cut, generator_of, shuffle, to_single
 from sgworld_mcmc.infer.model import MinibatchModel, minibatch_model
 from sgworld_mcmc.infer.precision import closes_over_numpy
 from sgworld_mcmc.infer.state import Dynamics
@@ -246,7 +246,7 @@ def _set_up(rng_key, functions, settings, data, constants, originals, initial) -
     with jax.enable_x64(double):
         rows, constants = rows_double, constants_double
         if view.precise and not double:
-            rows, constants = jax.tree.map(_to_single, (rows, constants))
+            rows, constants = to_single((rows, constants))
         tau = settings.temperature or 1.0
         bench = Bench(
             functions, rows, constants, rows_double, constants_double, batches, center, tau
@@ -376,10 +376,6 @@ def _rounding(center: Center) -> float:
         return float(np.max(size / center.scale))
     inverse = np.linalg.inv(center.scale)
     return float(np.sqrt(np.max((inverse**2) @ size**2)))
-
-
-def _to_single(x: jax.Array) -> jax.Array:
-    return x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:

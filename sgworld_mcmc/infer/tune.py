@@ -14,7 +14,7 @@ from sgworld_mcmc.minibatch import Batches, num_batches
 from sgworld_mcmc.tuning.curvature import dense_scale
 from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation
 from sgworld_mcmc.tuning.noise import RowNoise, summarise_noise
-from sgworld_mcmc.tuning.pilot import Pilot, linear_start, summarise_pilot
+from sgworld_mcmc.tuning.pilot import Pilot, start_pilot, summarise_pilot
 
 __all__ = ["Bench", "Measurements", "measure"]
 
@@ -34,8 +34,8 @@ ROUNDS = 2
 LIMIT = 1e3
 # Shift, in posterior standard deviations, at which the curvature is looked at, on so many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4
-# At most so many steps.
-BURN_IN, STEPS = 100, 200
+# At most so many steps, and so many random numbers at a time.
+BURN_IN, STEPS, MOST_NORMALS = 100, 200, 2**22
 
 
 class Bench(NamedTuple):
@@ -145,8 +145,13 @@ def gaussian_draws(generator: np.random.Generator, bench: Bench) -> np.ndarray:
     return draws if values is None else draws / np.sqrt(values) @ vectors.T
 
 
-def _dtype():
-    return jnp.zeros(()).dtype
+def _dtype() -> np.dtype:
+    return jnp.result_type(float)
+
+
+def _cast(tree, dtype):
+    """NumPy arrays of floating-point numbers in the sampler's precision."""
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float64 else x, tree)
 
 
 class _Track(NamedTuple):
@@ -183,26 +188,32 @@ def _pilot(
     values, _ = spectrum(center)
     stiffest = 1.0 if values is None else float(values.max())
     directions = bench.directions
-    partners = linear_start(generator, *positions.shape, step_size / stiffest)
-    result = bench.functions.pilot(
-        np.uint32(generator.integers(2**32)),
-        jnp.asarray(positions, dtype),
-        tuple(jnp.asarray(x, dtype) for x in partners),
-        generator.integers(0, num_batches(track.batches), BURN_IN + STEPS).astype(np.int32),
-        jnp.asarray(step_size / stiffest, dtype),
-        min(max(4, round(3 / step_size)), BURN_IN),
-        min(max(30, round(6 / step_size)), STEPS),
-        jnp.asarray(center.position, dtype),
-        jnp.asarray(center.scale, dtype),
-        track.anchor,
-        track.batches,
-        bench.constants,
-        None if directions is None else jnp.asarray(directions, dtype),
-        LIMIT,
-        bench.temperature,
-        whole=track.whole,
-    )
-    return summarise_pilot(result, step_size), np.asarray(result["positions"], float)
+    h = step_size / stiffest
+    burn_in = min(max(4, round(3 / step_size)), BURN_IN)
+    counted = min(max(30, round(6 / step_size)), STEPS)
+    width = positions.shape[1] if directions is None else len(directions)
+    chains = _cast(start_pilot(generator, positions, h, width), dtype)
+    length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
+    for done in range(0, burn_in + counted, length):
+        fresh = generator.standard_normal((length, *positions.shape), dtype.type)
+        chains = bench.functions.pilot(
+            chains,
+            fresh,
+            generator.integers(0, num_batches(track.batches), length).astype(np.int32),
+            dtype.type(h),
+            np.int32(burn_in - done),
+            np.int32(min(length, burn_in + counted - done)),
+            _cast(center.position, dtype),
+            _cast(center.scale, dtype),
+            track.anchor,
+            track.batches,
+            bench.constants,
+            None if directions is None else _cast(directions, dtype),
+            LIMIT,
+            bench.temperature,
+            whole=track.whole,
+        )
+    return summarise_pilot(chains, counted, step_size), np.asarray(chains.positions, float)
 
 
 def _center_gradient(bench: Bench) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.checks import check_choice
@@ -22,11 +23,14 @@ def value_at(schedule: Schedule, step: jax.Array) -> jax.Array | float:
 
 def draw_noise(rng_key: PRNGKey, position: ArrayLikeTree, *length: int) -> ArrayTree:
     """Standard normal numbers like ``position``, with ``length`` more steps in front if given."""
+    # One call for all leaves: each is long to compile.
     leaves, treedef = jax.tree.flatten(position)
-    keys = jax.random.split(rng_key, len(leaves))
+    sizes, dtypes = [jnp.size(x) for x in leaves], [jnp.result_type(x) for x in leaves]
+    flat = jax.random.normal(rng_key, (*length, sum(sizes)), jnp.result_type(*dtypes))
+    parts = jnp.split(flat, np.cumsum(sizes)[:-1], axis=-1)
     draws = [
-        jax.random.normal(key, (*length, *jnp.shape(x)), jnp.result_type(x))
-        for key, x in zip(keys, leaves, strict=True)
+        part.reshape(*length, *jnp.shape(x)).astype(dtype)
+        for part, x, dtype in zip(parts, leaves, dtypes, strict=True)
     ]
     return jax.tree.unflatten(treedef, draws)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Pilot", "linear_start", "run_pilot", "summarise_pilot"]
+__all__ = ["Pilot", "PilotChains", "advance_pilot", "start_pilot", "summarise_pilot"]
 
 
 class Pilot(NamedTuple):
@@ -39,18 +39,42 @@ class Pilot(NamedTuple):
     diverged: float
 
 
-def linear_start(
-    generator: np.random.Generator, chains: int, dimension: int, step_size: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Stationary positions of the coupled chains on the standard Gaussian, and their noise."""
-    noise, rest = generator.standard_normal((2, chains, dimension))
-    return np.sqrt(1 - step_size / 2) * rest + np.sqrt(step_size / 2) * noise, noise
+class PilotChains(NamedTuple):
+    """P chains beside their linear partners, and what has been summed so far.
+
+    Attributes
+    ----------
+    positions, partners
+        (P, D) whitened positions, and those of the coupled chains on the standard Gaussian.
+    noise
+        (P, D) carried by averaged noise.
+    alive
+        (P,) whether a chain has stayed within the limit; one that has not stays where it was.
+    sums
+        Four (P, Q): of y, y^2 and of their linear partners x, x^2.
+    """
+
+    positions: jax.Array
+    partners: jax.Array
+    noise: jax.Array
+    alive: jax.Array
+    sums: tuple[jax.Array, ...]
 
 
-def run_pilot(
-    seed: jax.Array,
-    positions: jax.Array,
-    partners: tuple[jax.Array, jax.Array],
+def start_pilot(
+    generator: np.random.Generator, positions: np.ndarray, step_size: float, directions: int
+) -> PilotChains:
+    """Chains before their first step; the linear partners are stationary, and independent."""
+    noise, rest = generator.standard_normal((2, *positions.shape))
+    partners = np.sqrt(1 - step_size / 2) * rest + np.sqrt(step_size / 2) * noise
+    alive = np.ones(len(positions), bool)
+    sums = (np.zeros((len(positions), directions)),) * 4
+    return PilotChains(positions, partners, noise, alive, sums)
+
+
+def advance_pilot(
+    chains: PilotChains,
+    fresh: jax.Array,
     order: jax.Array,
     step_size: jax.Array,
     burn_in: jax.Array,
@@ -58,42 +82,33 @@ def run_pilot(
     gradient: Callable,
     directions: jax.Array | None,
     limit: float,
-) -> dict[str, jax.Array]:
-    """Advance (P, D) chains by Langevin steps with averaged noise, beside their linear partners.
+) -> PilotChains:
+    """Langevin steps with averaged noise.
 
     Parameters
     ----------
-    seed
-        uint32.
-    positions
-        (P, D) whitened starting points.
-    partners
-        From :func:`linear_start`.
+    chains
+        From :func:`start_pilot`, or of the last call.
+    fresh
+        (S, P, D) standard normal numbers. They are an argument because JAX's random numbers
+        would be a third of the time that it takes to compile a pilot.
     order
-        (S,) int32 batch numbers of the steps, at least ``burn_in + steps`` of them.
+        (S,) int32 batch numbers of the steps.
     step_size, burn_in, steps
-        May be traced: one compiled function serves all step sizes.
+        May be traced: one compiled function serves all. The first ``steps`` <= S are made; of
+        them the first ``burn_in`` do not count.
     gradient
         ``gradient(positions, batch number)``: (P, D) gradients of the log density.
     directions
         (Q, D) unit vectors along which moments are taken, or None for the axes.
     limit
-        A chain with a larger coordinate has diverged, and stays where it was.
-
-    Returns
-    -------
-    dict
-        ``positions`` (P, D) at the end, ``alive`` (P,), and the means over time of y, y^2 and
-        of their linear partners, each (P, Q).
+        A chain with a larger coordinate has diverged.
     """
-    chains = positions.shape[0]
     along = (lambda z: z) if directions is None else (lambda z: z @ directions.T)
-    rng_key, (linear, noise) = jax.random.key(seed), partners
 
-    def step(number, carry):
-        z, linear, noise, alive, sums = carry
-        fresh = jax.random.normal(jax.random.fold_in(rng_key, number), z.shape, z.dtype)
-        kick = jnp.sqrt(2 * step_size) * (noise + fresh) / 2
+    def step(number, chains):
+        z, linear, noise, alive, sums = chains
+        kick = jnp.sqrt(2 * step_size) * (noise + fresh[number]) / 2
         new = z + step_size * gradient(z, order[number]) + kick
         alive = alive & jnp.all(jnp.abs(new) <= limit, axis=1)
         z = jnp.where(alive[:, None], new, z)
@@ -102,30 +117,24 @@ def run_pilot(
         counts = number >= burn_in
         values = (y, y**2, x, x**2)
         sums = tuple(s + jnp.where(counts, v, 0) for s, v in zip(sums, values, strict=True))
-        return z, linear, fresh, alive, sums
+        return PilotChains(z, linear, fresh[number], alive, sums)
 
-    zero = jnp.zeros_like(along(positions))
-    carry = (positions, linear, noise, jnp.ones(chains, bool), (zero,) * 4)
-    z, _, _, alive, sums = jax.lax.fori_loop(0, burn_in + steps, step, carry)
-    names = ("first", "second", "linear_first", "linear_second")
-    means = {name: total / steps for name, total in zip(names, sums, strict=True)}
-    return {"positions": z, "alive": alive, **means}
+    return jax.lax.fori_loop(0, steps, step, chains)
 
 
-def summarise_pilot(result: dict[str, jax.Array], step_size: float) -> Pilot:
+def summarise_pilot(chains: PilotChains, counted: int, step_size: float) -> Pilot:
     """Moments with the linear partners as control variates, regressed direction by direction.
 
-    The partners' exact moments are 0 and 1 at every step size below 2 (averaged noise).
+    The partners' exact moments are 0 and 1 at every step size below 2 (averaged noise);
+    ``counted`` is the number of steps that were summed.
     """
-    values = {name: np.asarray(value, float) for name, value in result.items()}
-    alive = values["alive"].astype(bool)
+    alive = np.asarray(chains.alive)
     diverged = 1 - alive.mean()
+    means = (np.asarray(total, float)[alive] / counted for total in chains.sums)
+    first, second, linear_first, linear_second = means
     if alive.sum() < 4:
-        nan = np.full(values["first"].shape[1], np.nan)
+        nan = np.full(first.shape[1], np.nan)
         return Pilot(step_size, nan, nan, nan, nan, diverged)
-    first, second, linear_first, linear_second = (
-        values[name][alive] for name in ("first", "second", "linear_first", "linear_second")
-    )
     mean, mean_error = _controlled(first, linear_first, 0.0)
     # About the estimated mean: its own noise is of second order.
     centred = second - 2 * mean * first + mean**2
