@@ -1,9 +1,10 @@
 """How the package compiles.
 
-A run of a few seconds is mostly compilation. On a CPU these options make it a quarter as long as
-XLA's defaults do, and the loops over small batches run as fast or faster: XLA's higher levels split
-small operations over threads, whose synchronisation costs more than the work
-(``sgworld-mcmc benchmark epoch`` shows it).
+A run of a few seconds is mostly compilation. On a CPU the first three of these options make it
+half as long as XLA's defaults do, and loops over small batches run as fast or faster: XLA's higher
+levels split small operations over threads, whose synchronisation costs more than the work. Without
+fusion emitters it is half as long again, but loops over large batches take twice the time
+(``sgworld-mcmc benchmark epoch`` shows what a long run pays).
 """
 
 from collections.abc import Callable
@@ -18,20 +19,30 @@ __all__ = ["quick_jit"]
 QUICK = {
     "xla_backend_optimization_level": 1,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 2,
+    "xla_cpu_use_fusion_emitters": False,
 }
 
 
-def quick_jit(function: Callable, *, once: bool = False, **options: Any) -> Callable:
-    """``jax.jit``, on a CPU with the options that compile fast.
+def quick_jit(function: Callable, work: str = "some", **options: Any) -> Callable:
+    """``jax.jit``, on a CPU with the options that suit the work.
 
-    ``once``: faster still, for little work that is done once in a run.
+    Parameters
+    ----------
+    function, options
+        Of ``jax.jit``.
+    work
+        ``"little"``: done once, with few numbers; ``"some"``: less than takes a second;
+        ``"much"``: worth a compilation of twice the time.
     """
     if jax.default_backend() != "cpu":
         return jax.jit(function, **options)
-    known = {**_known(), "xla_backend_optimization_level": 0} if once else _known()
-    return jax.jit(function, compiler_options=known, **options)
+    chosen = dict(_known())
+    if work == "little":
+        chosen["xla_backend_optimization_level"] = 0
+    elif work == "much":
+        chosen.pop("xla_cpu_use_fusion_emitters", None)
+    return jax.jit(function, compiler_options=chosen, **options)
 
 
 @cache

@@ -69,12 +69,12 @@ def test_same_key_same_draws_other_key_other_draws(small, target, draws):
 
 def test_second_run_on_other_data_compiles_nothing_and_sees_the_data(small, target, draws):
     (y,) = target.data
-    before = driver._compiled()._cache_size()
+    before = driver._compiled("some")._cache_size()
     functions = small.sampler._functions[small._prepared[1].data.model]
     set_up = functions.descend._cache_size()
     small.run(KEY, y + 5.0)
     after = np.asarray(small.get_samples(group_by_chain=True)["mu"])
-    assert driver._compiled()._cache_size() == before > 0
+    assert driver._compiled("some")._cache_size() == before > 0
     assert functions.descend._cache_size() == set_up > 0
     np.testing.assert_allclose(after.mean((0, 1)) - draws.mean((0, 1)), 5.0, atol=0.05)
 

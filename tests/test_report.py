@@ -40,7 +40,12 @@ def test_prediction_is_within_the_tolerance_and_agrees_with_what_is_measured(rep
     deviation = stein.variance_error - report.predicted_variance_error
     assert np.all(np.abs(deviation) < 4.5 * stein.variance_error_se)
     assert np.all(np.abs(stein.mean_shift) < 4.5 * stein.mean_shift_se)
-    assert np.all(stein.variance_error_se < 0.06)  # some 1000 draws
+    # sqrt(2 / draws) from the draws; where that of the 4 chains is larger, it has 3 degrees of
+    # freedom: 2.3 times as large in one case of a thousand.
+    least = np.sqrt(2 / stein.draws)
+    assert np.all(stein.variance_error_se >= 0.99 * least)
+    assert np.all(stein.variance_error_se < 2.3 * least)
+    assert np.median(stein.variance_error_se) < 0.06
     change = control.variance_error - report.predicted_change
     assert np.all(np.abs(change) < 4.5 * control.variance_error_se)
 

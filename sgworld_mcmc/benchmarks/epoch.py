@@ -189,10 +189,10 @@ def _cases(init_key, key, data, position, estimator, batch_size, chains):
             return kernel(key, state, estimator, batches, STEP_SIZE)
 
         if chains == 1:
-            state, function, keys = start(init_key), quick_jit(epoch), key
+            state, function, keys = start(init_key), quick_jit(epoch, "much"), key
         else:
             state = jax.vmap(start)(jax.random.split(init_key, chains))
-            function = quick_jit(jax.vmap(epoch, in_axes=(0, 0, None)))
+            function = quick_jit(jax.vmap(epoch, in_axes=(0, 0, None)), "much")
             keys = jax.random.split(key, chains)
         return lambda: function(keys, state, batches)
 

@@ -99,7 +99,15 @@ def rerun(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.n
     keys = jax.random.split(rng_key, mcmc.num_chains)
     with jax.enable_x64(prepared.double):
         start = mcmc.sampler.init(keys, mcmc.num_warmup, model_args=(data,))
-        draws, last = collect(start, (data,), {}, sampler=mcmc.sampler, plan=plan, postprocess=None)
+        draws, last = collect(
+            start,
+            (data,),
+            {},
+            sampler=mcmc.sampler,
+            plan=plan,
+            postprocess=None,
+            numbers=mcmc._numbers(plan),
+        )
     positions = np.swapaxes(np.asarray(draws["position"], float), 0, 1)
     mcmc._last_state, mcmc._positions = last, positions[:, :REPORTED]
     return positions

@@ -17,6 +17,9 @@ from sgworld_mcmc.tuning.pilot import advance_pilot
 
 __all__ = ["SetUpFunctions"]
 
+# Above, passes over all rows take longer than compilation.
+MANY_ROWS = 2**20
+
 
 class SetUpFunctions:
     """What the set-up of one model calls, compiled when first called.
@@ -31,16 +34,17 @@ class SetUpFunctions:
 
     def __init__(self, model: MinibatchModel, strategy: Callable) -> None:
         self.model, self.strategy = model, strategy
-        self.initial = quick_jit(self._initial)
-        self.adam = quick_jit(self._adam)
-        self.descend = quick_jit(self._descend, static_argnames="newton")
-        self.hessian = quick_jit(self._hessian)
-        self.diagonal = quick_jit(self._diagonal)
-        self.noise = quick_jit(self._noise, static_argnames="block")
-        self.pilot = quick_jit(self._pilot, static_argnames="whole")
-        self.offsets = quick_jit(self._offsets, static_argnames="cached")
-        self.gradients = quick_jit(self._gradients)
-        self.gaussian = quick_jit(self._gaussian)
+        work = "much" if model.size > MANY_ROWS else "some"
+        self.initial = quick_jit(self._initial, work)
+        self.adam = quick_jit(self._adam, work)
+        self.descend = quick_jit(self._descend, work, static_argnames="newton")
+        self.hessian = quick_jit(self._hessian, work)
+        self.diagonal = quick_jit(self._diagonal, work)
+        self.noise = quick_jit(self._noise, work, static_argnames="block")
+        self.pilot = quick_jit(self._pilot, work, static_argnames="whole")
+        self.offsets = quick_jit(self._offsets, work, static_argnames="cached")
+        self.gradients = quick_jit(self._gradients, work)
+        self.gaussian = quick_jit(self._gaussian, work)
 
     def _density(self, constants):
         return lambda flat, rows: self.model.log_density(flat, rows, constants)

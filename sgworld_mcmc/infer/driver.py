@@ -16,6 +16,9 @@ from sgworld_mcmc.compilation import quick_jit
 
 __all__ = ["Plan", "collect"]
 
+# Numbers that are read in a second or so.
+LONG = 2**29
+
 
 class Plan(NamedTuple):
     """What a run collects; static.
@@ -52,6 +55,7 @@ def collect(
     sampler: Any,
     plan: Plan,
     postprocess: Callable | None,
+    numbers: float = 0.0,
 ) -> tuple[dict[str, Any], Any]:
     """Advance a chain (or chains) and stack its draws.
 
@@ -63,6 +67,8 @@ def collect(
         Arguments of the kernel.
     sampler, plan, postprocess
         Static: the kernel, what to collect, and the user's transformation of the draws or None.
+    numbers
+        Of the data that the run will read, if known: a long one is compiled to run fast.
 
     Returns
     -------
@@ -72,14 +78,14 @@ def collect(
     """
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state))
     # Compiler options are refused inside another transformation, such as pmap over chains.
-    run = _collect if traced else _compiled()
+    run = _collect if traced else _compiled("much" if numbers > LONG else "some")
     return run(state, args, kwargs, sampler=sampler, plan=plan, postprocess=postprocess)
 
 
 @cache
-def _compiled() -> Callable:
+def _compiled(work: str) -> Callable:
     # Made when first needed: asking for the backend earlier would start JAX at import.
-    return quick_jit(_collect, static_argnames=("sampler", "plan", "postprocess"))
+    return quick_jit(_collect, work, static_argnames=("sampler", "plan", "postprocess"))
 
 
 def _collect(state, args, kwargs, *, sampler, plan, postprocess):

@@ -227,7 +227,7 @@ class SGMCMCKernel(MCMCKernel):
 
     def _starts_compiled(self) -> Callable:
         if self._starting is None:
-            self._starting = quick_jit(self._starts, once=True)
+            self._starting = quick_jit(self._starts, work="little")
         return self._starting
 
     def _starts(self, keys, data: MinibatchData, num_warmup) -> SGMCMCState:

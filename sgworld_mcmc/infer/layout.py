@@ -72,5 +72,5 @@ def _single_type(dtype):
 def _program(name: str):
     # One program for all leaves, made when first needed: each takes longer to compile than to run.
     if name == "head":
-        return quick_jit(_head, once=True, static_argnames="rows")
-    return quick_jit(_single, once=True)
+        return quick_jit(_head, work="little", static_argnames="rows")
+    return quick_jit(_single, work="little")

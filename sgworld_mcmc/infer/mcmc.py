@@ -182,7 +182,13 @@ class MinibatchMCMC(MCMC):
         with jax.enable_x64(prepared.double):
             start = self.sampler.init(keys, 2 * self.num_warmup, model_args=(data,))
             draws, _ = collect(
-                start, (data,), {}, sampler=self.sampler, plan=plan, postprocess=None
+                start,
+                (data,),
+                {},
+                sampler=self.sampler,
+                plan=plan,
+                postprocess=None,
+                numbers=self._numbers(plan),
             )
         return np.swapaxes(np.asarray(draws["position"], float), 0, 1)
 
@@ -212,7 +218,17 @@ class MinibatchMCMC(MCMC):
             sampler=self.sampler,
             plan=plan,
             postprocess=self.postprocess_fn,
+            numbers=self._numbers(plan),
         )
+
+    def _numbers(self, plan: Plan) -> float:
+        """Of the data that a run reads."""
+        data = self._prepared[1].data
+        dynamics = data.dynamics
+        draws = plan.draws * plan.thinning * dynamics.steps_per_draw
+        steps = plan.calls * dynamics.steps_per_warmup + draws
+        each = sum(x.size for x in jax.tree.leaves(data.batches)) / dynamics.num_batches
+        return self.num_chains * steps * each
 
     def to_arviz(self, **options) -> Any:
         """The draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""
