@@ -9,10 +9,12 @@ from importlib.metadata import version
 import pytest
 
 # Compilation is most of the tests' time, and little of it is for loops that run long.
-FLAGS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
-if version("jaxlib").startswith("0.10."):  # an unknown flag ends the process
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+# An unknown flag ends the process: the last one is asked of the versions that are known to have it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+)
 
 # Several tests compile the same programs: they share what is compiled, worker processes too, for
 # as long as the tests run.
