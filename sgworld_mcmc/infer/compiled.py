@@ -42,7 +42,7 @@ class SetUpFunctions:
         self.diagonal = quick_jit(self._diagonal, work)
         self.noise = quick_jit(self._noise, work, static_argnames="block")
         self.pilot = quick_jit(self._pilot, work, static_argnames="whole")
-        self.offsets = quick_jit(self._offsets, work, static_argnames="cached")
+        self.offsets = quick_jit(self._offsets, work)
         self.gradients = quick_jit(self._gradients, work)
         self.gaussian = quick_jit(self._gaussian, work)
 
@@ -119,9 +119,9 @@ class SetUpFunctions:
             chains, fresh, order, step_size, burn_in, steps, gradient, directions, limit
         )
 
-    def _offsets(self, center, scale, batches, constants, *, cached):
+    def _offsets(self, center, scale, batches, constants):
         density = self._whitened(center, scale, constants)
-        return make_offsets(density, jnp.zeros_like(center), batches, cached)
+        return make_offsets(density, jnp.zeros_like(center), batches)
 
     def _gaussian(self, seed, start, order, batches, constants):
         return fit_gaussian(seed, start, order, self._density(constants), batches)

@@ -8,12 +8,13 @@ kind                 estimator(z, rows)                       correction(z, batc
 ===================  =======================================  ==============================
 ``plain``            g(z)                                     none
 ``control_variate``  g(z)                                     full(0) - g_m(0), cached
-``taylor``           g(z) - J(0) z                            full(0) - g_m(0) + J_full z
+``taylor``           g(z) - g(0) - J(0) z                     full(0) + J_full z
 ===================  =======================================  ==============================
 
-with g the gradient of the log density and J its Jacobian, both estimated from the rows. Where
-the partition changes from epoch to epoch (order ``"examples"``), or M x D numbers are too many,
-g_m(0) is not cached but taken off by the estimator.
+with g the gradient of the log density and J its Jacobian, both estimated from the rows: g(0) comes
+with J(0) z at no cost. Where the partition changes from epoch to epoch (order ``"examples"``), or
+M x D numbers are too many, g_m(0) of ``control_variate`` is not cached but taken off by the
+estimator.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from blackjax.types import ArrayTree
 
-from sgworld_mcmc.gradients import batch_estimate, epoch_mean
+from sgworld_mcmc.gradients import batch_estimate
 from sgworld_mcmc.infer.model import MinibatchModel
 from sgworld_mcmc.minibatch import Batches, RowBatches, fetch, num_batches, num_examples
 from sgworld_mcmc.tuning.curvature import apply_scale
@@ -39,8 +40,8 @@ class Anchor(NamedTuple):
     Attributes
     ----------
     offsets
-        Full minus batch gradient at the center, (M, D); the full gradient alone, (D,), where
-        the partition changes; ``()`` for plain gradients.
+        Full minus batch gradient at the center, (M, D), if they are cached; else the full gradient
+        alone, (D,); ``()`` for plain gradients.
     curvature
         (D, D) Jacobian of the full gradient, for ``"taylor"``; else ``()``.
     """
@@ -61,9 +62,9 @@ def whitened_log_density(
 
 
 def make_offsets(
-    log_density: Callable, origin: jax.Array, batches: Batches | RowBatches, cached: bool
+    log_density: Callable, origin: jax.Array, batches: Batches | RowBatches
 ) -> jax.Array:
-    """Gradients at the center: what control variates take off and put in its place.
+    """(M, D) full minus batch gradients at the center.
 
     Parameters
     ----------
@@ -73,13 +74,8 @@ def make_offsets(
         (D,) zeros.
     batches
         The data as the sampler sees them.
-    cached
-        Whether to return full minus batch gradient for every batch, (M, D), or the full gradient
-        alone, (D,).
     """
     gradient = jax.grad(log_density)
-    if not cached:
-        return epoch_mean(gradient, origin, batches)
     size, count = num_examples(batches), num_batches(batches)
     each = jax.lax.map(
         lambda m: batch_estimate(gradient, origin, fetch(batches, m), size, count),
@@ -89,11 +85,11 @@ def make_offsets(
 
 
 def gradient_parts(
-    kind: str, log_density: Callable, anchor: Anchor, fixed: bool
+    kind: str, log_density: Callable, anchor: Anchor, cached: bool
 ) -> tuple[Callable, Callable | None]:
     """Estimator of (z, rows), and correction of (z, batch number), for a sweep.
 
-    ``fixed`` says that the anchor holds the offset of every batch; otherwise each batch's
+    ``cached`` says that the anchor holds the offset of every batch; otherwise each batch's
     gradient at the center is computed with it again.
     """
     gradient = jax.grad(log_density)
@@ -101,16 +97,15 @@ def gradient_parts(
         return gradient, None
 
     def estimator(position, rows):
-        value = gradient(position, rows)
+        value, origin = gradient(position, rows), jnp.zeros_like(position)
         if kind == "taylor":
-            at_center, change = jax.jvp(
-                lambda z: gradient(z, rows), (jnp.zeros_like(position),), (position,)
-            )
-            return value - change if fixed else value - change - at_center
-        return value if fixed else value - gradient(jnp.zeros_like(position), rows)
+            at_center, change = jax.jvp(lambda z: gradient(z, rows), (origin,), (position,))
+            return value - change - at_center
+        return value if cached else value - gradient(origin, rows)
 
     def correction(position, index):
-        offset = anchor.offsets[index] if fixed else anchor.offsets
-        return offset + anchor.curvature @ position if kind == "taylor" else offset
+        if kind == "taylor":
+            return anchor.offsets + anchor.curvature @ position
+        return anchor.offsets[index] if cached else anchor.offsets
 
     return estimator, correction

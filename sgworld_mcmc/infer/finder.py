@@ -9,7 +9,7 @@ from numpyro.infer import init_to_uniform
 
 from sgworld_mcmc.infer.compiled import SetUpFunctions
 from sgworld_mcmc.infer.layout import head
-from sgworld_mcmc.minibatch import Batches, num_batches
+from sgworld_mcmc.minibatch import Batches, num_batches, num_examples
 from sgworld_mcmc.tuning.curvature import Scale, dense_scale, diagonal_probes, diagonal_scale
 from sgworld_mcmc.tuning.mode import Search
 
@@ -39,13 +39,13 @@ class Finder(NamedTuple):
     constants
         The other arrays.
     generator
-        Of everything random.
+        Of everything random; None for what is not.
     """
 
     functions: SetUpFunctions
     batches: Batches
     constants: tuple
-    generator: np.random.Generator
+    generator: np.random.Generator | None = None
 
     @property
     def dimension(self) -> int:
@@ -68,10 +68,19 @@ class Finder(NamedTuple):
         """L-BFGS, which needs no Hessian."""
         return self.descend(start, np.ones(self.dimension), used, BUDGET, False)
 
+    def evaluate(self, position, used: int) -> Search:
+        """The loss and its gradient there, a search of no length."""
+        blank = np.eye(self.dimension) if self.dense else np.ones(self.dimension)
+        return self.descend(position, blank, used, 1, self.dense)
+
     def value(self, position) -> float:
         """Minus the log density of the first batch, infinite where it is not finite."""
-        blank = np.eye(self.dimension) if self.dense else np.ones(self.dimension)
-        return finite_loss(self.descend(position, blank, 1, 1, self.dense))
+        return finite_loss(self.evaluate(position, 1))
+
+    def gradient(self, position) -> np.ndarray:
+        """(D,) gradient of the log density of all rows."""
+        search = self.evaluate(position, num_batches(self.batches))
+        return -num_examples(self.batches) * np.asarray(search.gradient, float)
 
     def curvature(self, position, used: int) -> tuple[jax.Array | None, Scale]:
         """The Hessian (None if only its diagonal is used) and the preconditioner from it."""

@@ -17,7 +17,7 @@ from sgworld_mcmc.infer.center import (
     find_center,
     set_up_batches,
     spectrum,
-    whitened_hessian,
+    zero_anchor,
 )
 from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
 from sgworld_mcmc.infer.compiled import SetUpFunctions
@@ -336,7 +336,9 @@ def _dynamics(settings: Settings, view: MinibatchModel, choice: Choice | None):
         steps_per_draw,
         min(count, steps_per_draw),
         None if unscaled else FARTHEST,
-        settings.order != "examples" and count * view.dimension <= CACHE,
+        gradient == "control_variate"
+        and settings.order != "examples"
+        and count * view.dimension <= CACHE,
         min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
     )
     return dynamics, step_size
@@ -352,14 +354,10 @@ def _lay_out(bench, settings, dynamics: Dynamics, step_size, starts, originals) 
     position, scale = jnp.asarray(center.position, dtype), jnp.asarray(center.scale, dtype)
     batches = cut(bench.rows, dynamics.num_batches)
     anchor = Anchor((), ())
-    if dynamics.gradient != "plain":
-        offsets = bench.functions.offsets(
-            position, scale, batches, bench.constants, cached=dynamics.cached
-        )
-        curvature = ()
-        if dynamics.gradient == "taylor":
-            curvature = jnp.asarray(-whitened_hessian(center), dtype)
-        anchor = Anchor(offsets, curvature)
+    if dynamics.cached:
+        anchor = Anchor(bench.functions.offsets(position, scale, batches, bench.constants), ())
+    elif dynamics.gradient != "plain":
+        anchor = zero_anchor(center, bench.gradient(), 1.0, dtype)
     tuning = Tuning(
         position, scale, jnp.asarray(step_size, dtype), anchor, jnp.asarray(starts, dtype)
     )

@@ -9,6 +9,7 @@ import numpy as np
 from sgworld_mcmc.infer.center import Center, set_up_batches, spectrum, zero_anchor
 from sgworld_mcmc.infer.compiled import SetUpFunctions
 from sgworld_mcmc.infer.estimator import Anchor
+from sgworld_mcmc.infer.finder import Finder
 from sgworld_mcmc.infer.layout import cut, head
 from sgworld_mcmc.minibatch import Batches, num_batches
 from sgworld_mcmc.tuning.curvature import dense_scale
@@ -21,9 +22,8 @@ __all__ = ["Bench", "Measurements", "measure"]
 # Rows up to which the pilot uses all of them, and rows of its minibatches above.
 WHOLE = 4096
 PILOT_ROWS = 1024
-# Noise is measured at so many draws, each with its own rows: so many at least and at most, and as
-# many as products with D x D matrices allow.
-DRAWS, FEWEST_ROWS, MOST_ROWS, MOST_PRODUCTS = 32, 512, 4096, 2**26
+# Rows on which noise is measured, each at one draw: in all, in all times D, and at each draw.
+NOISE_ROWS, NOISE_NUMBERS, FEWEST_ROWS = 2**19, 2**23, 256
 # Step sizes: the first at which no chain is lost is the reference for the larger ones.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
 LARGER = (1 / 4, 1 / 2, 1.0)
@@ -71,6 +71,12 @@ class Bench(NamedTuple):
         """N."""
         return jax.tree.leaves(self.rows)[0].shape[0]
 
+    def gradient(self) -> np.ndarray:
+        """(D,) gradient of the log density at the center."""
+        with jax.enable_x64(self.functions.model.precise):
+            finder = Finder(self.functions, self.batches_double, self.constants_double)
+            return finder.gradient(self.center.position)
+
     @property
     def directions(self) -> np.ndarray | None:
         """(D, D) unit vectors of the parameters in whitened coordinates; None for the axes."""
@@ -114,6 +120,7 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
     ``adapt`` says whether the coordinates may be changed to those of the pilot chains.
     """
     positions = gaussian_draws(generator, bench)
+    chains = len(positions)
     for number in range(ROUNDS + 1):
         pilot, ends, track = _reference(generator, bench, positions)
         alive = ends[np.all(np.abs(ends) < LIMIT, axis=1)]
@@ -125,7 +132,8 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
     for h in LARGER:
         if pilot.diverged == 0 and h > pilot.step_size and pilots[-1].diverged == 0:
             pilots.append(_pilot(generator, bench, track, positions, h)[0])
-    chosen = positions[np.linspace(0, len(positions) - 1, DRAWS).astype(int)]
+    # As many whether or not some were lost: the noise is compiled once.
+    chosen = positions[np.linspace(0, len(positions) - 1, chains).astype(int)]
     return Measurements(
         bench,
         _noise(bench, chosen),
@@ -166,7 +174,7 @@ def _track(bench: Bench) -> _Track:
     if bench.size <= WHOLE:
         return _Track(cut(bench.rows, 1), (), True)
     batches = head(set_up_batches(bench.rows), PILOT_ROWS)
-    anchor = zero_anchor(bench.center, _center_gradient(bench), bench.temperature, _dtype())
+    anchor = zero_anchor(bench.center, bench.gradient(), bench.temperature, _dtype())
     return _Track(batches, anchor, False)
 
 
@@ -216,26 +224,12 @@ def _pilot(
     return summarise_pilot(chains, counted, step_size), np.asarray(chains.positions, float)
 
 
-def _center_gradient(bench: Bench) -> np.ndarray:
-    """(D,) gradient of the log density at the center."""
-    with jax.enable_x64(bench.functions.model.precise):
-        search = bench.functions.descend(
-            jnp.asarray(bench.center.position),
-            jnp.asarray(bench.center.scale),
-            bench.batches_double,
-            bench.constants_double,
-            num_batches(bench.batches_double),
-            1,
-            newton=bench.center.scale.ndim == 2,
-        )
-        return -bench.size * np.asarray(search.gradient, float)
-
-
 def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
     """Noise of single rows at these positions, in double precision."""
     center, directions = bench.center, bench.directions
     dimension = len(center.position)
-    block = int(np.clip(MOST_PRODUCTS / dimension**2, FEWEST_ROWS, MOST_ROWS))
+    total = min(NOISE_ROWS, NOISE_NUMBERS / dimension)
+    block = max(FEWEST_ROWS, round(total / len(positions)))
     with jax.enable_x64(bench.functions.model.precise):
         measured = bench.functions.noise(
             jnp.asarray(center.position),
