@@ -195,10 +195,24 @@ def draw(
     # Counted from the first draw on: a symmetric pair of epochs begins there.
     warmup = clock.num_warmup * dynamics.steps_per_warmup // count
 
+    def renew(order_key, rows_key, carry, epoch):
+        order, rows, _ = carry
+        if dynamics.order == "examples":
+            rows = split_rows(jax.random.permutation(rows_key, size), count)
+        return next_order(order_key, dynamics.order, order, epoch), rows
+
     def segment(number, carry):
         rng_key, position, noise, order, rows, step, diverged_at, sums = carry
         rng_key, noise_key, order_key, rows_key = jax.random.split(rng_key, 4)
         now = clock.step + number * length
+        # A new epoch's order is made when it begins. A loop of one turn or none, and before the
+        # order is read: else every step would copy it, M numbers.
+        begins = (now % count == 0) & (now > 0)
+        order, rows, _ = jax.lax.while_loop(
+            lambda carry: carry[2],
+            lambda carry: (*renew(order_key, rows_key, carry, now // count - warmup), False),
+            (order, rows, begins),
+        )
         result = sweep(
             noise_key,
             position,
@@ -218,22 +232,11 @@ def draw(
         fails = (diverged_at < 0) & (result.finite_steps < length)
         diverged_at = jnp.where(fails, step + result.finite_steps, diverged_at)
 
-        epoch = (now + length) // count - warmup
         sums = result.observed
-
-        def new_epoch():
-            new_rows = rows
-            if dynamics.order == "examples":
-                new_rows = split_rows(jax.random.permutation(rows_key, size), count)
-            return next_order(order_key, dynamics.order, order, epoch), new_rows
-
-        ended = (now + length) % count == 0
-        if length == count:
-            order, rows = new_epoch()
-        else:
-            order, rows = jax.lax.cond(ended, new_epoch, lambda: (order, rows))
         if every_epoch:
-            whole = ended & (epoch % 2 == 0) if dynamics.order == "symmetric" else ended
+            whole = (now + length) % count == 0
+            if dynamics.order == "symmetric":
+                whole = whole & (((now + length) // count - warmup) % 2 == 0)
             sums = jax.lax.cond(whole, record, lambda sums, _: sums, sums, result.position)
         step = step + length
         return rng_key, result.position, result.noise, order, rows, step, diverged_at, sums
