@@ -28,7 +28,8 @@ LARGE = ((1_000_000, 20), (2000, 1000))
 GRADIENTS = ("taylor", "control_variate", "plain")
 BATCH_SIZES = (10, 50, 200, 1000)
 STEP_SIZES = (1.0, 0.5, 0.2, 0.05)
-REFERENCE_STEP, REFERENCE_ROWS = 0.2, 1000
+# The reference's step size is this one, or a fourth of the chosen one if that is smaller.
+REFERENCE_STEP, REFERENCE_RATIO, REFERENCE_ROWS = 0.2, 4, 2000
 # Calls before the first draw: three relaxation times at the smallest step size, from starting
 # points that are draws of pilot chains or of the Gaussian approximation.
 WARMUP = 60
@@ -116,16 +117,26 @@ def compare(
     say = report or (lambda _: None)
 
     rows = min(REFERENCE_ROWS, num_data)
-    small = _fixed(default, prepared, problem, chains, draws, "taylor", rows)
+    choice, step_size = prepared.choice, float(prepared.data.tuning.step_size)
+    smallest = min(REFERENCE_STEP, step_size / REFERENCE_RATIO)
+    small = _fixed(
+        default,
+        prepared,
+        problem,
+        chains,
+        draws,
+        "taylor" if rows < num_data else "plain",
+        rows,
+        round(REFERENCE_STEP / smallest),
+    )
     lay_out(small, keys[0], *problem.data, like=default)
-    reference = moments(parameters(small, keys[1], REFERENCE_STEP))
+    reference = moments(parameters(small, keys[1], smallest))
 
     draws_of_default = parameters(default, keys[1])
-    choice = prepared.choice
     steps = prepared.data.dynamics.steps_per_draw
     inside = steps % prepared.data.num_batches != 0 or prepared.data.num_batches == 1
     chosen = _measured(
-        (choice.gradient, choice.batch_size, float(prepared.data.tuning.step_size)),
+        (choice.gradient, choice.batch_size, step_size),
         "steps" if inside else "epochs",
         draws_of_default,
         steps,
@@ -133,12 +144,17 @@ def compare(
     )
     say(f"chosen: {chosen}, {_numbers(chosen)}")
     found, skipped = [], 0
+    spacing = 1
+    if step_size < min(step_sizes):
+        # A posterior that asks for steps as small as that: the grid around the chosen one.
+        step_sizes = tuple(step_size * factor for factor in (4.0, 2.0, 1.0, 0.5))
+        spacing = round(STEP_SIZES[-1] / step_size)
     for batch_size in sorted({*(b for b in batch_sizes if b <= num_data / 2), num_data}):
         for gradient in gradients if batch_size < num_data else ("plain",):
             if batch_size > chosen.examples:
                 skipped += len(step_sizes)
                 continue
-            mcmc = _fixed(default, prepared, problem, chains, draws, gradient, batch_size)
+            mcmc = _fixed(default, prepared, problem, chains, draws, gradient, batch_size, spacing)
             lay_out(mcmc, keys[0], *problem.data, like=default)
             for number, h in enumerate(step_sizes):
                 made = _settings(mcmc, jax.random.fold_in(keys[2], number), h, reference)
@@ -153,23 +169,26 @@ def compare(
     return Comparison(num_data, dim, chosen, best, tuple(found), skipped)
 
 
-def _sampler(problem, chains, draws, **settings) -> SGWORLD:
+def _sampler(problem, chains, draws, warmup=WARMUP, **settings) -> SGWORLD:
     return SGWORLD(
-        problem.model, num_chains=chains, num_samples=draws, num_warmup=WARMUP, **settings
+        problem.model, num_chains=chains, num_samples=draws, num_warmup=warmup, **settings
     )
 
 
-def _fixed(default, prepared, problem, chains, draws, gradient, batch_size) -> SGWORLD:
-    """A sampler with all settings fixed, every step a draw, in the coordinates of the default."""
+def _fixed(default, prepared, problem, chains, draws, gradient, batch_size, spacing=1) -> SGWORLD:
+    """A sampler with all settings fixed, a draw every few steps, in the default's coordinates."""
     scale = prepared.center.scale
+    # A call of the warm-up is at most an epoch.
+    calls = -(-spacing // min(spacing, -(-problem.size // batch_size)))
     return _sampler(
         problem,
         chains,
         draws,
+        WARMUP * calls,
         gradient=gradient,
         batch_size=batch_size,
         step_size=REFERENCE_STEP,
-        steps_per_draw=1,
+        steps_per_draw=spacing,
         preconditioner=scale @ scale.T if scale.ndim == 2 else scale**2,
     )
 
@@ -178,13 +197,14 @@ def _settings(mcmc, rng_key, step_size, reference) -> list[Measured]:
     """What one run measures: all steps as draws, and the ends of epochs."""
     data = mcmc._prepared[1].data
     count, draws = data.num_batches, parameters(mcmc, rng_key, step_size)
+    steps = data.dynamics.steps_per_draw
     if not np.isfinite(draws).all() or np.asarray(mcmc.last_state.diverging).any():
         return []
     setting = (data.dynamics.gradient, -(-data.model.size // count), step_size)
-    made = [_measured(setting, "steps", draws, 1, reference)]
+    made = [_measured(setting, "steps", draws, steps, reference)]
     # Counted from the first step of the warm-up; without a few draws there is no autocorrelation.
     ends = draws[:, (count - 1 - WARMUP) % count :: count]
-    if count > 1 and ends.shape[1] >= 10:
+    if count > 1 and steps == 1 and ends.shape[1] >= 10:
         made.append(_measured(setting, "epochs", ends, count, reference))
     return made
 

@@ -177,19 +177,28 @@ def _cost(namespace, key):
         own_key = jax.random.fold_in(key, index)
         timing, mcmc = run_sgworld(problem, known.moments, FINE, own_key)
         cost = examples_per_effective_draw(mcmc, timing)
-        results[problem.size] = {"examples": cost, "note": timing.note, "met": timing.met}
+        seconds = timing.details["seconds_of_further_run"] / (mcmc.num_chains * mcmc.num_samples)
+        results[problem.size] = {
+            "examples": cost,
+            "seconds": seconds,
+            "note": timing.note,
+            "met": timing.met,
+        }
         text = (
             "unknown: bias_report() does not tell the batch size" if cost is None else f"{cost:.4g}"
         )
         print(
-            f"N={problem.size:8d}: {text}; {'within' if timing.met else 'NOT within'} 0.1 sd and "
-            f"7 %; {timing.note}",
+            f"N={problem.size:8d}: {text}; {1e6 * seconds:.3g} microseconds for a draw; "
+            f"{'within' if timing.met else 'NOT within'} 0.1 sd and 7 %; {timing.note}",
             flush=True,
         )
-    small, large = (entry["examples"] for entry in results.values())
-    if small and large:
-        results["ratio"] = large / small
-        print(f"ratio {large / small:.3g}")
+    small, large = results.values()
+    if small["examples"] and large["examples"]:
+        results["ratio"] = large["examples"] / small["examples"]
+        print(
+            f"ratio {results['ratio']:.3g} of the examples, "
+            f"{large['seconds'] / small['seconds']:.3g} of the seconds"
+        )
     return results
 
 
