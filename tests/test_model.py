@@ -23,7 +23,8 @@ KEY = jax.random.key(0)
 
 def view_of(model, *args, **kwargs):
     """The model through minibatches, after all checks and before the search for the mode."""
-    return checked_model(model, SGMCMCKernel(model).settings, args, kwargs, {}).model
+    settings = SGMCMCKernel(model).settings
+    return checked_model(np.random.default_rng(0), model, settings, args, kwargs, {})[0].model
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ ADAM_ROWS = 512
 STARTS, TRIES = 4, 10
 # Of the uniform distribution that searches start from, the first being NumPyro's.
 RADII = (2.0, 0.5, 0.1, 0.01, 0.001, 0.0001)
+# Nats that a further step promises where a search has arrived.
+SETTLED = 1e-3
 # Hessians that a search may need, gradients of L-BFGS, and steps of the variational fit.
 ROUNDS, BUDGET, GAUSSIAN_STEPS = 8, 300, 3000
 
@@ -119,7 +121,14 @@ class Finder(NamedTuple):
         return directions
 
     def modes(self, initial: np.ndarray) -> list[Search]:
-        """Where searches on the first batch of rows end, from the (S, D) initial points."""
+        """Where searches on the first batch of rows end, from the (S, D) initial points.
+
+        Newton steps alone where they lead from all of several points to one mode; else Adam first.
+        """
+        if self.dense and 1 < len(initial) and self.dimension <= SEVERAL_DIMENSION:
+            found = [self.refine(start, 1, ROUNDS) for start in initial]
+            if _agree(found):
+                return [search for search, _, _ in found]
         count = num_batches(self.batches)
         orders = self.generator.integers(0, count, (len(initial), 250 if count == 1 else 500))
         some = head(self.batches, ADAM_ROWS)
@@ -153,6 +162,17 @@ class Finder(NamedTuple):
         seed = np.uint32(self.generator.integers(2**32))
         some = head(self.batches, ADAM_ROWS)
         return self.functions.gaussian(seed, jnp.asarray(start), order, some, self.constants)
+
+
+def _agree(found: list[tuple[Search, jax.Array | None, Scale]]) -> bool:
+    """Whether all searches ended at one point, a mode with a positive definite Hessian."""
+    first, _, scaled = found[0]
+    return all(
+        float(search.gain) < SETTLED
+        and own.indefinite == 0
+        and distance(np.asarray(search.position) - np.asarray(first.position), scaled.scale) < 0.1
+        for search, _, own in found
+    )
 
 
 def distance(step: np.ndarray, scale: np.ndarray) -> float:

@@ -13,6 +13,9 @@ from sgworld_mcmc.minibatch import Batches
 
 __all__ = ["cut", "generator_of", "head", "shuffle", "to_single"]
 
+# Bytes to which JAX wants arrays aligned that it does not copy.
+ALIGNMENT = 64
+
 
 def generator_of(rng_key: PRNGKey) -> np.random.Generator:
     """NumPy's generator, seeded with a JAX key: for the random numbers of the set-up.
@@ -30,47 +33,68 @@ def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
 
 
 def _take(x: Any, order: np.ndarray) -> jax.Array:
-    if isinstance(x, np.ndarray):
+    if not isinstance(x, np.ndarray):
+        return jnp.take(x, order, axis=0)
+    if jax.default_backend() != "cpu" or x.dtype != jax.dtypes.canonicalize_dtype(x.dtype):
         return jnp.asarray(x[order])
-    return jnp.take(x, order, axis=0)
+    taken = _aligned(x.shape, x.dtype)
+    np.take(x, order, axis=0, out=taken, mode="clip")
+    return jax.device_put(taken, may_alias=True)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that JAX uses as it is: copying a million rows takes longer than their gradients."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def cut(data: tuple, count: int) -> Batches:
-    """Cut shuffled rows into ``count`` batches whose sizes differ by at most one."""
+    """Cut shuffled rows into ``count`` batches whose sizes differ by at most one.
+
+    On a CPU batches of one size share the memory of the rows.
+    """
     size = jax.tree.leaves(data)[0].shape[0]
     length = size // count
-    main = jax.tree.map(lambda x: x[: count * length].reshape(count, length, *x.shape[1:]), data)
+    main = jax.tree.map(lambda x: _in_batches(x, count, length), data)
     if size % count == 0:
         return Batches(main, None)
     return Batches(main, jax.tree.map(lambda x: x[count * length :, None], data))
 
 
+def _in_batches(x: jax.Array, count: int, length: int) -> jax.Array:
+    shape = (count, length, *x.shape[1:])
+    if jax.default_backend() != "cpu":
+        return x[: count * length].reshape(shape)
+    return jax.device_put(np.asarray(x)[: count * length].reshape(shape), may_alias=True)
+
+
 def head(batches: Batches, rows: int) -> Batches:
     """The first ``rows`` rows of each batch: smaller batches for estimates."""
-    return Batches(_program("head")(batches.main, rows=rows), None)
+    return Batches(_head_compiled()(batches.main, rows=rows), None)
 
 
 def to_single(data: tuple) -> tuple:
     """The arrays in single precision where they are in double."""
-    return _program("single")(data)
+    return jax.tree.map(_single, data)
+
+
+def _single(x: jax.Array) -> jax.Array:
+    with jax.enable_x64(False):
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        if dtype == x.dtype or jax.default_backend() != "cpu":
+            return x.astype(dtype)
+        narrow = _aligned(x.shape, dtype)
+        np.copyto(narrow, np.asarray(x), casting="same_kind")
+        return jax.device_put(narrow, may_alias=True)
 
 
 def _head(data, *, rows):
     return jax.tree.map(lambda x: x[:, :rows], data)
 
 
-def _single(data):
-    return jax.tree.map(lambda x: x.astype(_single_type(x.dtype)), data)
-
-
-def _single_type(dtype):
-    with jax.enable_x64(False):
-        return jax.dtypes.canonicalize_dtype(dtype)
-
-
 @cache
-def _program(name: str):
+def _head_compiled():
     # One program for all leaves, made when first needed: each takes longer to compile than to run.
-    if name == "head":
-        return quick_jit(_head, work="little", static_argnames="rows")
-    return quick_jit(_single, work="little")
+    return quick_jit(_head, "little", static_argnames="rows")

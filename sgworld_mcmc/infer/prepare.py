@@ -176,29 +176,34 @@ def prepare(
     cache
         Compiled functions of models seen before, by the signature of their arguments.
     """
-    functions = checked_model(model, settings, args, kwargs, cache)
+    generator = generator_of(rng_key)
+    functions, rows, whole = checked_model(generator, model, settings, args, kwargs, cache)
     view = functions.model
     initial = _initial_points(view, init_params)
-    data, constants = view.layout.split(args, kwargs)
     if initial is not None:
         with jax.enable_x64(view.precise):
-            rows, whole = jax.tree.map(jnp.asarray, (data, constants))
             check_initial(view, view.evaluations, initial, rows, whole)
-        del rows, whole
     _warn_of_left_out(view)
+    data, _ = view.layout.split(args, kwargs)
     originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
-    return _set_up(rng_key, functions, settings, data, constants, originals, initial)
+    return _set_up(generator, functions, settings, rows, whole, originals, initial)
 
 
 def checked_model(
-    model: Callable, settings: Settings, args: tuple, kwargs: dict, cache: dict
-) -> SetUpFunctions:
-    """The model seen through minibatches, after all checks, with its functions to compile.
+    generator: np.random.Generator,
+    model: Callable,
+    settings: Settings,
+    args: tuple,
+    kwargs: dict,
+    cache: dict,
+) -> tuple[SetUpFunctions, tuple, tuple]:
+    """The model seen through minibatches, after all checks, and its data.
 
-    Parameters
-    ----------
-    cache
-        See :func:`prepare`.
+    Returns
+    -------
+    functions, rows, constants
+        Functions of the model, to be compiled; the data leaves in random order, and the other
+        arrays, in the precision of the set-up.
     """
     leaves = flatten_arguments(model, args, kwargs)
     check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
@@ -212,12 +217,12 @@ def checked_model(
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
     with jax.enable_x64(base.precise):
-        rows, whole = jax.tree.map(jnp.asarray, (data, constants))
+        rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
         additive = check_minibatching(base, base.evaluations, rows, whole)
     view = cache.setdefault((signature, additive), base.with_additive(additive))
     if view not in cache:
         cache[view] = SetUpFunctions(view, settings.init_strategy)
-    return cache[view]
+    return cache[view], rows, whole
 
 
 def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
@@ -230,13 +235,12 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
     return not closes_over_numpy(view.model, view.untraced, flat, data, constants)
 
 
-def _set_up(rng_key, functions, settings, data, constants, originals, initial) -> Preparation:
+def _set_up(
+    generator, functions, settings, rows_double, constants_double, originals, initial
+) -> Preparation:
     view = functions.model
-    generator = generator_of(rng_key)
     user = bool(jax.config.jax_enable_x64)
     with jax.enable_x64(view.precise):
-        rows_double = shuffle(generator, data)
-        constants_double = jax.tree.map(jnp.asarray, constants)
         batches = set_up_batches(rows_double)
         center = find_center(
             generator, functions, batches, constants_double, initial, settings.preconditioner
