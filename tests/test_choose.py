@@ -40,7 +40,7 @@ def regression_noise(size, dimension=5, taylor=0.0):
         "control_variate": (dimension + 1) * one,
         "taylor": taylor * one,
     }
-    return RowNoise(center, mean, zero)
+    return RowNoise(center, mean, mean, zero)
 
 
 def test_plain_gradients_get_the_time_per_epoch_of_the_theory():

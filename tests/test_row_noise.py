@@ -64,7 +64,7 @@ def test_draws_share_the_rows_among_them_and_the_mean_has_its_error():
     with jax.enable_x64(True):
         inputs = jax.tree.map(jnp.asarray, (CENTER, DENSE, DRAWS, (X, Y)))
         measured = measure_noise(log_density, *inputs, 8, None)
-        noise = summarise_noise(measured)
+        noise = summarise_noise(measured, DRAWS)
     starts = np.linspace(0, SIZE - 8, len(DRAWS)).astype(int)
     base = row_gradient(CENTER)[0]
     blocks = [np.var((base @ DENSE)[start : start + 8], axis=0, ddof=1) for start in starts]
@@ -73,6 +73,8 @@ def test_draws_share_the_rows_among_them_and_the_mean_has_its_error():
     values = np.asarray(measured["taylor"])
     error = values.std(0, ddof=1) / np.sqrt(len(DRAWS))
     np.testing.assert_allclose(noise.mean["taylor"], values.mean(0) + error)
+    tail = (DRAWS**2 * values).sum(0) / (DRAWS**2).sum(0)
+    np.testing.assert_allclose(noise.tail["taylor"], tail)
 
 
 def test_factor_of_a_batch_vanishes_for_all_rows():

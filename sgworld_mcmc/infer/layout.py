@@ -11,7 +11,7 @@ from blackjax.types import PRNGKey
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.minibatch import Batches
 
-__all__ = ["cut", "generator_of", "head", "shuffle", "to_single"]
+__all__ = ["cut", "generator_of", "head", "joined", "shuffle", "to_single"]
 
 # Bytes to which JAX wants arrays aligned that it does not copy.
 ALIGNMENT = 64
@@ -57,17 +57,25 @@ def cut(data: tuple, count: int) -> Batches:
     """
     size = jax.tree.leaves(data)[0].shape[0]
     length = size // count
-    main = jax.tree.map(lambda x: _in_batches(x, count, length), data)
+    main = jax.tree.map(lambda x: _reshaped(x, (count, length, *x.shape[1:]), count * length), data)
     if size % count == 0:
         return Batches(main, None)
     return Batches(main, jax.tree.map(lambda x: x[count * length :, None], data))
 
 
-def _in_batches(x: jax.Array, count: int, length: int) -> jax.Array:
-    shape = (count, length, *x.shape[1:])
+def joined(batches: Batches) -> tuple:
+    """The rows of batches as one: what :func:`cut` cut, up to the order of the rows."""
+    rows = jax.tree.map(lambda x: _reshaped(x, (-1, *x.shape[2:])), batches.main)
+    if batches.extra is None:
+        return rows
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), rows, batches.extra)
+
+
+def _reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> jax.Array:
+    """The first rows in another shape; on a CPU the same memory, where XLA would copy it."""
     if jax.default_backend() != "cpu":
-        return x[: count * length].reshape(shape)
-    return jax.device_put(np.asarray(x)[: count * length].reshape(shape), may_alias=True)
+        return x[:rows].reshape(shape)
+    return jax.device_put(np.asarray(x)[:rows].reshape(shape), may_alias=True)
 
 
 def head(batches: Batches, rows: int) -> Batches:

@@ -22,7 +22,7 @@ from sgworld_mcmc.infer.center import (
 from sgworld_mcmc.infer.check import check_initial, check_minibatching, make_evaluations
 from sgworld_mcmc.infer.compiled import SetUpFunctions
 from sgworld_mcmc.infer.estimator import Anchor
-from sgworld_mcmc.infer.layout import cut, generator_of, shuffle, to_single
+from sgworld_mcmc.infer.layout import cut, generator_of, joined, shuffle, to_single
 from sgworld_mcmc.infer.model import MinibatchModel, minibatch_model
 from sgworld_mcmc.infer.precision import closes_over_numpy
 from sgworld_mcmc.infer.state import Dynamics
@@ -279,13 +279,7 @@ def _set_up(
 def bench_of(prepared: Preparation, settings: Settings) -> Bench:
     """The bench of a run that has been laid out, for measurements afterwards."""
     data = prepared.data
-    rows = data.batches
-    if isinstance(rows, Batches):
-        main = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows.main)
-        rows = main
-        if data.batches.extra is not None:
-            extra = data.batches.extra
-            rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), main, extra)
+    rows = joined(data.batches) if isinstance(data.batches, Batches) else data.batches
     functions, tau = prepared.functions, settings.temperature or 1.0
     return Bench(
         functions,

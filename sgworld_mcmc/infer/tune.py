@@ -241,7 +241,8 @@ def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
             bench.temperature,
             block=min(bench.size, block),
         )
-        noise = summarise_noise(measured)
+        along = positions if directions is None else positions @ directions.T
+        noise = summarise_noise(measured, along)
         return noise._replace(widening=_widening(bench, noise.coupling))
 
 

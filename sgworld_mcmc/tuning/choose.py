@@ -30,6 +30,9 @@ OVERHEAD = 10.0
 # The shift of a mean, in posterior standard deviations, for a relative error of the variance: a
 # Gaussian with either error of sqrt(2) : 1 has the same divergence; a mean is worth a little more.
 MEAN_PER_VARIANCE = 2.0
+# Noise that grows towards the tails widens them more than the variance. Where parameters are
+# transformed, exp(z) say, the tails decide: their error may be so many times that of the variance.
+TAIL_PER_VARIANCE = 2.0
 AUTOCORRELATION = 2.2
 # A draw may cost so many steps, or epochs if that is more: beyond, a run would not end.
 MOST_STEPS, MOST_EPOCHS = 1000, 300
@@ -77,17 +80,23 @@ class Prediction(NamedTuple):
         (Q,) in posterior standard deviations.
     parts
         Name of the cause to (Q,) part of ``variance_error``.
+    tail_error
+        (Q,) what ``variance_error`` were, had the curvature noise everywhere the size that it
+        has in the tails.
     """
 
     variance_error: np.ndarray
     mean_shift: np.ndarray
     parts: dict[str, np.ndarray]
+    tail_error: np.ndarray | float = 0.0
 
     def worst(self) -> float:
         """The largest error in units of variance: what a tolerance is compared with."""
         return float(
             max(
-                np.abs(self.variance_error).max(), np.abs(self.mean_shift).max() / MEAN_PER_VARIANCE
+                np.abs(self.variance_error).max(),
+                np.abs(self.mean_shift).max() / MEAN_PER_VARIANCE,
+                np.abs(self.tail_error).max() / TAIL_PER_VARIANCE,
             )
         )
 
@@ -304,11 +313,10 @@ def predict(
     if scheme == "replacement":
         below = 2 - h - h * hessian
         parts = {"batch noise": h * batch / below, "curvature noise": h * hessian / below}
+        gain = h / below
     else:
-        parts = {
-            "batch noise": terms.batch * batch,
-            "curvature noise": terms.hessian * hessian * large_noise_factor(h, hessian),
-        }
+        gain = terms.hessian * large_noise_factor(h, hessian)
+        parts = {"batch noise": terms.batch * batch, "curvature noise": gain * hessian}
     parts["Euler step"] = terms.euler + np.zeros_like(batch)
     nonlinear, shift = steps.errors(h)
     parts["step size"] = nonlinear + np.zeros_like(batch)
@@ -323,4 +331,7 @@ def predict(
         parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)
     if scheme == "once":
         shift = shift + np.sqrt(once_mean_shift(h, count, batch))
-    return Prediction(sum(parts.values()), shift, parts)
+    error = sum(parts.values())
+    # Noise in excess of its mean, in the tails; less than none is no merit.
+    excess = np.maximum(noise.tail[kind] * factor - batch - hessian, 0)
+    return Prediction(error, shift, parts, error + gain * excess)

@@ -30,6 +30,9 @@ class RowNoise(NamedTuple):
     mean
         Kind to (Q,): mean over the draws, plus its standard error (the noise of rare rows grows
         fast in the tails, where few draws are).
+    tail
+        Kind to (Q,): mean over the draws weighted with y^2, y the draw's coordinate along the
+        direction. It widens fourth moments as ``mean`` widens second ones.
     coupling
         (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
     widening
@@ -39,6 +42,7 @@ class RowNoise(NamedTuple):
 
     center: dict[str, np.ndarray]
     mean: dict[str, np.ndarray]
+    tail: dict[str, np.ndarray]
     coupling: np.ndarray
     widening: np.ndarray | float = 0.0
 
@@ -111,14 +115,19 @@ def measure_noise(
     return dict(zip(("center", *KINDS, "coupling"), measured, strict=True))
 
 
-def summarise_noise(measured: dict[str, jax.Array]) -> RowNoise:
-    """Means over the draws of what :func:`measure_noise` returned, as NumPy arrays."""
+def summarise_noise(measured: dict[str, jax.Array], coordinates: np.ndarray) -> RowNoise:
+    """Means over the draws of what :func:`measure_noise` returned, as NumPy arrays.
+
+    ``coordinates`` (S, Q) are those of the draws along the directions.
+    """
     values = {name: np.asarray(value, float) for name, value in measured.items()}
     means = {name: value.mean(0) for name, value in values.items()}
     error = {kind: values[kind].std(0, ddof=1) / len(values[kind]) ** 0.5 for kind in KINDS}
+    weights = coordinates**2 / np.maximum((coordinates**2).sum(0), np.finfo(float).tiny)
     zero = np.zeros_like(means["center"])
     return RowNoise(
         {"plain": means["center"], "control_variate": zero, "taylor": zero},
         {kind: means[kind] + error[kind] for kind in KINDS},
+        {kind: (weights * values[kind]).sum(0) for kind in KINDS},
         means["coupling"],
     )
