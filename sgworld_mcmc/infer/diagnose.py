@@ -12,6 +12,7 @@ from sgworld_mcmc.infer.center import set_up_batches
 from sgworld_mcmc.infer.layout import generator_of
 from sgworld_mcmc.infer.prepare import Preparation, Settings, bench_of, request_of
 from sgworld_mcmc.infer.report import BiasReport, Check
+from sgworld_mcmc.infer.tails import heavy_tails
 from sgworld_mcmc.infer.tune import Bench, Measurements, measure
 from sgworld_mcmc.tuning.choose import Prediction, Request, predict
 
@@ -192,7 +193,11 @@ def make_report(
         along = (lambda z: z) if directions is None else (lambda z: z @ directions.T)
         stein = _stein_check(bench, positions, along, SMALL_BUDGET if brief else BUDGET)
     balance, source = (None, "") if brief else measured_detailed_balance(mcmc, positions)
-    scale = prepared.center.scale
+    scale, notes = prepared.center.scale, ()
+    if not brief:
+        samples = (mcmc._states or {}).get("z", {})
+        tails = heavy_tails(samples, data.model.latents)
+        notes = (*notes_of(prepared, settings, positions), *tails)
     ess = np.asarray(effective_sample_size(along(positions)))
     rows = positions.shape[0] * positions.shape[1] * dynamics.steps_per_draw * batch_size
     return BiasReport(
@@ -218,7 +223,7 @@ def make_report(
         covariance=scale @ scale.T if scale.ndim == 2 else scale**2,
         center=prepared.center.position,
         double=prepared.double,
-        notes=() if brief else tuple(notes_of(prepared, settings, positions)),
+        notes=notes,
     )
 
 

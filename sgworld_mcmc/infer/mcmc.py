@@ -23,6 +23,7 @@ from sgworld_mcmc.infer.driver import Plan, collect
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.prepare import TuningWarning
 from sgworld_mcmc.infer.report import BiasReport
+from sgworld_mcmc.infer.tails import heavy_tails
 from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 
 __all__ = ["SGLD", "SGWORLD", "DivergenceWarning", "TuningWarning"]
@@ -130,7 +131,8 @@ class MinibatchMCMC(MCMC):
         if new and not notes and can_be_checked(self, self._positions):
             self._checked = prepared
             notes = list(filter(None, [contradiction(self, self._positions)]))
-        for note in notes:
+        tails = heavy_tails(self._states[self._sample_field], prepared.data.model.latents)
+        for note in [*notes, *tails]:
             warnings.warn(note, TuningWarning, stacklevel=2)
 
     def bias_report(self, *, control: bool = False) -> BiasReport:

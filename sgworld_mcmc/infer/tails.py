@@ -1,0 +1,56 @@
+"""Parameters whose standard deviation the draws do not tell, because a few of them make it up.
+
+The positions of a chain are unconstrained; what the user sees may be exp of them. No step size
+helps where the variance is made up by rare draws far out: that is Monte Carlo error, of any
+sampler.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+__all__ = ["heavy_tails"]
+
+# Relative standard error of an sd, and kurtosis, above which the user is told; a Gaussian has 3.
+UNCERTAIN, KURTOSIS = 0.05, 10.0
+BLOCKS, FEWEST, NAMED = 5, 400, 3
+
+
+def heavy_tails(samples: Mapping[str, np.ndarray], sites: Iterable[str]) -> list[str]:
+    """A note on the sites' scalars with a heavy tail whose sd is uncertain, if there are any.
+
+    Parameters
+    ----------
+    samples
+        Constrained values by site, (chains, draws, ...).
+    sites
+        Names to look at; those that are not among the samples are passed over.
+    """
+    found = []
+    for site in sites:
+        if site not in samples:
+            continue
+        values = np.asarray(samples[site], float)
+        chains, draws = values.shape[:2]
+        if chains * draws < FEWEST or draws < 2 * BLOCKS or not np.isfinite(values).all():
+            continue
+        squares = (values - values.mean((0, 1))) ** 2
+        variance = squares.mean((0, 1))
+        moving = variance > 0
+        safe = np.where(moving, variance, 1.0)
+        kurtosis = (squares**2).mean((0, 1)) / safe**2
+        length = draws // BLOCKS
+        blocks = squares[:, : BLOCKS * length].reshape(chains * BLOCKS, length, *variance.shape)
+        error = blocks.mean(1).std(0, ddof=1) / np.sqrt(chains * BLOCKS) / safe / 2
+        for index in np.argwhere(moving & (kurtosis > KURTOSIS) & (error > UNCERTAIN)):
+            name = site + (f"[{','.join(map(str, index))}]" if len(index) else "")
+            found.append((float(error[tuple(index)]), name))
+    if not found:
+        return []
+    found.sort(reverse=True)
+    listing = ", ".join(f"{name} (± {error:.0%})" for error, name in found[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return [
+        f"A few draws far out in a tail make up the standard deviation of {listing}{more}: it is "
+        "as uncertain as that. Raise `num_samples`, or report quantiles instead."
+    ]
