@@ -1,7 +1,8 @@
 """The NumPyro interface: kernels and ``MCMC`` objects for NumPyro models."""
 
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.infer.mcmc import SGLD, SGWORLD, DivergenceWarning, TuningWarning
+from sgworld_mcmc.infer.mcmc import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.report import BiasReport
+from sgworld_mcmc.infer.samplers import SGLD, SGWORLD
 
 __all__ = ["SGLD", "SGWORLD", "BiasReport", "DivergenceWarning", "SGMCMCKernel", "TuningWarning"]

@@ -1,0 +1,210 @@
+"""The NumPyro interface: ``mcmc = SGWORLD(model)`` and ``mcmc = SGLD(model)``."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpyro.infer import init_to_uniform
+
+from sgworld_mcmc.checks import check_choice
+from sgworld_mcmc.infer.kernel import SGMCMCKernel
+from sgworld_mcmc.infer.mcmc import MinibatchMCMC
+from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
+
+__all__ = ["SGLD", "SGWORLD"]
+
+_COMMON = """
+    Parameters
+    ----------
+    model
+        An ordinary NumPyro model, with or without a plate over the observations; it may say
+        ``subsample_size``. Latent sites must be continuous and global.
+    num_samples
+        Draws of each chain.
+    num_warmup
+        Burn-in calls of each chain before the first draw: epochs, or what a draw takes where
+        that is less than an epoch. Chains start where pilot chains ended, near the posterior.
+    num_chains, chain_method
+        Four chains by default, ``"vectorized"`` in one program; also ``"sequential"``,
+        ``"parallel"`` (one device each) or a function such as ``jax.vmap``.
+    thinning, progress_bar
+        As in NumPyro. The bar is off by default: it costs one dispatch for every draw.
+    batch_size
+        At most this many rows in a minibatch, 1 to N; None chooses it, all rows included.
+    step_size
+        h in BlackJAX's convention, in *preconditioned* coordinates (in the model's unconstrained
+        ones if ``preconditioner="none"``), or ``"auto"``.
+    temperature
+        tau; the draws are of exp(-U / tau).
+    steps_per_draw
+        Minibatch steps from draw to draw. None (or ``"auto"``): as many as make the
+        autocorrelation time about two draws; with plain gradients whole epochs{steps}, at whose
+        ends the batches' noise has cancelled.
+    gradient
+        ``"plain"``: of the minibatch alone; ``"control_variate"``: corrected by its value at the
+        mode, which leaves noise of the batches' curvature only and costs nothing per step;
+        ``"taylor"``: of second order, without noise on a quadratic potential, three times the
+        cost per step. ``"auto"`` chooses from their noise, measured at draws of pilot chains.
+    preconditioner
+        ``"dense"``: Hessian at the mode; ``"diagonal"``: its diagonal; ``"none"``; or an estimate
+        of the posterior covariance of the flat unconstrained position, (D, D) or (D,). ``"auto"``
+        is dense up to 1000 dimensions and diagonal above, and is made anew from pilot chains where
+        the posterior is far from the Gaussian at its mode.
+    noise
+        ``"averaged"`` (default: without the Euler error) or ``"independent"``.
+    tolerance
+        Relative error of the posterior variance that may be spent: what is not given is chosen so
+        that the predicted error of every variance stays below it, and of every mean below twice
+        as many standard deviations, with the fewest rows touched for each effective draw.
+        :meth:`bias_report` tells what was predicted, and what is measured.
+    init_strategy
+        NumPyro's initialisation strategy for the search for the mode.
+    record_moments
+        Accumulate lagged moments of (the first 32 preconditioned coordinates of) the positions
+        after the warm-up, at every minibatch step with replacement and every epoch without,
+        thinned ones too: :func:`sgworld_mcmc.nonequilibrium.recorded_moments` reads them, and
+        :meth:`bias_report` tests detailed balance with them. At most half a MB for each chain.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For settings that make no sense; :meth:`run` checks the model and the data.
+"""
+
+
+class SGWORLD(MinibatchMCMC):
+    __doc__ = f"""Minibatch MCMC without replacement for a NumPyro model.
+
+    Every epoch visits every row exactly once, in random order: the noise of the minibatches
+    cancels within the epoch and leaves an error of the posterior variance of about T^3/24, with
+    T the time per epoch in units of the curvature; with replacement it is T/2 (arXiv:2306.03521;
+    docs/theory.md, section 2.2). An instance is a ``numpyro.infer.MCMC``.
+    {_COMMON.format(steps=" (two for ``symmetric``)")}
+    order
+        ``"batches"`` (default), ``"examples"``, ``"symmetric"`` or ``"once"``: see
+        :mod:`sgworld_mcmc.orders`.
+
+    Examples
+    --------
+    >>> import jax, numpyro, numpyro.distributions as dist
+    >>> from sgworld_mcmc import SGWORLD
+    >>> def model(X, y):
+    ...     beta = numpyro.sample("beta", dist.Normal(0, 10).expand([2]).to_event(1))
+    ...     with numpyro.plate("data", len(y)):
+    ...         numpyro.sample("y", dist.Normal(X @ beta, 1.0), obs=y)
+    >>> X = jax.random.normal(jax.random.key(1), (5000, 2))
+    >>> y = X @ jax.numpy.array([1.0, -2.0]) + jax.random.normal(jax.random.key(2), (5000,))
+    >>> mcmc = SGWORLD(model, num_samples=500)
+    >>> mcmc.run(jax.random.key(0), X, y)
+    >>> mcmc.get_samples()["beta"].shape
+    (2000, 2)
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        num_samples: int = 1000,
+        num_warmup: int = 100,
+        num_chains: int = 4,
+        thinning: int = 1,
+        chain_method: str = "vectorized",
+        progress_bar: bool = False,
+        order: str = "batches",
+        batch_size: int | None = None,
+        step_size: float | str = "auto",
+        temperature: float = 1.0,
+        steps_per_draw: int | None = None,
+        gradient: str = "auto",
+        preconditioner: str | np.ndarray = "auto",
+        noise: str = "averaged",
+        tolerance: float = 0.02,
+        init_strategy: Callable = init_to_uniform,
+        record_moments: bool = False,
+    ) -> None:
+        check_choice("order", order, WITHOUT_REPLACEMENT)
+        kernel = SGMCMCKernel(
+            model,
+            order=order,
+            batch_size=batch_size,
+            step_size=step_size,
+            temperature=temperature,
+            steps_per_draw=steps_per_draw,
+            gradient=gradient,
+            preconditioner=preconditioner,
+            noise=noise,
+            tolerance=tolerance,
+            init_strategy=init_strategy,
+            record_moments=record_moments,
+        )
+        super().__init__(
+            kernel,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            thinning=thinning,
+            chain_method=chain_method,
+            progress_bar=progress_bar,
+        )
+
+
+class SGLD(MinibatchMCMC):
+    __doc__ = f"""Stochastic gradient Langevin dynamics for a NumPyro model, with replacement.
+
+    The same as :class:`SGWORLD` but for the order: every step draws one of the M batches
+    independently (Welling & Teh 2011), so that the minibatches' noise adds h C0 / 2 to the
+    relative error of the variance (docs/theory.md, section 2.2). The automatic settings are
+    those of the same tolerance: with plain gradients a much smaller step.
+    {_COMMON.format(steps="")}
+    Examples
+    --------
+    >>> from sgworld_mcmc import SGLD, exact
+    >>> import jax
+    >>> target = exact.GaussianMean()
+    >>> mcmc = SGLD(target.model, num_samples=100)
+    >>> mcmc.run(jax.random.key(0), *target.data)
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        num_samples: int = 1000,
+        num_warmup: int = 100,
+        num_chains: int = 4,
+        thinning: int = 1,
+        chain_method: str = "vectorized",
+        progress_bar: bool = False,
+        batch_size: int | None = None,
+        step_size: float | str = "auto",
+        temperature: float = 1.0,
+        steps_per_draw: int | None = None,
+        gradient: str = "auto",
+        preconditioner: str | np.ndarray = "auto",
+        noise: str = "averaged",
+        tolerance: float = 0.02,
+        init_strategy: Callable = init_to_uniform,
+        record_moments: bool = False,
+    ) -> None:
+        kernel = SGMCMCKernel(
+            model,
+            order="replacement",
+            batch_size=batch_size,
+            step_size=step_size,
+            temperature=temperature,
+            steps_per_draw=steps_per_draw,
+            gradient=gradient,
+            preconditioner=preconditioner,
+            noise=noise,
+            tolerance=tolerance,
+            init_strategy=init_strategy,
+            record_moments=record_moments,
+        )
+        super().__init__(
+            kernel,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            thinning=thinning,
+            chain_method=chain_method,
+            progress_bar=progress_bar,
+        )
