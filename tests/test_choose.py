@@ -182,3 +182,27 @@ def test_noise_in_the_pilot_is_not_taken_for_bias():
     )
     assert steps.errors(1.0)[0] == 0.0
     assert steps._replace(variance=np.array([0.1])).errors(0.5)[0] == pytest.approx(0.07 / 4)
+
+
+def test_noise_in_the_tails_makes_the_step_smaller():
+    even = regression_noise(100_000)
+    tailed = even._replace(tail={kind: 6 * value for kind, value in even.mean.items()})
+    given = request(gradients=("control_variate",), batch_size=100)
+    free, bound = (choose(given, noise, unmeasured(5)) for noise in (even, tailed))
+    assert bound.met and bound.step_size < 0.7 * free.step_size
+    prediction = bound.prediction
+    np.testing.assert_allclose(prediction.tail_error, 6 * prediction.variance_error, rtol=0.05)
+    assert 0.03 < prediction.tail_error.max() <= 2 * 0.02
+
+
+def test_fourth_moment_feels_the_noise_in_the_tails():
+    """(B15) for noise of variance c y^2: exact moments of y' = (1-h) y + noise, small h."""
+    h, c = 1e-4, 3.0
+    a = 1 - h
+    second = 2 * h / (1 - a**2 - h**2 * c)
+    kicks = 3 * (4 * h**2 + 4 * h**3 * c * second)  # fourth moment of the noise, less c^2 m4
+    fourth = (12 * a**2 * h * second + kicks) / (1 - a**4 - 6 * a**2 * h**2 * c - 3 * h**4 * c**2)
+    euler = 1 / (1 - h / 2)  # of independent noise, without the batches'
+    np.testing.assert_allclose(second / euler - 1, h / 2 * c, rtol=1e-2)
+    expected = h / 2 * (c + 3 * c)  # E[y^2 y^2] / E[y^2] = 3
+    np.testing.assert_allclose(fourth / (3 * euler**2) - 1, expected, rtol=1e-2)

@@ -289,7 +289,7 @@ def predict(
     step_size: float,
     scheme: str,
 ) -> Prediction | None:
-    """Errors of one setting (docs/theory.md, B1, B5, B10, B13, B14); None where it is not stable.
+    """Errors of one setting (docs/theory.md, B1, B5, B10, B13 to B15); None where it is not stable.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ class RowNoise(NamedTuple):
         fast in the tails, where few draws are).
     tail
         Kind to (Q,): mean over the draws weighted with y^2, y the draw's coordinate along the
-        direction. It widens fourth moments as ``mean`` widens second ones.
+        direction: what widens the tails (docs/theory.md, B15).
     coupling
         (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
     widening
