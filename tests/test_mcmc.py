@@ -360,3 +360,19 @@ for sampler in (mcmc, plain):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     environment = {**os.environ, "XLA_FLAGS": flags}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=300)
+
+
+def test_a_single_row():
+    """Nothing can be compared or subsampled: full gradients."""
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", len(y)):
+            numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    mcmc = SGWORLD(model, num_samples=500)
+    mcmc.run(KEY, np.ones(1))
+    draws = np.asarray(mcmc.get_samples()["mu"])
+    assert draws.mean() == pytest.approx(0.5, abs=0.1) and draws.var() == pytest.approx(
+        0.5, rel=0.2
+    )

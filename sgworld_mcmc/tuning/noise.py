@@ -108,7 +108,7 @@ def measure_noise(
         coupling = -along(push(back(base - base.mean(0))).mean(0))
         base, turned = along(base), along(push(jnp.broadcast_to(change, middle.shape)))
         kinds = (base, value, value - base, value - base - turned)
-        return *(jnp.var(x, axis=0, ddof=1) for x in kinds), coupling
+        return *(jnp.var(x, axis=0, ddof=min(1, block - 1)) for x in kinds), coupling
 
     starts = jnp.linspace(0, size - block, len(draws)).astype(jnp.int32)
     measured = jax.lax.map(at_draw, (starts, draws))
