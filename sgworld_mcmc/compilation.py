@@ -1,9 +1,9 @@
 """How the package compiles.
 
-A run of a few seconds is mostly compilation. On a CPU the first three of these options make it
-half as long as XLA's defaults do, and loops over small batches run as fast or faster: XLA's higher
-levels split small operations over threads, whose synchronisation costs more than the work. Without
-fusion emitters it is half as long again, but loops over large batches take twice the time
+A run of a few seconds is mostly compilation. On a CPU the first three of these options halve it,
+and loops over small batches run as fast or faster: XLA's higher levels split small operations over
+threads, whose synchronisation costs more than the work. Doing without fusion emitters nearly halves
+it once more, but makes loops over large batches take twice the time
 (``sgworld-mcmc benchmark epoch`` shows what a long run pays).
 """
 

@@ -1,13 +1,11 @@
 """Many chains at many step sizes with one compiled program, and their moments with errors."""
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
-from sgworld_mcmc.infer.driver import Plan, collect
 from sgworld_mcmc.infer.layout import shuffle
 from sgworld_mcmc.infer.prepare import Preparation, _lay_out, bench_of
 
@@ -83,32 +81,9 @@ def rerun(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.n
     -------
     (chains, draws, D) float64 array in the sampler's whitened coordinates.
     """
-    prepared = mcmc._prepared[1]
-    data = prepared.data
-    if step_size is not None:
-        wanted = np.asarray(step_size, data.tuning.step_size.dtype)
-        data = replace(data, tuning=data.tuning._replace(step_size=jax.numpy.asarray(wanted)))
-    plan = Plan(
-        calls=mcmc.num_warmup,
-        draws=mcmc.num_samples,
-        thinning=1,
-        fields=("z", "position"),
-        removed=(),
-        vectorized=True,
-    )
-    keys = jax.random.split(rng_key, mcmc.num_chains)
-    with jax.enable_x64(prepared.double):
-        start = mcmc.sampler.init(keys, mcmc.num_warmup, model_args=(data,))
-        draws, last = collect(
-            start,
-            (data,),
-            {},
-            sampler=mcmc.sampler,
-            plan=plan,
-            postprocess=None,
-            numbers=mcmc._numbers(plan),
-        )
-    positions = np.swapaxes(np.asarray(draws["position"], float), 0, 1)
+    usual = mcmc._prepared[1].data.tuning.step_size
+    wanted = usual if step_size is None else jax.numpy.asarray(np.asarray(step_size, usual.dtype))
+    positions, last = mcmc._run_at(rng_key, wanted, mcmc.num_warmup)
     mcmc._last_state, mcmc._positions = last, positions[:, :REPORTED]
     return positions
 

@@ -79,7 +79,8 @@ class MinibatchMCMC(MCMC):
         rng_key
             Decides everything random: partition, orders, initial points and noise. To continue a
             run, ``mcmc.post_warmup_state = mcmc.last_state`` and then
-            ``mcmc.run(mcmc.last_state.rng_key, ...)``: the same draws as one longer run.
+            ``mcmc.run(mcmc.last_state.rng_key, ...)``: the same draws as one longer run (to
+            rounding, if only that is long enough to be compiled for speed).
         *args, **kwargs
             The model's own arguments; the arrays among them whose leading axis is that of the
             observations are the data.
@@ -165,23 +166,31 @@ class MinibatchMCMC(MCMC):
 
     def _control_run(self) -> np.ndarray:
         """Positions of a second run at half the step size, (chains, draws, D)."""
-        prepared, state = self._prepared[1], self.last_state
-        tuning = prepared.data.tuning
-        data = replace(prepared.data, tuning=tuning._replace(step_size=tuning.step_size / 2))
+        state, tuning = self.last_state, self._prepared[1].data.tuning
         key = state.rng_key if self.num_chains == 1 else state.rng_key[0]
-        keys = jax.random.split(jax.random.fold_in(key, 1), self.num_chains)
-        fields = tuple(name for name in self._last_fields if name != "z")
+        key = jax.random.fold_in(key, 1)
+        return self._run_at(key, tuning.step_size / 2, 2 * self.num_warmup)[0]
+
+    def _run_at(self, rng_key, step_size, num_warmup: int) -> tuple[np.ndarray, Any]:
+        """Positions (chains, draws, D) and last state of a new run at another step size.
+
+        The compiled program takes the step size as an argument; ``get_samples()`` stays.
+        """
+        prepared = self._prepared[1]
+        tuning = prepared.data.tuning
+        data = replace(prepared.data, tuning=tuning._replace(step_size=step_size))
         plan = Plan(
-            calls=2 * self.num_warmup,
+            calls=num_warmup,
             draws=self.num_samples // self.thinning,
             thinning=self.thinning,
-            fields=("z", *fields),
+            fields=("z", *(name for name in self._last_fields if name != "z")),
             removed=(),
             vectorized=True,
         )
+        keys = jax.random.split(rng_key, self.num_chains)
         with jax.enable_x64(prepared.double):
-            start = self.sampler.init(keys, 2 * self.num_warmup, model_args=(data,))
-            draws, _ = collect(
+            start = self.sampler.init(keys, num_warmup, model_args=(data,))
+            draws, last = collect(
                 start,
                 (data,),
                 {},
@@ -190,7 +199,7 @@ class MinibatchMCMC(MCMC):
                 postprocess=None,
                 numbers=self._numbers(plan),
             )
-        return np.swapaxes(np.asarray(draws["position"], float), 0, 1)
+        return np.swapaxes(np.asarray(draws["position"], float), 0, 1), last
 
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
         # With a bar, NumPyro's loop of one dispatch per draw; without, one compiled program.

@@ -72,6 +72,7 @@ def schools():
 
 
 def correlation_model(y):
+    """Multivariate normal rows with an LKJ prior of their correlation matrix."""
     mean = numpyro.sample("mean", dist.Normal(0, 5).expand([4]).to_event(1))
     scale = numpyro.sample("scale", dist.HalfNormal(3).expand([4]).to_event(1))
     corr = numpyro.sample("corr", dist.LKJ(4, concentration=2.0))
@@ -81,6 +82,7 @@ def correlation_model(y):
 
 
 def mixture_model(y):
+    """Mixture of two normals with ordered means."""
     weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(2, 2.0)))
     base = dist.Normal(0, 2).expand([2]).to_event(1)
     ordered = dist.TransformedDistribution(base, transforms.OrderedTransform())
@@ -92,6 +94,7 @@ def mixture_model(y):
 
 
 def non_centred_schools(effect, error, school, num_schools):
+    """Eight schools, effects as multiples of their spread."""
     mu = numpyro.sample("mu", dist.Normal(0, 10))
     tau = numpyro.sample("tau", dist.HalfNormal(10))
     z = numpyro.sample("z", dist.Normal(0, 1).expand([num_schools]).to_event(1))
@@ -101,6 +104,7 @@ def non_centred_schools(effect, error, school, num_schools):
 
 
 def centred_schools(effect, error, school, num_schools):
+    """Eight schools, effects drawn around their mean: a funnel."""
     mu = numpyro.sample("mu", dist.Normal(0, 10))
     tau = numpyro.sample("tau", dist.HalfNormal(10))
     theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([num_schools]).to_event(1))
@@ -109,6 +113,7 @@ def centred_schools(effect, error, school, num_schools):
 
 
 def normal_groups_model(y, group, num_groups):
+    """Normal rows in groups with normal means."""
     mu = numpyro.sample("mu", dist.Normal(0, 5))
     tau = numpyro.sample("tau", dist.HalfNormal(2))
     sigma = numpyro.sample("sigma", dist.HalfNormal(3))

@@ -133,12 +133,14 @@ def normal_vector(name, dim, scale):
 
 
 def logistic_model(X, y):
+    """Logistic regression, N(0, 2) priors."""
     beta = normal_vector("beta", X.shape[1], 2.0)
     with numpyro.plate("data", y.shape[0]):
         numpyro.sample("y", dist.Bernoulli(logits=X @ beta), obs=y)
 
 
 def factor_model(X, y):
+    """Logistic regression whose prior is a ``numpyro.factor``."""
     flat = dist.ImproperUniform(constraints.real_vector, (), (X.shape[1],))
     beta = numpyro.sample("beta", flat)
     numpyro.factor("peaked", -1.5 * jnp.log1p((beta / 0.3) ** 2).sum())
@@ -146,6 +148,7 @@ def factor_model(X, y):
 
 
 def rare_model(X, y):
+    """Logistic regression with an intercept."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 10))
     beta = normal_vector("beta", X.shape[1], 2.5)
     with numpyro.plate("data", y.shape[0]):
@@ -153,6 +156,7 @@ def rare_model(X, y):
 
 
 def poisson_model(X, y):
+    """Poisson regression with a log link."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 5))
     beta = normal_vector("beta", X.shape[1], 1.0)
     with numpyro.plate("data", y.shape[0]):
@@ -160,6 +164,7 @@ def poisson_model(X, y):
 
 
 def negative_binomial_model(X, y):
+    """Negative binomial regression, concentration unknown."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 5))
     beta = normal_vector("beta", X.shape[1], 1.0)
     concentration = numpyro.sample("concentration", dist.Exponential(0.5))
@@ -169,6 +174,7 @@ def negative_binomial_model(X, y):
 
 
 def gamma_model(X, y):
+    """Gamma regression with a log link, shape unknown."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 5))
     beta = normal_vector("beta", X.shape[1], 1.0)
     shape = numpyro.sample("shape", dist.HalfNormal(5.0))
@@ -178,6 +184,7 @@ def gamma_model(X, y):
 
 
 def student_t_model(X, y):
+    """Linear regression with Student-t errors, scale and degrees of freedom unknown."""
     beta = normal_vector("beta", X.shape[1], 5.0)
     sigma = numpyro.sample("sigma", dist.HalfNormal(5.0))
     df = numpyro.sample("df", dist.Gamma(2.0, 0.1))
@@ -186,6 +193,7 @@ def student_t_model(X, y):
 
 
 def heteroscedastic_model(X, y):
+    """Linear regression whose errors' log scale is linear too."""
     beta = normal_vector("beta", X.shape[1], 5.0)
     log_scale = numpyro.sample("log_scale", dist.Normal(0, 2))
     gamma = normal_vector("gamma", X.shape[1], 1.0)
@@ -194,6 +202,7 @@ def heteroscedastic_model(X, y):
 
 
 def softmax_model(X, y):
+    """Softmax regression."""
     prior = dist.Normal(0, 2).expand([X.shape[1], 2]).to_event(2)
     weights = numpyro.sample("weights", prior)
     logits = jnp.concatenate([jnp.zeros((X.shape[0], 1)), X @ weights], 1)
@@ -202,6 +211,7 @@ def softmax_model(X, y):
 
 
 def ordinal_model(X, y):
+    """Ordered logistic regression."""
     beta = normal_vector("beta", X.shape[1], 2.0)
     base = dist.Normal(0, 2).expand([3]).to_event(1)
     ordered = dist.TransformedDistribution(base, transforms.OrderedTransform())
@@ -211,6 +221,7 @@ def ordinal_model(X, y):
 
 
 def year_model(year, y):
+    """Poisson regression on a calendar year."""
     intercept = numpyro.sample("intercept", dist.Normal(0, 100))
     slope = numpyro.sample("slope", dist.Normal(0, 1))
     with numpyro.plate("data", y.shape[0]):
@@ -218,6 +229,7 @@ def year_model(year, y):
 
 
 def centred_year_model(year, y):
+    """Poisson regression on a calendar year less a constant, the same posterior."""
     level = numpyro.sample("level", dist.ImproperUniform(constraints.real, (), ()))
     slope = numpyro.sample("slope", dist.Normal(0, 1))
     intercept = numpyro.deterministic("intercept", level - 1990 * slope)
