@@ -136,6 +136,10 @@ def num_examples(batches: Batches | RowBatches) -> int:
 def fetch(batches: Batches | RowBatches, index: jax.Array) -> Batch:
     """Batch number ``index``: a slice of :class:`Batches`, a gather from :class:`RowBatches`."""
     main, extra = _index(batches)
+    if num_batches(batches) == 1:
+        # Under vmap an index of each chain's own would copy the data for each of them, and take
+        # from XLA the product of one matrix with all chains.
+        index = 0
     batch = Batch(jax.tree.map(lambda x: x[index], main), None, jnp.array(False))
     if extra is not None:
         length = jax.tree.leaves(extra)[0].shape[0]

@@ -106,8 +106,8 @@ def test_chooser(capsys, tmp_path, monkeypatch):
     text = capsys.readouterr().out
     assert "chosen / best" in text and "taylor B=20 h=0.2" in text
     assert result["size"] == 400 and result["dimension"] == 2
-    _, _, _, _, examples, error, error_se = result["chosen"]
-    assert 10 < examples < 800 and error < 0.02 + 3 * error_se
+    examples, error, error_se, shift, shift_se = result["chosen"][4:]
+    assert 10 < examples < 800 and error < 0.02 + 3 * error_se and shift < 0.04 + 3 * shift_se
     # 2 / h steps for each effective draw: the grid is measured at the step sizes that it names.
     grid = {m[2]: m[4] for m in result["grid"] if m[0] == "taylor" and m[3] == "steps"}
     assert grid[1.0] == pytest.approx(2 * 20, rel=0.2)
@@ -120,15 +120,16 @@ def test_wrong_size_of_a_problem(capsys):
     assert "pairs such as 1000,5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("variance", [1.0, 1.2])
-def test_measured_error_is_free_of_noise(variance):
+@pytest.mark.parametrize(("variance", "shift"), [(1.0, 0.0), (1.2, 0.1)])
+def test_measured_error_is_free_of_noise(variance, shift):
     """Of 50 parameters, each with a Monte Carlo error of 4 %."""
     generator = np.random.default_rng(1)
-    draws = generator.normal(size=(40, 30, 50)) * np.sqrt(variance)
+    draws = generator.normal(size=(40, 30, 50)) * np.sqrt(variance) + shift
     ones = np.ones(50)
     reference = Moments(0 * ones, 0 * ones, ones, 0 * ones)
     found = chooser._measured(("plain", 10, 1.0), "steps", draws, 3, reference)
     assert abs(found.error - (variance - 1)) < 3 * found.error_se < 0.1
+    assert abs(found.shift - shift) < 3 * found.shift_se < 0.1
     assert found.examples == pytest.approx(30, rel=0.15)
     raw = np.sqrt(np.mean((moments(draws).variance - 1) ** 2))
     assert raw > found.error
@@ -143,8 +144,11 @@ def test_antithetic_draws_count_once():
 
 
 def test_best_of_the_grid_is_the_cheapest_that_is_as_good():
-    make = chooser.Measured
-    chosen = make("taylor", 10, 1.0, "steps", 40.0, 0.01, 0.002)
+    chosen = chooser.Measured("taylor", 10, 1.0, "steps", 40.0, 0.01, 0.002, 0.01, 0.002)
+    assert chosen.is_as_good(0.01, 0.01) and chosen.is_as_good(0.007, 0.007)
+    assert not chosen.is_as_good(0.005, 0.01) and not chosen.is_as_good(0.01, 0.005)
+    # Where a chain ran away nothing is known.
+    assert not chosen._replace(shift_se=0.5).is_as_good(0.02, 0.04)
     result = chooser.Comparison(100, 2, chosen, chosen._replace(examples=25.0), (), 0)
     assert result.ratio == pytest.approx(1.6)
     assert result._replace(best=None).ratio == 1.0

@@ -12,6 +12,7 @@ from sgworld_mcmc.tuning.choose import Request, candidates, choose, draw_spacing
 from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation, unmeasured
 from sgworld_mcmc.tuning.noise import RowNoise
 from sgworld_mcmc.tuning.pilot import Pilot
+from sgworld_mcmc.tuning.pooling import pool
 
 KINDS = ("plain", "control_variate", "taylor")
 
@@ -168,6 +169,72 @@ def test_discretisation_finds_a_quadratic_error():
     assert found.largest == 1.0
     lost = fit_discretisation([*pilots[:-1], pilots[-1]._replace(diverged=0.1)])
     assert lost.largest == 0.25
+
+
+def pilots_of(changes, noise, rng):
+    """Pilots whose variances and means change with h as the function says, plus noise."""
+    pilots = []
+    for h in (0.0625, 0.125, 0.25, 0.5, 1.0):
+        variance, mean = changes(h)
+        error = np.full(len(mean), noise)
+        kick = noise * rng.normal(size=(2, len(mean)))
+        pilots.append(Pilot(h, mean + kick[0], error, variance + kick[1], error, 0.0))
+    return pilots
+
+
+def test_pilots_with_large_errors_are_not_extrapolated():
+    """Errors a h^2 that run away beyond one are told from the small step sizes alone."""
+    a, b = np.array([3.0, 1.0]), np.array([-2.0, 4.0])
+
+    def runaway(h):
+        return 1 + a * h**2 * np.exp((2 * h) ** 4), 0.2 + b * h**2 * np.exp((2 * h) ** 4)
+
+    found = fit_discretisation(pilots_of(runaway, 1e-3, np.random.default_rng(3)))
+    np.testing.assert_allclose(found.variance, a, rtol=0.2)
+    np.testing.assert_allclose(found.mean, b, rtol=0.2)
+    np.testing.assert_allclose(found.displacement, 0.2, atol=0.01)  # at h = 0
+    np.testing.assert_allclose(found.spread, 1.0, atol=0.01)
+
+
+def test_a_thousand_directions_are_judged_together():
+    """Noise alone is no bias, and a bias common to all is found though each is hidden in noise."""
+    rng = np.random.default_rng(4)
+    none = fit_discretisation(
+        pilots_of(lambda h: (np.ones(1000), np.zeros(1000)), 0.1, rng)[:3], 1000
+    )
+    variance, mean = none.errors(0.25)
+    assert np.abs(variance).max() < 0.02 and np.abs(mean).max() < 0.02
+    common = fit_discretisation(
+        pilots_of(lambda h: (np.full(1000, 1 + 3 * h**2), np.zeros(1000)), 0.1, rng)[:3], 1000
+    )
+    # One direction alone has a standard error of 2.4, and the largest of them is at 10.
+    assert common.variance.mean() == pytest.approx(3.0, rel=0.1) and common.variance.std() < 0.8
+    assert 0.02 < common.errors(0.1)[0].max() < 0.05
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0])
+def test_pooled_estimates_have_the_error_that_they_say(spread):
+    rng = np.random.default_rng(5)
+    truth, error = 1 + spread * rng.normal(size=4000), np.full(4000, 0.5)
+    pooled, remaining = pool(truth + error * rng.normal(size=4000), error, 4000)
+    measured = np.sqrt(np.mean((pooled - truth) ** 2))
+    # The spread is an upper limit: what remains is said to be a little more than it is.
+    said = np.sqrt(np.mean(remaining**2))
+    assert 0.95 * measured < said < 1.05 * measured + 0.1
+    assert measured < 0.52
+
+
+def test_pooling_spares_outliers_and_a_few():
+    rng = np.random.default_rng(6)
+    value = rng.normal(size=50)
+    value[7] = 30.0
+    pooled, _ = pool(value, np.ones(50), 50)
+    assert pooled[7] > 30 - np.sqrt(2 * np.log(50)) - 1e-9
+    assert np.abs(np.delete(pooled, 7)).max() < np.abs(np.delete(value, 7)).max()
+    for few in (np.array([2.0]), np.array([0.0, 3.0])):
+        pooled, error = pool(few, np.ones(len(few)), len(few))
+        np.testing.assert_allclose(pooled, few, atol=0.5)
+        np.testing.assert_allclose(error, 1.0, atol=0.2)
 
 
 def test_noise_in_the_pilot_is_not_taken_for_bias():

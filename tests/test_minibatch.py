@@ -153,6 +153,15 @@ def test_mean_over_the_batches_is_the_full_gradient(size, batch_size, layout):
             assert np.ptp(np.asarray(each[0]["w"]), axis=0).min() > 1e-3
 
 
+def test_one_batch_is_the_same_memory_for_all_chains():
+    """Else every chain of a vectorised run would copy all the data at each step."""
+    batches = partition(jax.random.key(0), jnp.arange(12.0), 12)
+    index = jnp.zeros(3, int)
+    # out_axes=None is refused for whatever depends on the mapped index.
+    found = jax.vmap(lambda i: fetch(batches, i).main, out_axes=None)(index)
+    np.testing.assert_array_equal(np.sort(found), np.arange(12.0))
+
+
 def test_a_plain_mean_over_ragged_batches_would_be_biased():
     """What the weights are for: without them the same comparison fails by far."""
     log_prior, log_likelihood, data = regression(10)

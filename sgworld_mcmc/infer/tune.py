@@ -13,7 +13,7 @@ from sgworld_mcmc.infer.finder import Finder
 from sgworld_mcmc.infer.layout import cut, head
 from sgworld_mcmc.minibatch import Batches, num_batches
 from sgworld_mcmc.tuning.curvature import dense_scale
-from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation
+from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation, is_in_range
 from sgworld_mcmc.tuning.noise import RowNoise, summarise_noise
 from sgworld_mcmc.tuning.pilot import Pilot, start_pilot, summarise_pilot
 
@@ -27,6 +27,8 @@ NOISE_ROWS, NOISE_NUMBERS, FEWEST_ROWS = 2**19, 2**23, 256
 # Step sizes: the first at which no chain is lost is the reference for the larger ones.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
 LARGER = (1 / 4, 1 / 2, 1.0)
+# Further halvings of the reference where the error of twice its step is too large to learn from.
+HALVINGS = 2
 # A posterior this much wider, narrower or farther from the center than the Gaussian there, in
 # standard deviations along some parameter, is given new coordinates.
 WIDE, NARROW, FAR = 2.0, 0.4, 0.8
@@ -128,16 +130,13 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
         if not adapt or number == ROUNDS or not _is_far(pilot):
             break
         bench, positions = _recentre(bench, positions)
-    pilots = [pilot]
-    for h in LARGER:
-        if pilot.diverged == 0 and h > pilot.step_size and pilots[-1].diverged == 0:
-            pilots.append(_pilot(generator, bench, track, positions, h)[0])
+    pilots, positions = _others(generator, bench, track, positions, pilot)
     # As many whether or not some were lost: the noise is compiled once.
     chosen = positions[np.linspace(0, len(positions) - 1, chains).astype(int)]
     return Measurements(
         bench,
         _noise(bench, chosen),
-        fit_discretisation(pilots),
+        fit_discretisation(pilots, _independent(bench.directions)),
         positions * np.sqrt(bench.temperature),
         number > 0,
         pilot.diverged,
@@ -186,6 +185,41 @@ def _reference(generator, bench, positions) -> tuple[Pilot, np.ndarray, _Track]:
         if pilot.diverged == 0:
             break
     return pilot, ends, track
+
+
+def _others(generator, bench, track, positions, pilot) -> tuple[list[Pilot], np.ndarray]:
+    """Pilots at larger steps until the error is large; at smaller ones where it is from the start.
+
+    And the chains' positions after the smallest step size.
+    """
+    pilots = [pilot]
+    if pilot.diverged > 0:
+        return pilots, positions
+    for h in LARGER:
+        if h > pilot.step_size:
+            pilots.append(_pilot(generator, bench, track, positions, h)[0])
+            if pilots[-1].diverged > 0 or not is_in_range(pilot, pilots[-1]):
+                break
+    if len(pilots) == 2 and pilots[1].diverged == 0 and not is_in_range(*pilots):
+        for _ in range(HALVINGS):
+            smaller, ends = _pilot(generator, bench, track, positions, pilots[0].step_size / 2)
+            if smaller.diverged > 0:
+                break
+            pilots.insert(0, smaller)
+            positions = ends
+            if is_in_range(*pilots[:2]):
+                break
+    return pilots, positions
+
+
+def _independent(directions: np.ndarray | None) -> float | None:
+    """How many independent unit vectors (Q, D) are worth: Q over the mean square of their cosines.
+
+    None for the axes, which all are.
+    """
+    if directions is None:
+        return None
+    return len(directions) ** 2 / float(((directions @ directions.T) ** 2).sum())
 
 
 def _pilot(
