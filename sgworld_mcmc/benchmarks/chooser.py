@@ -32,9 +32,9 @@ BATCH_SIZES = (10, 50, 200, 1000)
 STEP_SIZES = (1.0, 0.5, 0.2, 0.05)
 # The reference's step size is this one, or a fourth of the chosen one if that is smaller.
 REFERENCE_STEP, REFERENCE_RATIO, REFERENCE_ROWS = 0.2, 4, 2000
-# Calls before the first draw: three relaxation times at the smallest step size, from starting
-# points that are draws of pilot chains or of the Gaussian approximation.
-WARMUP = 60
+# Calls of the default's warm-up, and relaxation times of the others' at the smallest step size:
+# they start at draws of pilot chains or of the Gaussian approximation.
+WARMUP, RELAXATIONS = 60, 10
 # An error is larger than another one if it is by so many standard errors.
 SIGMAS = 2.0
 
@@ -141,6 +141,7 @@ def compare(
         draws,
         "taylor" if rows < num_data else "plain",
         rows,
+        smallest,
         round(REFERENCE_STEP / smallest),
     )
     lay_out(small, keys[0], *problem.data, like=default)
@@ -168,7 +169,17 @@ def compare(
             if batch_size > chosen.examples:
                 skipped += len(step_sizes)
                 continue
-            mcmc = _fixed(default, prepared, problem, chains, draws, gradient, batch_size, spacing)
+            mcmc = _fixed(
+                default,
+                prepared,
+                problem,
+                chains,
+                draws,
+                gradient,
+                batch_size,
+                min(step_sizes),
+                spacing,
+            )
             lay_out(mcmc, keys[0], *problem.data, like=default)
             for number, h in enumerate(step_sizes):
                 made = _settings(mcmc, jax.random.fold_in(keys[2], number), h, reference)
@@ -188,16 +199,18 @@ def _sampler(problem, chains, draws, warmup=WARMUP, **settings) -> SGWORLD:
     )
 
 
-def _fixed(default, prepared, problem, chains, draws, gradient, batch_size, spacing=1) -> SGWORLD:
+def _fixed(
+    default, prepared, problem, chains, draws, gradient, batch_size, smallest, spacing
+) -> SGWORLD:
     """A sampler with all settings fixed, a draw every few steps, in the default's coordinates."""
     scale = prepared.center.scale
     # A call of the warm-up is at most an epoch.
-    calls = -(-spacing // min(spacing, -(-problem.size // batch_size)))
+    steps = min(spacing, -(-problem.size // batch_size))
     return _sampler(
         problem,
         chains,
         draws,
-        WARMUP * calls,
+        round(RELAXATIONS / (smallest * steps)),
         gradient=gradient,
         batch_size=batch_size,
         step_size=REFERENCE_STEP,
@@ -216,7 +229,7 @@ def _settings(mcmc, rng_key, step_size, reference) -> list[Measured]:
     setting = (data.dynamics.gradient, -(-data.model.size // count), step_size)
     made = [_measured(setting, "steps", draws, steps, reference)]
     # Counted from the first step of the warm-up; without a few draws there is no autocorrelation.
-    ends = draws[:, (count - 1 - WARMUP) % count :: count]
+    ends = draws[:, (count - 1 - mcmc.num_warmup) % count :: count]
     if count > 1 and steps == 1 and ends.shape[1] >= 10:
         made.append(_measured(setting, "epochs", ends, count, reference))
     return made
