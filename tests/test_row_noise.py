@@ -73,8 +73,10 @@ def test_draws_share_the_rows_among_them_and_the_mean_has_its_error():
     values = np.asarray(measured["taylor"])
     error = values.std(0, ddof=1) / np.sqrt(len(DRAWS))
     np.testing.assert_allclose(noise.mean["taylor"], values.mean(0) + error)
-    tail = (DRAWS**2 * values).sum(0) / (DRAWS**2).sum(0)
-    np.testing.assert_allclose(noise.tail["taylor"], tail)
+    weights = DRAWS**2 / (DRAWS**2).sum(0)
+    tail = (weights * values).sum(0)
+    error = np.sqrt((weights**2 * (values - tail) ** 2).sum(0))
+    np.testing.assert_allclose(noise.tail["taylor"], tail + error)
 
 
 def test_factor_of_a_batch_vanishes_for_all_rows():

@@ -55,6 +55,11 @@ class Center(NamedTuple):
         Distances, in posterior standard deviations, of other modes that matter.
     fitted
         Whether position and scale are those of pilot chains instead.
+    by_curvature
+        Whether the scale is that of the mean curvature at the pilot chains' draws.
+    width, stiffness
+        Then: variance of the posterior along its softest direction,
+        and largest curvature at a draw, in these coordinates.
     """
 
     position: np.ndarray
@@ -65,6 +70,9 @@ class Center(NamedTuple):
     indefinite: int
     other_modes: tuple[float, ...]
     fitted: bool = False
+    by_curvature: bool = False
+    width: float = 1.0
+    stiffness: float = 1.0
 
 
 def set_up_batches(data: tuple) -> Batches:

@@ -309,7 +309,7 @@ def request_of(settings: Settings, size: int, center: Center) -> Request:
         settings.steps_per_draw,
         kinds if settings.gradient is None else (settings.gradient,),
         1.0 if values is None else float(values.max()),
-        1.0 if values is None else float(values.min()),
+        1.0 / center.width if values is None else float(values.min()),
     )
 
 

@@ -24,20 +24,27 @@ WHOLE = 4096
 PILOT_ROWS = 1024
 # Rows on which noise is measured, each at one draw: in all, in all times D, and at each draw.
 NOISE_ROWS, NOISE_NUMBERS, FEWEST_ROWS = 2**19, 2**23, 256
+# Draws for it, in all and for each chain: what the tails do only draws there tell.
+NOISE_DRAWS, MOST_ENDS = 256, 4
 # Step sizes: the first at which no chain is lost is the reference for the larger ones.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
-LARGER = (1 / 4, 1 / 2, 1.0)
+# It is doubled as long as the error is small, and at most to one.
 # Further halvings of the reference where the error of twice its step is too large to learn from.
 HALVINGS = 2
 # A posterior this much wider, narrower or farther from the center than the Gaussian there, in
 # standard deviations along some parameter, is given new coordinates.
 WIDE, NARROW, FAR = 2.0, 0.4, 0.8
-ROUNDS = 2
+ROUNDS = 6
+# Hessians at so many draws make a mean curvature: so many numbers in all, within limits.
+CURVATURE_NUMBERS, CURVATURE_DRAWS = 3200, (4, 32)
 LIMIT = 1e3
+FEWEST_CHAINS = 8
 # Shift, in posterior standard deviations, at which the curvature is looked at, on so many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4
-# At most so many steps, and so many random numbers at a time.
+# At most so many steps, and so many random numbers at a time; more steps where the posterior is
+# wide in these coordinates, by at most so many times.
 BURN_IN, STEPS, MOST_NORMALS = 100, 200, 2**22
+SLOWEST = 10.0
 
 
 class Bench(NamedTuple):
@@ -124,22 +131,27 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
     positions = gaussian_draws(generator, bench)
     chains = len(positions)
     for number in range(ROUNDS + 1):
-        pilot, ends, track = _reference(generator, bench, positions)
-        alive = ends[np.all(np.abs(ends) < LIMIT, axis=1)]
-        positions = alive if len(alive) >= 8 else positions
-        if not adapt or number == ROUNDS or not _is_far(pilot):
+        pilots, ends, track = _reference(generator, bench, positions)
+        positions = ends if len(ends) >= FEWEST_CHAINS else positions
+        if not adapt or number == ROUNDS or not _is_far(pilots, bench.center):
             break
-        bench, positions = _recentre(bench, positions)
-    pilots, positions = _others(generator, bench, track, positions, pilot)
+        lost = len(pilots) > 1 or bench.center.by_curvature
+        bench, positions = _recentre(bench, positions, lost)
+    pilots, ends = _others(generator, bench, track, positions, pilots)
+    steps = fit_discretisation(pilots, _independent(bench.directions))
+    if bench.center.by_curvature:
+        bench = _with_width(bench, steps.spread)
+        steps = steps._replace(largest=min(steps.largest, 1 / bench.center.stiffness))
     # As many whether or not some were lost: the noise is compiled once.
-    chosen = positions[np.linspace(0, len(positions) - 1, chains).astype(int)]
+    draws, count = np.concatenate(ends), min(NOISE_DRAWS, MOST_ENDS * chains)
+    chosen = draws[np.linspace(0, len(draws) - 1, count).astype(int)]
     return Measurements(
         bench,
         _noise(bench, chosen),
-        fit_discretisation(pilots, _independent(bench.directions)),
-        positions * np.sqrt(bench.temperature),
+        steps,
+        ends[0] * np.sqrt(bench.temperature),
         number > 0,
-        pilot.diverged,
+        min(pilot.diverged for pilot in pilots),
     )
 
 
@@ -177,39 +189,46 @@ def _track(bench: Bench) -> _Track:
     return _Track(batches, anchor, False)
 
 
-def _reference(generator, bench, positions) -> tuple[Pilot, np.ndarray, _Track]:
-    """The pilot with the largest of the reference step sizes at which no chain is lost."""
-    track = _track(bench)
+def _reference(generator, bench, positions) -> tuple[list[Pilot], np.ndarray, _Track]:
+    """Pilots from the largest reference step size down to the first at which no chain is lost.
+
+    And where the chains of the last ended.
+    """
+    track, pilots = _track(bench), []
     for h in REFERENCES:
         pilot, ends = _pilot(generator, bench, track, positions, h)
+        pilots.insert(0, pilot)
         if pilot.diverged == 0:
             break
-    return pilot, ends, track
+    return pilots, ends, track
 
 
-def _others(generator, bench, track, positions, pilot) -> tuple[list[Pilot], np.ndarray]:
+def _others(generator, bench, track, positions, tried) -> tuple[list[Pilot], list[np.ndarray]]:
     """Pilots at larger steps until the error is large; at smaller ones where it is from the start.
 
-    And the chains' positions after the smallest step size.
+    And where the chains ended of all whose error is small, the smallest step size first.
     """
-    pilots = [pilot]
+    (pilot, *lost), pilots, ends = tried, tried, [positions]
     if pilot.diverged > 0:
-        return pilots, positions
-    for h in LARGER:
-        if h > pilot.step_size:
-            pilots.append(_pilot(generator, bench, track, positions, h)[0])
-            if pilots[-1].diverged > 0 or not is_in_range(pilot, pilots[-1]):
-                break
-    if len(pilots) == 2 and pilots[1].diverged == 0 and not is_in_range(*pilots):
-        for _ in range(HALVINGS):
-            smaller, ends = _pilot(generator, bench, track, positions, pilots[0].step_size / 2)
-            if smaller.diverged > 0:
-                break
-            pilots.insert(0, smaller)
-            positions = ends
-            if is_in_range(*pilots[:2]):
-                break
-    return pilots, positions
+        return pilots, ends
+    h, most = pilot.step_size, min((p.step_size for p in lost), default=2.0)
+    near = True
+    while near and 2 * h < most:
+        h *= 2
+        larger, end = _pilot(generator, bench, track, positions, h)
+        near = larger.diverged == 0 and is_in_range(pilot, larger)
+        pilots, ends = [*pilots, larger], [*ends, end] if near else ends
+    if near or larger.diverged > 0 or len(ends) > 1:
+        return pilots, ends
+    for _ in range(HALVINGS):
+        smaller, end = _pilot(generator, bench, track, ends[0], pilot.step_size / 2)
+        if smaller.diverged > 0:
+            break
+        pilots, ends, near = [smaller, *pilots], [end, *ends], is_in_range(smaller, pilot)
+        pilot = smaller
+        if near:
+            break
+    return pilots, ends
 
 
 def _independent(directions: np.ndarray | None) -> float | None:
@@ -225,14 +244,18 @@ def _independent(directions: np.ndarray | None) -> float | None:
 def _pilot(
     generator, bench: Bench, track: _Track, positions, step_size: float
 ) -> tuple[Pilot, np.ndarray]:
-    """Chains of some three relaxation times of burn-in and six or more that count."""
+    """Chains of some three relaxation times of burn-in and six or more that count.
+
+    And where those ended that were not lost.
+    """
     center, dtype = bench.center, _dtype()
     values, _ = spectrum(center)
     stiffest = 1.0 if values is None else float(values.max())
     directions = bench.directions
     h = step_size / stiffest
-    burn_in = min(max(4, round(3 / step_size)), BURN_IN)
-    counted = min(max(30, round(6 / step_size)), STEPS)
+    slow = min(center.width, SLOWEST)
+    burn_in = round(slow * min(max(4, round(3 / step_size)), BURN_IN))
+    counted = round(slow * min(max(30, round(6 / step_size)), STEPS))
     width = positions.shape[1] if directions is None else len(directions)
     chains = _cast(start_pilot(generator, positions, h, width), dtype)
     length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
@@ -255,7 +278,9 @@ def _pilot(
             bench.temperature,
             whole=track.whole,
         )
-    return summarise_pilot(chains, counted, step_size), np.asarray(chains.positions, float)
+    # A lost chain has stopped far out, at the limit or where the gradient explodes.
+    ends = np.asarray(chains.positions, float)[np.asarray(chains.alive)]
+    return summarise_pilot(chains, counted, step_size), ends
 
 
 def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
@@ -312,41 +337,83 @@ def _widening(bench: Bench, coupling: np.ndarray) -> np.ndarray | float:
     return -change if np.isfinite(change).all() else 0.0
 
 
-def _is_far(pilot: Pilot) -> bool:
-    """Whether the posterior is far from the Gaussian that the coordinates were made for."""
+def _is_far(pilots: list[Pilot], center: Center) -> bool:
+    """Whether the posterior is far from the Gaussian that the coordinates were made for.
+
+    Or too stiff for them. In those of the mean curvature it may be wide, not narrow: draws are as
+    far apart as the width asks for.
+    """
+    pilot = pilots[0]
     if pilot.diverged > 0.5 or not np.isfinite(pilot.variance).all():
         return False
     sd = np.sqrt(np.maximum(pilot.variance, 1e-12))
-    wide = pilot.variance.max() > WIDE or pilot.variance.min() < NARROW
-    return bool(wide or np.abs(pilot.mean / sd).max() > FAR)
+    wide = pilot.variance.max() > WIDE or (center.fitted and len(pilots) > 1)
+    narrow = pilot.variance.min() < NARROW
+    far = np.abs(pilot.mean / sd).max() > FAR
+    return bool(far or narrow or (wide and not center.by_curvature))
 
 
-def _recentre(bench: Bench, positions: np.ndarray) -> tuple[Bench, np.ndarray]:
+def _recentre(bench: Bench, positions: np.ndarray, by_curvature: bool) -> tuple[Bench, np.ndarray]:
     """Coordinates of the pilot chains' mean and covariance, and the positions in them.
 
-    The covariance is shrunk towards its diagonal as if by D further draws.
+    ``by_curvature``: of the mean curvature instead, whose inverse is the best preconditioner of
+    Langevin steps (Titsias, NeurIPS 2023). A banana is stiff across and its covariance is that of
+    its whole length: steps that do not lose chains are tiny in coordinates made of that.
     """
     center = bench.center
-    count, dimension = positions.shape
-    mean, covariance = positions.mean(0), np.cov(positions.T).reshape(dimension, dimension)
-    diagonal = np.diag(np.diagonal(covariance))
-    covariance = (count * covariance + dimension * diagonal) / (count + dimension)
-    root = np.linalg.cholesky(covariance)
-    dense = center.scale.ndim == 2
-    old = center.scale if dense else np.diag(center.scale)
+    old = center.scale if center.scale.ndim == 2 else np.diag(center.scale)
     tempered = np.sqrt(bench.temperature)
+    mean = positions.mean(0)
     position = center.position + tempered * old @ mean
-    with jax.enable_x64(bench.functions.model.precise):
-        batches = bench.batches_double
-        hessian = bench.functions.hessian(
-            jnp.asarray(position), batches, bench.constants_double, num_batches(batches)
-        )
+    hessian = _hessian(bench, position)
+    scale, stiffness = old @ _root(positions), 1.0
+    if by_curvature:
+        # At draws from one batch of rows: all would cost as much as many searches for the mode.
+        count = int(np.clip(CURVATURE_NUMBERS // len(mean), *CURVATURE_DRAWS))
+        chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
+        rest = hessian - _hessian(bench, position, 1)
+        local = [rest + _hessian(bench, center.position + tempered * old @ z, 1) for z in chosen]
+        scaled = dense_scale(np.mean(local, 0))
+        by_curvature = scaled.indefinite == 0
+        if by_curvature:
+            scale = scaled.scale
+            stiffness = max(np.linalg.eigvalsh(scale.T @ each @ scale)[-1] for each in local)
     new = center._replace(
         position=position,
-        scale=old @ root,
-        hessian=np.asarray(hessian),
+        scale=scale,
+        hessian=hessian,
         indefinite=dense_scale(hessian).indefinite,
         fitted=True,
+        by_curvature=by_curvature,
+        stiffness=max(1.0, float(stiffness)),
     )
-    positions = np.linalg.solve(root, (positions - mean).T).T
-    return bench._replace(center=new), positions
+    positions = np.linalg.solve(scale, old @ (positions - mean).T).T
+    bench = bench._replace(center=new)
+    return _with_width(bench, (positions @ bench.directions.T).var(0)), positions
+
+
+def _with_width(bench: Bench, variance: np.ndarray) -> Bench:
+    center = bench.center
+    width = float(np.nanmax([1.0, *variance])) if center.by_curvature else 1.0
+    return bench._replace(center=center._replace(width=width))
+
+
+def _root(positions: np.ndarray) -> np.ndarray:
+    """Of their covariance, shrunk towards its diagonal as if by D further draws."""
+    count, dimension = positions.shape
+    covariance = np.cov(positions.T).reshape(dimension, dimension)
+    diagonal = np.diag(np.diagonal(covariance))
+    return np.linalg.cholesky((count * covariance + dimension * diagonal) / (count + dimension))
+
+
+def _hessian(bench: Bench, position: np.ndarray, used: int | None = None) -> np.ndarray:
+    """(D, D) of the potential of all rows, from the first ``used`` of the set-up's batches."""
+    batches = bench.batches_double
+    with jax.enable_x64(bench.functions.model.precise):
+        hessian = bench.functions.hessian(
+            jnp.asarray(position),
+            batches,
+            bench.constants_double,
+            num_batches(batches) if used is None else used,
+        )
+    return np.asarray(hessian, float)

@@ -32,7 +32,7 @@ class RowNoise(NamedTuple):
         fast in the tails, where few draws are).
     tail
         Kind to (Q,): mean over the draws weighted with y^2, y the draw's coordinate along the
-        direction: what widens the tails (docs/theory.md, B15).
+        direction: what widens the tails (docs/theory.md, B15). Plus its standard error too.
     coupling
         (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
     widening
@@ -128,6 +128,12 @@ def summarise_noise(measured: dict[str, jax.Array], coordinates: np.ndarray) -> 
     return RowNoise(
         {"plain": means["center"], "control_variate": zero, "taylor": zero},
         {kind: means[kind] + error[kind] for kind in KINDS},
-        {kind: (weights * values[kind]).sum(0) for kind in KINDS},
+        {kind: _weighted(values[kind], weights) for kind in KINDS},
         means["coupling"],
     )
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of (S, Q) values over the draws, plus its standard error."""
+    mean = (weights * values).sum(0)
+    return mean + np.sqrt((weights**2 * (values - mean) ** 2).sum(0))
