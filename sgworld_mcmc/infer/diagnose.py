@@ -8,12 +8,13 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from sgworld_mcmc.infer.balance import measured_detailed_balance
+from sgworld_mcmc.infer.bench import Bench
 from sgworld_mcmc.infer.center import set_up_batches
 from sgworld_mcmc.infer.layout import generator_of
 from sgworld_mcmc.infer.prepare import Preparation, Settings, bench_of, request_of
 from sgworld_mcmc.infer.report import BiasReport, Check
 from sgworld_mcmc.infer.tails import heavy_tails
-from sgworld_mcmc.infer.tune import Bench, Measurements, measure
+from sgworld_mcmc.infer.tune import Measurements, measure
 from sgworld_mcmc.tuning.choose import Prediction, Request, predict
 
 __all__ = ["can_be_checked", "contradiction", "make_report", "notes_of", "scheme_of"]
@@ -55,8 +56,9 @@ def notes_of(prepared: Preparation, settings: Settings, positions: np.ndarray) -
     if found is not None and found.lost > 0:
         notes.append(
             f"{found.lost:.0%} of the pilot chains were lost even at a small step: the posterior "
-            "is far from the Gaussian at its mode (a funnel, or heavy tails). Use a non-centred "
-            "parametrisation, or NUTS."
+            "is far from the Gaussian at its mode (a funnel, or heavy tails). Use another "
+            "parametrisation (of a hierarchy non-centred for few rows in a group, centred for "
+            "many), or NUTS."
         )
     if choice is not None and not choice.met:
         given = (

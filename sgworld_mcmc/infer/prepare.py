@@ -12,6 +12,7 @@ import numpy as np
 
 from sgworld_mcmc.checks import check_finite, check_integer
 from sgworld_mcmc.infer.arguments import flatten_arguments, is_array, signature_of
+from sgworld_mcmc.infer.bench import Bench, gaussian_draws
 from sgworld_mcmc.infer.center import (
     Center,
     find_center,
@@ -26,7 +27,7 @@ from sgworld_mcmc.infer.layout import cut, generator_of, joined, shuffle, to_sin
 from sgworld_mcmc.infer.model import MinibatchModel, minibatch_model
 from sgworld_mcmc.infer.precision import closes_over_numpy
 from sgworld_mcmc.infer.state import Dynamics
-from sgworld_mcmc.infer.tune import Bench, Measurements, gaussian_draws, measure
+from sgworld_mcmc.infer.tune import Measurements, measure
 from sgworld_mcmc.kernels.moments import MAX_COORDINATES
 from sgworld_mcmc.minibatch import Batches
 from sgworld_mcmc.tuning.choose import Choice, Request, choose

@@ -1,0 +1,59 @@
+"""Posteriors that are far from the Gaussian at their mode: a banana of a hierarchy's scale."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from sgworld_mcmc import SGWORLD
+
+GROUPS, SIGMA = 30, 0.7
+
+
+def hierarchy(y, group):
+    """Non-centred though every group has many rows: t z is known far better than t or z are."""
+    m = numpyro.sample("m", dist.Normal(0, 2))
+    t = numpyro.sample("t", dist.HalfNormal(1))
+    z = numpyro.sample("z", dist.Normal(0, 1).expand([GROUPS]).to_event(1))
+    with numpyro.plate("rows", y.shape[0]):
+        numpyro.sample("y", dist.Normal(m + t * z[group], SIGMA), obs=y)
+
+
+def data(rows):
+    rng = np.random.default_rng(8)
+    group = np.repeat(np.arange(GROUPS), rows)
+    effect = 1 + 0.8 * rng.normal(size=GROUPS)
+    return effect[group] + SIGMA * rng.normal(size=group.size), group
+
+
+def exact(y, rows):
+    """Means and sds of m and t, the groups' effects integrated out; on a grid."""
+    means = y.reshape(GROUPS, rows).mean(1)
+    m, t = np.meshgrid(np.linspace(-0.5, 2.5, 400), np.linspace(0.3, 2.5, 600), indexing="ij")
+    variance = t**2 + SIGMA**2 / rows
+    log = -0.5 * (m / 2) ** 2 - 0.5 * t**2 - 0.5 * GROUPS * np.log(variance)
+    log -= sum(0.5 * (mean - m) ** 2 / variance for mean in means)
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    average = lambda x: (weight * x).sum()  # noqa: E731
+    return {
+        name: (average(x), np.sqrt(average(x**2) - average(x) ** 2))
+        for name, x in (("m", m), ("t", t))
+    }
+
+
+@pytest.mark.parametrize("rows", [20, 100])
+def test_non_centred_hierarchy_with_many_rows_in_each_group(rows):
+    y, group = data(rows)
+    mcmc = SGWORLD(hierarchy, num_chains=4, num_samples=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        mcmc.run(jax.random.key(0), jnp.asarray(y, jnp.float32), jnp.asarray(group))
+    draws = mcmc.get_samples()
+    for name, (mean, sd) in exact(y, rows).items():
+        assert abs(np.mean(draws[name]) - mean) < 0.15 * sd, name
+        assert np.std(draws[name]) == pytest.approx(sd, rel=0.1), name
