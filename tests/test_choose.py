@@ -169,6 +169,11 @@ def test_discretisation_finds_a_quadratic_error():
     assert found.largest == 1.0
     lost = fit_discretisation([*pilots[:-1], pilots[-1]._replace(diverged=0.1)])
     assert lost.largest == 0.25
+    nan = np.full(2, np.nan)
+    gone = fit_discretisation([Pilot(1 / 128, nan, nan, nan, nan, 1.0)])
+    assert gone.largest == 1 / 512
+    np.testing.assert_array_equal(gone.displacement, 0)
+    np.testing.assert_array_equal(gone.spread, 1)
 
 
 def pilots_of(changes, noise, rng):

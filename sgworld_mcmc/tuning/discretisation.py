@@ -84,7 +84,11 @@ def fit_discretisation(pilots: list[Pilot], independent: float | None = None) ->
     grown, moved = found.errors(reference.step_size)
     spread = np.maximum(reference.variance, TINY)
     displacement = reference.mean / np.sqrt(spread) - moved
-    return found._replace(displacement=displacement, spread=spread / np.maximum(1 + grown, 0.5))
+    # Where all chains were lost nothing is known: the Gaussian's.
+    return found._replace(
+        displacement=np.nan_to_num(displacement),
+        spread=np.nan_to_num(spread / np.maximum(1 + grown, 0.5), nan=1.0),
+    )
 
 
 def is_in_range(reference: Pilot, larger: Pilot) -> bool:
