@@ -10,6 +10,9 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.infer.center import Center
+from sgworld_mcmc.infer.recentre import is_far
+from sgworld_mcmc.tuning.pilot import Pilot
 
 GROUPS, SIGMA = 30, 0.7
 
@@ -57,3 +60,20 @@ def test_non_centred_hierarchy_with_many_rows_in_each_group(rows):
     for name, (mean, sd) in exact(y, rows).items():
         assert abs(np.mean(draws[name]) - mean) < 0.15 * sd, name
         assert np.std(draws[name]) == pytest.approx(sd, rel=0.1), name
+
+
+def test_when_coordinates_are_changed():
+    ones = np.ones(2)
+    pilot = Pilot(0.125, 0 * ones, 0.1 * ones, ones, 0.1 * ones, 0.0)
+    center = Center(np.zeros(2), np.eye(2), np.eye(2), True, 0.0, 0, ())
+    curved = center._replace(fitted=True, by_curvature=True)
+    assert not is_far([pilot], center)
+    wide, narrow = (pilot._replace(variance=scale * ones) for scale in (3.0, 0.2))
+    shifted = pilot._replace(mean=ones)
+    gone = pilot._replace(variance=np.nan * ones, diverged=0.9)
+    assert all(is_far([one], center) for one in (wide, narrow, shifted, gone))
+    # In coordinates of the curvature it may be wide, and there are no others to go to.
+    assert not is_far([wide], curved) and not is_far([gone], curved)
+    assert is_far([shifted], curved)
+    # Covariances that lost chains at larger steps are given up.
+    assert is_far([pilot, gone], center._replace(fitted=True))

@@ -24,7 +24,7 @@ def is_far(pilots: list[Pilot], center: Center) -> bool:
     """
     pilot = pilots[0]
     if pilot.diverged > 0.5 or not np.isfinite(pilot.variance).all():
-        return False
+        return not center.by_curvature
     sd = np.sqrt(np.maximum(pilot.variance, 1e-12))
     wide = pilot.variance.max() > WIDE or (center.fitted and len(pilots) > 1)
     narrow = pilot.variance.min() < NARROW
