@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from sgworld_mcmc import SGWORLD
+from sgworld_mcmc import SGWORLD, TuningWarning
 from sgworld_mcmc.infer.center import Center
 from sgworld_mcmc.infer.recentre import is_far
 from sgworld_mcmc.tuning.pilot import Pilot
@@ -77,3 +77,17 @@ def test_when_coordinates_are_changed():
     assert is_far([shifted], curved)
     # Covariances that lost chains at larger steps are given up.
     assert is_far([pilot, gone], center._replace(fitted=True))
+
+
+def overflowing(y):
+    """exp(exp(x)) in the far right tail: draws of the Gaussian at the mode meet infinities."""
+    x = numpyro.sample("x", dist.Normal(0, 50).expand([3]).to_event(1))
+    with numpyro.plate("rows", y.shape[0]):
+        numpyro.sample("y", dist.Poisson(jnp.exp(jnp.exp(x / 5).sum() - 4)), obs=y)
+
+
+def test_where_the_density_overflows_the_run_ends_with_a_warning_not_an_error():
+    mcmc = SGWORLD(overflowing, num_chains=2, num_samples=50)
+    with pytest.warns(TuningWarning):
+        mcmc.run(jax.random.key(0), jnp.zeros(20))
+    assert mcmc.get_samples()["x"].shape == (100, 3)

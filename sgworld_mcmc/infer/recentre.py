@@ -7,11 +7,13 @@ from sgworld_mcmc.infer.center import Center
 from sgworld_mcmc.tuning.curvature import dense_scale
 from sgworld_mcmc.tuning.pilot import Pilot
 
-__all__ = ["is_far", "recentre", "with_width"]
+__all__ = ["MOST_LOST", "is_far", "recentre", "with_width"]
 
 # A posterior this much wider, narrower or farther from the center than the Gaussian there, in
 # standard deviations along some parameter, is given new coordinates.
 WIDE, NARROW, FAR = 2.0, 0.4, 0.8
+# Beyond, the chains that were not lost say little of the posterior.
+MOST_LOST = 0.5
 # Hessians at so many draws make a mean curvature: so many numbers in all, within limits.
 CURVATURE_NUMBERS, CURVATURE_DRAWS = 3200, (4, 32)
 
@@ -23,7 +25,7 @@ def is_far(pilots: list[Pilot], center: Center) -> bool:
     far apart as the width asks for.
     """
     pilot = pilots[0]
-    if pilot.diverged > 0.5 or not np.isfinite(pilot.variance).all():
+    if pilot.diverged > MOST_LOST or not np.isfinite(pilot.variance).all():
         return not center.by_curvature
     sd = np.sqrt(np.maximum(pilot.variance, 1e-12))
     wide = pilot.variance.max() > WIDE or (center.fitted and len(pilots) > 1)
@@ -38,12 +40,15 @@ def recentre(bench: Bench, positions: np.ndarray, by_curvature: bool) -> tuple[B
     ``by_curvature``: of the mean curvature instead, whose inverse is the best preconditioner of
     Langevin steps (Titsias, NeurIPS 2023). A banana is stiff across and its covariance is that of
     its whole length: steps that do not lose chains are tiny in coordinates made of that.
+
+    The same bench comes back where the Hessian is not finite: there is nothing to learn from.
     """
     center = bench.center
-    old = center.scale if center.scale.ndim == 2 else np.diag(center.scale)
-    mean = positions.mean(0)
+    old, mean = center.scale, positions.mean(0)
     position = bench.at(mean)
     hessian = bench.hessian(position)
+    if not np.isfinite(hessian).all():
+        return bench, positions
     scale, stiffness = old @ _root(positions), 1.0
     if by_curvature:
         # At draws from one batch of rows: all would cost as much as many searches for the mode.
@@ -51,8 +56,10 @@ def recentre(bench: Bench, positions: np.ndarray, by_curvature: bool) -> tuple[B
         chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
         rest = hessian - bench.hessian(position, 1)
         local = [rest + bench.hessian(bench.at(z), 1) for z in chosen]
-        scaled = dense_scale(np.mean(local, 0))
-        by_curvature = scaled.indefinite == 0
+        # Draws of the Gaussian at the mode may lie where the density overflows.
+        local = [each for each in local if np.isfinite(each).all()]
+        scaled = dense_scale(np.mean(local, 0) if local else hessian)
+        by_curvature = len(local) > 0 and scaled.indefinite == 0
         if by_curvature:
             scale = scaled.scale
             stiffness = max(np.linalg.eigvalsh(scale.T @ each @ scale)[-1] for each in local)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sgworld_mcmc.infer.bench import Bench, gaussian_draws
 from sgworld_mcmc.infer.pilots import independent, other_pilots, reference_pilots
-from sgworld_mcmc.infer.recentre import is_far, recentre, with_width
+from sgworld_mcmc.infer.recentre import MOST_LOST, is_far, recentre, with_width
 from sgworld_mcmc.minibatch import num_batches
 from sgworld_mcmc.tuning.discretisation import Discretisation, fit_discretisation
 from sgworld_mcmc.tuning.noise import RowNoise, summarise_noise
@@ -72,7 +72,10 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
             break
         last = (bench, positions, pilots, track) if bench.center.by_curvature else None
         lost = len(pilots) > 1 or bench.center.by_curvature
-        bench, positions = recentre(bench, positions, lost)
+        other, moved = recentre(bench, positions, lost)
+        if other is bench or (pilots[0].diverged > MOST_LOST and not other.center.by_curvature):
+            break  # so few chains tell no covariance
+        bench, positions = other, moved
     pilots, ends = other_pilots(generator, bench, track, positions, pilots)
     steps = fit_discretisation(pilots, independent(bench.directions))
     if bench.center.by_curvature:
