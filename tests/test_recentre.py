@@ -10,8 +10,9 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGWORLD, TuningWarning
+from sgworld_mcmc.infer.bench import Bench
 from sgworld_mcmc.infer.center import Center
-from sgworld_mcmc.infer.recentre import is_far
+from sgworld_mcmc.infer.recentre import is_far, recentre
 from sgworld_mcmc.tuning.pilot import Pilot
 
 GROUPS, SIGMA = 30, 0.7
@@ -91,3 +92,24 @@ def test_where_the_density_overflows_the_run_ends_with_a_warning_not_an_error():
     with pytest.warns(TuningWarning):
         mcmc.run(jax.random.key(0), jnp.zeros(20))
     assert mcmc.get_samples()["x"].shape == (100, 3)
+
+
+class Cliff(Bench):
+    """A potential of curvature 4 within a distance of the origin; not finite beyond."""
+
+    def hessian(self, position, used=None):
+        inside = np.linalg.norm(position) < self.temperature
+        return 4 * np.eye(2) if inside else np.full((2, 2), np.nan)
+
+
+def test_curvature_is_that_of_the_draws_where_it_is_finite():
+    center = Center(np.zeros(2), np.eye(2), np.eye(2), True, 0.0, 0, ())
+    cliff = Cliff(*[None] * 6, center, 1.0)
+    positions = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 3.0], [0.0, -3.0]])
+    found, moved = recentre(cliff, positions, True)
+    assert found.center.by_curvature and found.center.stiffness == pytest.approx(1.0)
+    np.testing.assert_allclose(found.center.scale @ found.center.scale.T, np.eye(2) / 4)
+    np.testing.assert_allclose(moved @ found.center.scale.T, positions)
+    # Around a point where there is no Hessian nothing changes.
+    far, same = recentre(cliff, positions + 5, True)
+    assert far is cliff and same[0, 0] == 5.5
