@@ -12,8 +12,8 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
-	$(BIN)/ruff check sgworld_mcmc tests examples
-	$(BIN)/ruff format --check sgworld_mcmc tests examples
+	$(BIN)/ruff check sgworld_mcmc sgworld_benchmarks tests examples
+	$(BIN)/ruff format --check sgworld_mcmc sgworld_benchmarks tests examples
 
 benchmark: $(STAMP)
 	$(BIN)/sgworld-mcmc benchmark stationary

@@ -14,7 +14,7 @@ from blackjax.sgmcmc.gradients import grad_estimator
 from blackjax.util import run_inference_algorithm
 
 import sgworld_mcmc as sg
-from sgworld_mcmc.tuning.bias import relative_variance_error
+from sgworld_mcmc.theory.variance_bias import relative_variance_error
 
 
 def log_prior(mu):

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 import sgworld_mcmc as sg
-from sgworld_mcmc.minibatch import num_batches, partition
+from sgworld_mcmc.data.batches import num_batches, partition
 
 TRAINING = 1500
 BASE = {"learning_rate": 0.05, "batch_size": 50, "momentum": 0.9}

@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 
 import sgworld_mcmc as sg
-from sgworld_mcmc.minibatch import Batches
+from sgworld_mcmc.data.batches import Batches
 from sgworld_mcmc.nonequilibrium import (
     areal_velocity,
     detailed_fluctuation_theorem,

@@ -25,12 +25,12 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 import sgworld_mcmc as sg
 from sgworld_mcmc import exact
-from sgworld_mcmc.benchmarks.epoch_maps import center, epoch_maps, replacement_map
-from sgworld_mcmc.benchmarks.recursion import stationary_path
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.kernels import moments
-from sgworld_mcmc.minibatch import fetch, partition
+from sgworld_mcmc.data.batches import fetch, partition
 from sgworld_mcmc.nonequilibrium import linear_chain_entropy_production_rate, recorded_moments
+from sgworld_mcmc.sampling import lagged_moments as moments
+from sgworld_mcmc.theory.epoch_maps import center, epoch_maps, replacement_map
+from sgworld_mcmc.theory.stationary_recursion import stationary_path
 
 SIZE, BATCH, DIM = 200, 10, 3
 COUNT = SIZE // BATCH

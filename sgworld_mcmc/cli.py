@@ -104,7 +104,7 @@ def _benchmark(namespace):
 
 
 def _one_benchmark(name, options):
-    module = f"sgworld_mcmc.benchmarks.{name}"
+    module = f"sgworld_benchmarks.{name}"
     parser = argparse.ArgumentParser(
         prog=f"sgworld-mcmc benchmark {name}",
         description=f"Measure the {BENCHMARKS[name]}.",

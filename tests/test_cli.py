@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+from sgworld_benchmarks import epoch
 from sgworld_mcmc import __version__
-from sgworld_mcmc.benchmarks import epoch
 from sgworld_mcmc.cli import BENCHMARKS, main
 from sgworld_mcmc.demo.clock import measure
 from sgworld_mcmc.demo.problems import Problem, breast_cancer, diabetes
 from sgworld_mcmc.demo.samplers import Run, same_bias_step_size
 from sgworld_mcmc.demo.scores import MEAN_TOLERANCE, SD_TOLERANCE, score
-from sgworld_mcmc.tuning.bias import relative_variance_error
+from sgworld_mcmc.theory.variance_bias import relative_variance_error
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_help_imports_no_command():
     code = (
         "import sys; from sgworld_mcmc.cli import _parser; _parser().format_help();"
         "print([m for m in sys.modules if m.startswith(('sgworld_mcmc.demo', "
-        "'sgworld_mcmc.benchmarks', 'sklearn'))])"
+        "'sgworld_benchmarks', 'sklearn'))])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.demo.clock import measure
 from sgworld_mcmc.demo.problems import Problem
-from sgworld_mcmc.tuning.bias import relative_variance_error, time_per_epoch
+from sgworld_mcmc.theory.variance_bias import relative_variance_error, time_per_epoch
 
 __all__ = ["NUTSSampler", "Run", "laplace", "same_bias_step_size", "sgworld", "variants"]
 

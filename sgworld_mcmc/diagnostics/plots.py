@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpyro.diagnostics import effective_sample_size
 from scipy.stats import rankdata
 
-from sgworld_mcmc.diagnostics import panels
+from sgworld_mcmc.diagnostics import plot_grid
 from sgworld_mcmc.diagnostics.density import (
     density_on_grid,
     finite_draws,
@@ -43,7 +43,7 @@ def plot_density(
     ----------
     samples : draws, or dict of str to draws
         Draws are what `as_chains` takes: an MCMC, an ArviZ object, or a dict of site names to
-        arrays. A dict of labels to such objects draws several samplers in the same panels.
+        arrays. A dict of labels to such objects draws several samplers in the same plot_grid.
     exact : object or draws, optional
         The truth, filled in grey: an object with ``names`` (scalar names) and
         ``marginal_pdf(name, x)``, such as the exact posteriors of `sgworld_mcmc.exact`, or
@@ -104,7 +104,7 @@ def plot_density(
             "the sites of both the same names"
         )
 
-    figure, axes = panels.panels(len(chosen), columns, width=1.75, height=1.45)
+    figure, axes = plot_grid.panels(len(chosen), columns, width=1.75, height=1.45)
     for axis, name in zip(axes, chosen, strict=True):
         draws = {
             k: finite_draws(k, name, curve[name]) for k, curve in curves.items() if name in curve
@@ -117,26 +117,26 @@ def plot_density(
         left, right = plot_range(list(draws.values()), truth, pdf, support)
         grid = np.linspace(left, right, 400)
         if truth is not None and np.ptp(truth) > 0:
-            panels.fill(axis, grid, density_on_grid(truth, grid, *support))
+            plot_grid.fill(axis, grid, density_on_grid(truth, grid, *support))
         elif pdf is not None:
-            panels.fill(axis, grid, np.asarray(pdf(grid)))
+            plot_grid.fill(axis, grid, np.asarray(pdf(grid)))
         for key, values in draws.items():
-            style = panels.style(list(curves).index(key))
+            style = plot_grid.style(list(curves).index(key))
             if np.ptp(values) == 0:
                 axis.axvline(values[0], **style)
             else:
                 axis.plot(grid, density_on_grid(values, grid, *support), **style)
-        panels.density_axis(axis, left, right, name)
+        plot_grid.density_axis(axis, left, right, name)
 
-    handles = [Line2D([], [], label=key, **panels.style(i)) for i, key in enumerate(curves)]
+    handles = [Line2D([], [], label=key, **plot_grid.style(i)) for i, key in enumerate(curves)]
     if exact is not None:
         patch = Patch(
-            facecolor=panels.GREY, edgecolor=panels.DARK, linewidth=0.8, label=exact_label
+            facecolor=plot_grid.GREY, edgecolor=plot_grid.DARK, linewidth=0.8, label=exact_label
         )
         handles.insert(0, patch)
     if len(handles) > 1:
-        panels.legend(figure, handles)
-    return panels.finish(figure, path)
+        plot_grid.legend(figure, handles)
+    return plot_grid.finish(figure, path)
 
 
 def plot_trace(
@@ -191,17 +191,17 @@ def plot_trace(
     if side not in ("rank", "density"):
         raise ValueError(f"`side` is {side!r}: pass 'rank', 'density' or None")
     columns = 1 if len(scalars) <= 6 else 2 if len(scalars) <= 24 else 3
-    figure, axes = panels.panels(
+    figure, axes = plot_grid.panels(
         len(scalars), columns, width=(7.0, 4.6, 4.0)[columns - 1], height=1.15, split=(2.6, 1)
     )
     for i, ((trace, beside), (name, values)) in enumerate(zip(axes, scalars.items(), strict=True)):
         for chain, line in enumerate(values):
-            style = panels.style(chain, width=0.5) | {"linestyle": "-"}
+            style = plot_grid.style(chain, width=0.5) | {"linestyle": "-"}
             trace.plot(*_thin(line), **style, alpha=0.8, rasterized=True)
         trace.margins(x=0)
         trace.yaxis.set_major_locator(MaxNLocator(3))
         trace.spines[["top", "right"]].set_visible(False)
-        panels.label_panel(trace, name)
+        plot_grid.label_panel(trace, name)
         title = side if i < columns else ""
         (_ranks if side == "rank" else _densities)(beside, name, values, bins, title)
         # Draws and ranks have the same axis in all rows: the lowest panel says it for its column.
@@ -210,11 +210,11 @@ def plot_trace(
             beside.tick_params(labelbottom=side == "density")
     if count > 1:
         handles = [
-            Line2D([], [], label=f"chain {i}", **(panels.style(i) | {"linestyle": "-"}))
-            for i in range(min(count, len(panels.COLOURS)))
+            Line2D([], [], label=f"chain {i}", **(plot_grid.style(i) | {"linestyle": "-"}))
+            for i in range(min(count, len(plot_grid.COLOURS)))
         ]
-        panels.legend(figure, handles if count <= len(panels.COLOURS) else [])
-    return panels.finish(figure, path)
+        plot_grid.legend(figure, handles if count <= len(plot_grid.COLOURS) else [])
+    return plot_grid.finish(figure, path)
 
 
 def _is_labelled(samples):
@@ -244,16 +244,16 @@ def _ranks(axis, name, values, bins, title):
     if np.isfinite(effective) and effective > 0:
         # Binomial, less the chain's own part in the pooled ranks; no more than `count` draws.
         sd = np.sqrt((bins - 1) / min(effective, count) * (1 - 1 / chains))
-        axis.axhspan(max(0, 1 - 2 * sd), 1 + 2 * sd, color=panels.GREY, alpha=0.6, linewidth=0)
+        axis.axhspan(max(0, 1 - 2 * sd), 1 + 2 * sd, color=plot_grid.GREY, alpha=0.6, linewidth=0)
     heights = [np.histogram(line, bins, (0, 1))[0] * bins / count for line in fractions]
     for chain, height in enumerate(heights):
-        style = panels.style(chain, width=0.9) | {"linestyle": "-"}
+        style = plot_grid.style(chain, width=0.9) | {"linestyle": "-"}
         axis.stairs(height, np.linspace(0, 1, bins + 1), baseline=None, **style)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, max(2.0, 1.05 * np.max(heights)))
     axis.set_yticks([])
     axis.spines[["left", "top", "right"]].set_visible(False)
-    panels.label_panel(axis, title)
+    plot_grid.label_panel(axis, title)
     axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
 
 
@@ -263,7 +263,7 @@ def _densities(axis, name, values, bins, title):
     left, right = plot_range(lines, np.concatenate(lines), None, support)
     grid = np.linspace(left, right, 300)
     for chain, line in enumerate(lines):
-        style = panels.style(chain, width=0.9) | {"linestyle": "-"}
+        style = plot_grid.style(chain, width=0.9) | {"linestyle": "-"}
         if np.ptp(line) > 0:
             axis.plot(grid, density_on_grid(line, grid, *support), **style)
-    panels.density_axis(axis, left, right, title)
+    plot_grid.density_axis(axis, left, right, title)

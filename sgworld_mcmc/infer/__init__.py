@@ -2,7 +2,7 @@
 
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.mcmc import DivergenceWarning, TuningWarning
-from sgworld_mcmc.infer.report import BiasReport
 from sgworld_mcmc.infer.samplers import SGLD, SGWORLD
+from sgworld_mcmc.report.bias_report import BiasReport
 
 __all__ = ["SGLD", "SGWORLD", "BiasReport", "DivergenceWarning", "SGMCMCKernel", "TuningWarning"]

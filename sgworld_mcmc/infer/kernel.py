@@ -11,14 +11,14 @@ from numpyro.util import is_prng_key
 
 from sgworld_mcmc.checks import check_choice, check_integer, check_positive
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.infer.arguments import signature_of
-from sgworld_mcmc.infer.estimator import GRADIENTS, gradient_parts, whitened_log_density
-from sgworld_mcmc.infer.model import FullData
-from sgworld_mcmc.infer.prepare import MinibatchData, Preparation, Settings, prepare
-from sgworld_mcmc.infer.state import SGMCMCState, clock, draw, initial_state
-from sgworld_mcmc.kernels.langevin import NOISES
-from sgworld_mcmc.minibatch import Batches, fetch, split_rows
-from sgworld_mcmc.orders import ORDERS, initial_order
+from sgworld_mcmc.data.batches import Batches, fetch, split_rows
+from sgworld_mcmc.data.orders import ORDERS, initial_order
+from sgworld_mcmc.gradients.estimators import GRADIENTS, gradient_parts, whitened_log_density
+from sgworld_mcmc.integrators.langevin import NOISES
+from sgworld_mcmc.model.arguments import signature_of
+from sgworld_mcmc.model.numpyro_model import FullData
+from sgworld_mcmc.sampling.chain import SGMCMCState, clock, draw, initial_state
+from sgworld_mcmc.setup.prepare import MinibatchData, Preparation, Settings, prepare
 
 __all__ = ["SGMCMCKernel"]
 

@@ -11,18 +11,18 @@ from numpyro.util import is_prng_key
 
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
 from sgworld_mcmc.diagnostics import to_arviz
-from sgworld_mcmc.infer.arguments import signature_of
-from sgworld_mcmc.infer.diagnose import (
+from sgworld_mcmc.infer.kernel import SGMCMCKernel
+from sgworld_mcmc.model.arguments import signature_of
+from sgworld_mcmc.report.bias_report import BiasReport
+from sgworld_mcmc.report.heavy_tails import heavy_tails
+from sgworld_mcmc.report.make_report import (
     can_be_checked,
     contradiction,
     make_report,
     notes_of,
 )
-from sgworld_mcmc.infer.driver import Plan, collect
-from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.infer.prepare import TuningWarning
-from sgworld_mcmc.infer.report import BiasReport
-from sgworld_mcmc.infer.tails import heavy_tails
+from sgworld_mcmc.sampling.loop import Plan, collect
+from sgworld_mcmc.setup.prepare import TuningWarning
 
 __all__ = ["DivergenceWarning", "MinibatchMCMC", "TuningWarning"]
 
@@ -85,7 +85,7 @@ class MinibatchMCMC(MCMC):
             The model's own arguments; the arrays among them whose leading axis is that of the
             observations are the data.
         extra_fields
-            Names of further fields of :class:`~sgworld_mcmc.infer.state.SGMCMCState` to collect.
+            Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect.
         init_params
             Dict of *unconstrained* initial values by latent site, chains first if several.
 

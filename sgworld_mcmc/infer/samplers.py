@@ -6,9 +6,9 @@ import numpy as np
 from numpyro.infer import init_to_uniform
 
 from sgworld_mcmc.checks import check_choice
+from sgworld_mcmc.data.orders import WITHOUT_REPLACEMENT
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.mcmc import MinibatchMCMC
-from sgworld_mcmc.orders import WITHOUT_REPLACEMENT
 
 __all__ = ["SGLD", "SGWORLD"]
 
@@ -81,7 +81,7 @@ class SGWORLD(MinibatchMCMC):
     {_COMMON.format(steps=" (two for ``symmetric``)")}
     order
         ``"batches"`` (default), ``"examples"``, ``"symmetric"`` or ``"once"``: see
-        :mod:`sgworld_mcmc.orders`.
+        :mod:`sgworld_mcmc.data.orders`.
 
     Examples
     --------

@@ -9,10 +9,7 @@ from blackjax.base import SamplingAlgorithm
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.checks import check_choice, check_data, check_integer, check_positive
-from sgworld_mcmc.gradients import batch_estimate
-from sgworld_mcmc.kernels.langevin import Schedule, initial_noise, value_at
-from sgworld_mcmc.kernels.sweep import is_finite
-from sgworld_mcmc.minibatch import (
+from sgworld_mcmc.data.batches import (
     Batches,
     RowBatches,
     fetch,
@@ -22,7 +19,10 @@ from sgworld_mcmc.minibatch import (
     partition_rows,
     split_rows,
 )
-from sgworld_mcmc.orders import ORDERS, initial_order, next_order
+from sgworld_mcmc.data.orders import ORDERS, initial_order, next_order
+from sgworld_mcmc.gradients.weighting import batch_estimate
+from sgworld_mcmc.integrators.langevin import Schedule, initial_noise, value_at
+from sgworld_mcmc.sampling.sweep import is_finite
 
 __all__ = ["SGDInfo", "SGDState", "as_top_level_api", "build_kernel", "init"]
 
@@ -87,9 +87,9 @@ def build_kernel(order: str = "batches") -> Callable:
     Parameters
     ----------
     order
-        See :mod:`sgworld_mcmc.orders`. What ``"replacement"`` draws depends on the batches given:
-        from a fixed partition, its batches; from a :class:`~sgworld_mcmc.minibatch.RowBatches`,
-        every row of every batch independently, so that a row can repeat within a batch and the
+        See :mod:`sgworld_mcmc.data.orders`. What ``"replacement"`` draws depends on the batches
+        given: from a fixed partition, its batches; from a
+        :class:`~sgworld_mcmc.data.batches.RowBatches`, every row of every batch independently, so that a row can repeat within a batch and the
         covariance of the batch gradient is exactly 1/B of that of the examples.
 
     Returns
@@ -195,9 +195,9 @@ def as_top_level_api(
         lambda >= 0, added to the Hessian; 0 by default.
     order
         ``"batches"`` (default: a fixed random partition in fresh order), ``"examples"``,
-        ``"symmetric"``, ``"once"``: see :mod:`sgworld_mcmc.orders`; or ``"replacement"``: every
-        row of every batch is drawn independently of all others. With a fixed partition the noise
-        is that of its M batches, for which :func:`build_kernel` has the details.
+        ``"symmetric"``, ``"once"``: see :mod:`sgworld_mcmc.data.orders`; or ``"replacement"``:
+        every row of every batch is drawn independently of all others. With a fixed partition the
+        noise is that of its M batches, for which :func:`build_kernel` has the details.
     partition_key
         Decides the fixed partition, which belongs to the algorithm rather than to a chain; by
         default ``jax.random.key(0)``, so that all chains share one partition.

@@ -9,7 +9,7 @@ from blackjax.base import SamplingAlgorithm
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.checks import check_choice
-from sgworld_mcmc.kernels.langevin import (
+from sgworld_mcmc.integrators.langevin import (
     NOISES,
     Schedule,
     draw_noise,
@@ -17,7 +17,7 @@ from sgworld_mcmc.kernels.langevin import (
     langevin_step,
     value_at,
 )
-from sgworld_mcmc.kernels.sweep import is_finite
+from sgworld_mcmc.sampling.sweep import is_finite
 
 __all__ = ["SGLDInfo", "SGLDState", "as_top_level_api", "build_kernel", "init"]
 

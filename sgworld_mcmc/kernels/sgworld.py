@@ -12,9 +12,7 @@ from blackjax.base import SamplingAlgorithm
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.checks import check_choice, check_data, check_integer, check_positive
-from sgworld_mcmc.kernels.langevin import NOISES, Schedule, initial_noise, value_at
-from sgworld_mcmc.kernels.sweep import sweep
-from sgworld_mcmc.minibatch import (
+from sgworld_mcmc.data.batches import (
     Batches,
     RowBatches,
     num_batches,
@@ -23,7 +21,9 @@ from sgworld_mcmc.minibatch import (
     partition_rows,
     split_rows,
 )
-from sgworld_mcmc.orders import ORDERS, WITHOUT_REPLACEMENT, initial_order, next_order
+from sgworld_mcmc.data.orders import ORDERS, WITHOUT_REPLACEMENT, initial_order, next_order
+from sgworld_mcmc.integrators.langevin import NOISES, Schedule, initial_noise, value_at
+from sgworld_mcmc.sampling.sweep import sweep
 
 __all__ = ["SGWORLDInfo", "SGWORLDState", "as_top_level_api", "build_kernel", "init"]
 
@@ -92,7 +92,7 @@ def build_kernel(order: str = "batches", noise: str = "independent") -> Callable
     Parameters
     ----------
     order
-        See :mod:`sgworld_mcmc.orders`. ``"replacement"`` is accepted too, for comparisons: M
+        See :mod:`sgworld_mcmc.data.orders`. ``"replacement"`` is accepted too, for comparisons: M
         steps with batches drawn independently.
     noise
         ``"independent"`` or ``"averaged"``.
@@ -102,9 +102,9 @@ def build_kernel(order: str = "batches", noise: str = "independent") -> Callable
     Callable
         ``kernel(rng_key, state, grad_estimator, batches, step_size, temperature=1.0)``, which
         returns (:class:`SGWORLDState`, :class:`SGWORLDInfo`). ``batches`` comes from
-        :func:`sgworld_mcmc.minibatch.partition`; for ``order="examples"`` it is a
-        :class:`~sgworld_mcmc.minibatch.RowBatches`. It is an argument, so that ``jax.jit`` of the
-        kernel does not compile the data in.
+        :func:`sgworld_mcmc.data.batches.partition`; for ``order="examples"`` it is a
+        :class:`~sgworld_mcmc.data.batches.RowBatches`. It is an argument, so that ``jax.jit`` of
+        the kernel does not compile the data in.
     """
     check_choice("order", order, ORDERS)
     check_choice("noise", noise, NOISES)
@@ -176,7 +176,7 @@ def as_top_level_api(
     order
         ``"batches"`` (default: a fixed random partition in fresh order; the fastest, since
         batches are contiguous), ``"examples"``, ``"symmetric"`` (use every second state) or
-        ``"once"``: see :mod:`sgworld_mcmc.orders`.
+        ``"once"``: see :mod:`sgworld_mcmc.data.orders`.
     noise
         ``"independent"`` (default, Euler-Maruyama) or ``"averaged"`` (no Euler error).
     temperature

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.nonequilibrium.contrasts import whiten
 from sgworld_mcmc.nonequilibrium.currents import current_levels, stretch_sums
+from sgworld_mcmc.nonequilibrium.lagged_pairs import whiten
 from sgworld_mcmc.nonequilibrium.moments import trajectory_moments
 from sgworld_mcmc.nonequilibrium.results import new_axes, table
 from sgworld_mcmc.nonequilibrium.trajectory import as_trajectory

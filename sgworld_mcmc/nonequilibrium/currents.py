@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgworld_mcmc.nonequilibrium.contrasts import Whitening
+from sgworld_mcmc.nonequilibrium.lagged_pairs import Whitening
 from sgworld_mcmc.nonequilibrium.trajectory import Trajectory, chunks
 
 __all__ = ["current_levels", "stretch_sums"]

@@ -1,6 +1,7 @@
 """What moments recorded at every step of a run say: circulation, entropy production, reversibility.
 
-The run keeps draws as rarely as it likes; `sgworld_mcmc.kernels.moments` is what it records.
+The run keeps draws as rarely as it likes; `sgworld_mcmc.sampling.lagged_moments` is what it
+records.
 Formulas (N8)-(N11), (N14), (N17) of docs/nonequilibrium.md.
 """
 
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.nonequilibrium.contrasts import contrast_labels, slow_modes, whiten
+from sgworld_mcmc.nonequilibrium.lagged_pairs import contrast_labels, slow_modes, whiten
 from sgworld_mcmc.nonequilibrium.linear import gaussian_rate
 from sgworld_mcmc.nonequilibrium.matrices import check_matrix, inverse
 from sgworld_mcmc.nonequilibrium.moments import Moments
@@ -291,8 +292,8 @@ def recorded_moments(source: Any) -> RecordedMoments:
     ----------
     source
         An :class:`sgworld_mcmc.SGWORLD` or :class:`sgworld_mcmc.SGLD` run with
-        ``record_moments=True``, or the record of `sgworld_mcmc.kernels.moments` (with or without a
-        leading axis of chains). Diverged chains of a run are left out.
+        ``record_moments=True``, or the record of `sgworld_mcmc.sampling.lagged_moments` (with or
+        without a leading axis of chains). Diverged chains of a run are left out.
 
     Raises
     ------

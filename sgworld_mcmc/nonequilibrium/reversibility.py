@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.nonequilibrium.contrasts import (
+from sgworld_mcmc.nonequilibrium.lagged_pairs import (
     Whitening,
     block_contrasts,
     contrast_labels,

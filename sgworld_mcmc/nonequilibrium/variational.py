@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.checks import check_choice, check_integer
-from sgworld_mcmc.nonequilibrium.contrasts import whiten
+from sgworld_mcmc.nonequilibrium.lagged_pairs import whiten
 from sgworld_mcmc.nonequilibrium.moments import trajectory_moments
 from sgworld_mcmc.nonequilibrium.results import block_standard_error, block_sums, new_axes, table
 from sgworld_mcmc.nonequilibrium.trajectory import as_trajectory

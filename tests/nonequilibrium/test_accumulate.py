@@ -14,8 +14,8 @@ import sgworld_mcmc as sg
 from sgworld_mcmc import SGLD, SGWORLD, exact
 from sgworld_mcmc import nonequilibrium as ne
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.infer.balance import measured_detailed_balance
-from sgworld_mcmc.kernels import moments
+from sgworld_mcmc.report.detailed_balance import measured_detailed_balance
+from sgworld_mcmc.sampling import lagged_moments as moments
 
 REVERSIBLE = reversible([1.0, 3.0, 8.0], 0.1)
 ROTATING = np.array([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0], [0.0, 0.0, 0.5]]), np.eye(3)

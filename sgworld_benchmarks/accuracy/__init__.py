@@ -1,0 +1,173 @@
+"""Default settings against exact posteriors and long NUTS runs, on models of different kinds.
+
+``sgworld-mcmc benchmark accuracy`` asks of every model: are all means within 0.1 posterior standard
+deviations and all standard deviations within 7 %, and if not, did the package say so?
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+from sgworld_benchmarks.accuracy.problem import describe
+from sgworld_benchmarks.accuracy.problems import PROBLEMS, chosen
+from sgworld_benchmarks.accuracy.references import (
+    REFERENCES,
+    reference,
+    regenerate,
+    regenerate_by_importance,
+)
+from sgworld_benchmarks.accuracy.run import Outcome, run_problem
+from sgworld_mcmc.checks import check_integer
+
+__all__ = ["add_arguments", "run", "run_cli", "summary", "table"]
+
+
+def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outcome]:
+    """Run SGWORLD with default settings (4 chains of 1000 draws) on models of the benchmark.
+
+    Parameters
+    ----------
+    models
+        Names; empty for all.
+    seed
+        Of the runs: each model has a key of its own, whatever else is run.
+    progress
+        Called with each outcome when it is there.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or a stored reference that does not belong to the model.
+
+    Examples
+    --------
+    >>> outcomes = run(("beta_bernoulli",), seed=1)
+    >>> outcomes[0].dimension
+    1
+    """
+    outcomes = []
+    for name, build in chosen(models).items():
+        problem = build()
+        truth = reference(name, problem)
+        key = jax.random.fold_in(jax.random.key(seed), list(PROBLEMS).index(name))
+        outcomes.append(run_problem(name, problem, truth, describe(problem).dimension, key))
+        # Compiled programs of one model are of no use to the next, and fill the memory.
+        jax.clear_caches()
+        if progress is not None:
+            progress(outcomes[-1])
+    return outcomes
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """The outcomes as text, one line for each model."""
+    return "\n".join([HEADER, *map(line, outcomes)])
+
+
+def line(outcome: Outcome) -> str:
+    """One line of the table."""
+    start = f"{outcome.name:21}{outcome.size:6d}{outcome.dimension:5d}"
+    warned = "yes" if outcome.warnings else "no"
+    if outcome.score is None:
+        return f"{start}  raised {outcome.error.splitlines()[0][:90]}"
+    found, worst = outcome.score, outcome.score.worst_mean
+    mean = f"{abs(found.mean_error[worst]):.3f} ± {found.mean_error_se[worst]:.3f}"
+    ratios = f"{found.sd_ratio.min():.3f}-{found.sd_ratio.max():.3f}"
+    settings = outcome.settings
+    step = f"{settings['step_size']:.3g}" if "step_size" in settings else "-"
+    return (
+        f"{start}  {mean:>14}  {ratios:>12}  {'yes' if outcome.within else 'NO':3}"
+        f"{found.ess.min():7.0f}  {settings.get('gradient', '-'):16}{step:>9}"
+        f"{outcome.seconds:8.1f}  {warned}"
+    )
+
+
+HEADER = (
+    f"{'model':21}{'N':>6}{'D':>5}  {'mean error, sd':>14}  {'sd ratio':>12}  ok {'ESS':>7}  "
+    f"{'gradient':16}{'step':>9}{'seconds':>8}  warned"
+)
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """How many are within, and which ones missed without a word."""
+    within = sum(outcome.within for outcome in outcomes)
+    silent = [outcome.name for outcome in outcomes if outcome.silent_miss]
+    needless = [o.name for o in outcomes if o.within and o.warnings]
+    lines = [
+        f"{within} of {len(outcomes)} within; misses without warning: {', '.join(silent) or 'none'}"
+    ]
+    if needless:
+        lines.append(f"within, but warned: {', '.join(needless)}")
+    return "\n".join(lines)
+
+
+def add_arguments(parser) -> None:
+    """Add the options of ``sgworld-mcmc benchmark accuracy`` to an `argparse` parser."""
+    parser.epilog = f"Models: {', '.join(PROBLEMS)}."
+    parser.add_argument(
+        "--models", nargs="+", default=(), metavar="NAME", help="which models (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument("--out", metavar="FOLDER", help="for accuracy.json, with every scalar")
+    parser.add_argument("--reports", action="store_true", help="print warnings and bias reports")
+    parser.add_argument(
+        "--regenerate",
+        action="store_true",
+        help="instead: run NUTS in double precision, and store its moments with the package",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("nuts", "importance"),
+        default="nuts",
+        help="of --regenerate: NUTS, or importance sampling from a Laplace approximation",
+    )
+
+
+def run_cli(namespace) -> int:
+    """Run with the parsed options and print the table; returns 1 if a miss went unnoticed."""
+    check_integer("seed", namespace.seed, 0)
+    if namespace.regenerate:
+        return _regenerate(namespace.models, namespace.seed, namespace.method)
+    if namespace.out:
+        Path(namespace.out).mkdir(parents=True, exist_ok=True)
+    print(
+        "SGWORLD(model).run(key, *data), 4 chains of 1000 draws; ok: every mean within 0.1 sd, "
+        "every sd within 7 %"
+    )
+    print(HEADER, flush=True)
+
+    def show(outcome):
+        print(line(outcome), flush=True)
+        if namespace.reports:
+            print("\n".join([*outcome.warnings, outcome.report or ""]), flush=True)
+
+    outcomes = run(tuple(namespace.models), namespace.seed, show)
+    print(summary(outcomes))
+    if namespace.out:
+        path = Path(namespace.out) / "accuracy.json"
+        path.write_text(json.dumps([o.to_dict() for o in outcomes], indent=1, default=str))
+    return int(any(outcome.silent_miss for outcome in outcomes))
+
+
+def _regenerate(models, seed, method):
+    """Make references; those that fail are named."""
+    make = regenerate if method == "nuts" else regenerate_by_importance
+    problems, failed = chosen(models), 0
+    for name, build in problems.items():
+        try:
+            entry = make(name, build(), seed)
+        except ValueError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            failed += 1
+            continue
+        ess = min(e for e, sd in zip(entry["ess"], entry["sd"], strict=True) if sd > 0)
+        rest = (
+            f"R-hat at most {max(entry['rhat']):.4f}"
+            if "rhat" in entry
+            else (f"k-hat {entry['k_hat']:.2f}")
+        )
+        print(f"{name:21} ESS at least {ess:.0f}, {rest}, {entry['seconds']:.0f} s", flush=True)
+        jax.clear_caches()
+    print(f"{len(problems) - failed} of {len(problems)} stored in {REFERENCES}")
+    return int(failed > 0)

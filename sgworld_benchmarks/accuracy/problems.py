@@ -1,0 +1,40 @@
+"""The problems of the accuracy benchmark by name; building one is cheap, running one is not."""
+
+from sgworld_benchmarks.accuracy.conjugate import CONJUGATE
+from sgworld_benchmarks.accuracy.hierarchies import HIERARCHIES
+from sgworld_benchmarks.accuracy.problem import Problem
+from sgworld_benchmarks.accuracy.regressions import REGRESSIONS
+
+__all__ = ["PROBLEMS", "build", "chosen"]
+
+PROBLEMS = {**CONJUGATE, **REGRESSIONS, **HIERARCHIES}
+
+
+def build(name: str) -> Problem:
+    """Make the data of one problem.
+
+    Raises
+    ------
+    ValueError
+        For a name that there is not.
+
+    Examples
+    --------
+    >>> build("beta_bernoulli").size
+    40
+    """
+    return chosen((name,))[name]()
+
+
+def chosen(names=()) -> dict:
+    """Builders of the problems of these names, all if there are none.
+
+    Raises
+    ------
+    ValueError
+        For a name that there is not, before any data are made.
+    """
+    for name in names:
+        if name not in PROBLEMS:
+            raise ValueError(f"There is no model {name!r}; choose from {', '.join(PROBLEMS)}.")
+    return {name: PROBLEMS[name] for name in names or PROBLEMS}

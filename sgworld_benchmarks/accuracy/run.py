@@ -1,0 +1,210 @@
+"""SGWORLD with its default settings on one problem: errors, seconds, warnings, chosen settings."""
+
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sgworld_benchmarks.accuracy.problem import Moments, Problem
+from sgworld_benchmarks.accuracy.score import Score, score
+from sgworld_mcmc import SGWORLD
+
+__all__ = [
+    "PREDICTIONS",
+    "SETTINGS",
+    "Outcome",
+    "package_warnings",
+    "predictions_of",
+    "run_problem",
+    "settings_of",
+]
+
+# What the bias report tells of the settings that the package chose.
+SETTINGS = (
+    "gradient",
+    "order",
+    "batch_size",
+    "num_batches",
+    "steps_per_draw",
+    "step_size",
+    "time_per_epoch",
+)
+# What it predicts, one number for each scalar.
+PREDICTIONS = ("predicted_variance_error", "predicted_mean_shift")
+
+
+class Outcome(NamedTuple):
+    """One line of the table.
+
+    Attributes
+    ----------
+    name, size, dimension
+        The problem, its rows N and free coordinates D.
+    score
+        Errors by scalar; None if the run raised.
+    seconds
+        Of the run with everything charged: search for the mode, set-up, compilation, draws.
+    report_seconds
+        Of ``bias_report()``.
+    warnings
+        Messages that the package itself issued, in the run or in the report.
+    error
+        What the run raised, or None.
+    settings
+        Those of `SETTINGS` that the bias report tells.
+    predictions
+        Those of `PREDICTIONS` that the bias report makes, each a dict by scalar or a list.
+    report
+        The bias report as text, or None.
+    """
+
+    name: str
+    size: int
+    dimension: int
+    score: Score | None
+    seconds: float
+    report_seconds: float
+    warnings: tuple[str, ...]
+    error: str | None
+    settings: dict[str, Any]
+    predictions: dict[str, Any]
+    report: str | None
+
+    @property
+    def within(self) -> bool:
+        """Whether every scalar is within the tolerances."""
+        return self.score is not None and self.score.within()
+
+    @property
+    def silent_miss(self) -> bool:
+        """Out of tolerance, and nothing said so: what must never happen."""
+        return not self.within and not self.warnings and self.error is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as JSON can hold it."""
+        values = self._asdict() | {"within": self.within, "silent_miss": self.silent_miss}
+        if self.score is not None:
+            fields = self.score._asdict().items()
+            values["score"] = {field: np.asarray(value).tolist() for field, value in fields}
+        return values
+
+
+def run_problem(
+    name: str,
+    problem: Problem,
+    reference: Moments,
+    dimension: int,
+    rng_key: jax.Array,
+    sampler: Callable = SGWORLD,
+) -> Outcome:
+    """Run a sampler with its default settings and compare it with the reference.
+
+    Parameters
+    ----------
+    name, problem, dimension
+        The problem and its number D of free coordinates.
+    reference
+        The moments to compare with.
+    rng_key
+        Of the run.
+    sampler
+        Called with the model: :class:`sgworld_mcmc.SGWORLD`, or the same with settings.
+    """
+    found, error, mcmc, samples, report = None, None, None, None, None
+    with package_warnings() as messages:
+        start = time.perf_counter()
+        try:
+            mcmc = sampler(problem.model)
+            mcmc.run(rng_key, *problem.data)
+            draws = mcmc.get_samples(group_by_chain=True)
+            samples = {site: np.asarray(value) for site, value in draws.items()}
+        except Exception as failure:  # a failure of one model is a result, not the end of all
+            traceback.print_exc(file=sys.stderr)
+            error = f"{type(failure).__name__}: {failure}"
+        seconds = time.perf_counter() - start
+        if samples is not None and hasattr(mcmc, "bias_report"):
+            report = mcmc.bias_report()
+        report_seconds = time.perf_counter() - start - seconds
+    if samples is not None:
+        found = score(samples, reference)
+    return Outcome(
+        name,
+        problem.size,
+        dimension,
+        found,
+        seconds,
+        report_seconds,
+        tuple(messages),
+        error,
+        settings_of(report),
+        predictions_of(report),
+        None if report is None else str(report),
+    )
+
+
+def settings_of(report: Any) -> dict[str, Any]:
+    """The fields of `SETTINGS` that a bias report has, as Python numbers and strings."""
+    found = {}
+    for field in SETTINGS:
+        value = getattr(report, field, None)
+        if value is not None:
+            # One number for each chain, if the chains differ; the mean serves a table.
+            found[field] = value if isinstance(value, str) else float(np.mean(np.asarray(value)))
+    return found
+
+
+def predictions_of(report: Any) -> dict[str, Any]:
+    """The fields of `PREDICTIONS` that a bias report has: dicts of numbers, or lists."""
+    found = {}
+    for field in PREDICTIONS:
+        value = getattr(report, field, None)
+        if isinstance(value, Mapping):
+            found[field] = {str(name): np.asarray(v, float).tolist() for name, v in value.items()}
+        elif value is not None:
+            found[field] = np.asarray(value, float).tolist()
+    return found
+
+
+@contextmanager
+def package_warnings() -> Iterator[list[str]]:
+    """Collect the messages of the warnings that this package issues; show all others as usual.
+
+    The category does not tell who warned, and ``stacklevel`` may point to the caller. So the
+    frame that called ``warnings.warn`` is looked at: it has to be one of this package's modules.
+
+    Examples
+    --------
+    >>> with package_warnings() as messages:
+    ...     warnings.warn("of somebody else", DeprecationWarning)
+    >>> messages
+    []
+    """
+    messages = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", append=True)
+        others = warnings.showwarning
+
+        def show(message, category, filename, lineno, file=None, line=None):
+            frame = sys._getframe(1)
+            while frame is not None and frame.f_globals.get("__name__") in _MACHINERY:
+                frame = frame.f_back
+            issuer = "" if frame is None else frame.f_globals.get("__name__", "")
+            if issuer.split(".")[0] == _PACKAGE:
+                text = f"{category.__name__}: {message}"
+                if text not in messages:
+                    messages.append(text)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield messages
+
+
+_PACKAGE = "sgworld_mcmc"
+_MACHINERY = ("warnings", "_py_warnings")

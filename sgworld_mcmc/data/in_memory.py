@@ -1,0 +1,108 @@
+"""The rows of the data in random order, and cut into batches."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.types import PRNGKey
+
+from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.data.batches import Batches
+
+__all__ = ["cut", "generator_of", "head", "joined", "shuffle", "to_single"]
+
+# Bytes to which JAX wants arrays aligned that it does not copy.
+ALIGNMENT = 64
+
+
+def generator_of(rng_key: PRNGKey) -> np.random.Generator:
+    """NumPy's generator, seeded with a JAX key: for the random numbers of the set-up.
+
+    Each function of ``jax.random`` costs a third of a second to compile for every shape, and a
+    permutation of a million rows a second to run on a CPU.
+    """
+    return np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel().tolist())
+
+
+def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
+    """Copies of the data leaves with their rows in one random order."""
+    order = generator.permutation(jax.tree.leaves(data)[0].shape[0])
+    return jax.tree.map(lambda x: _take(x, order), data)
+
+
+def _take(x: Any, order: np.ndarray) -> jax.Array:
+    if not isinstance(x, np.ndarray):
+        return jnp.take(x, order, axis=0)
+    if jax.default_backend() != "cpu" or x.dtype != jax.dtypes.canonicalize_dtype(x.dtype):
+        return jnp.asarray(x[order])
+    taken = _aligned(x.shape, x.dtype)
+    np.take(x, order, axis=0, out=taken, mode="clip")
+    return jax.device_put(taken, may_alias=True)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory that JAX uses as it is: copying a million rows takes longer than their gradients."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def cut(data: tuple, count: int) -> Batches:
+    """Cut shuffled rows into ``count`` batches whose sizes differ by at most one.
+
+    On a CPU batches of one size share the memory of the rows.
+    """
+    size = jax.tree.leaves(data)[0].shape[0]
+    length = size // count
+    main = jax.tree.map(lambda x: _reshaped(x, (count, length, *x.shape[1:]), count * length), data)
+    if size % count == 0:
+        return Batches(main, None)
+    return Batches(main, jax.tree.map(lambda x: x[count * length :, None], data))
+
+
+def joined(batches: Batches) -> tuple:
+    """The rows of batches as one: what :func:`cut` cut, up to the order of the rows."""
+    rows = jax.tree.map(lambda x: _reshaped(x, (-1, *x.shape[2:])), batches.main)
+    if batches.extra is None:
+        return rows
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), rows, batches.extra)
+
+
+def _reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> jax.Array:
+    """The first rows in another shape; on a CPU the same memory, where XLA would copy it."""
+    if jax.default_backend() != "cpu":
+        return x[:rows].reshape(shape)
+    return jax.device_put(np.asarray(x)[:rows].reshape(shape), may_alias=True)
+
+
+def head(batches: Batches, rows: int) -> Batches:
+    """The first ``rows`` rows of each batch: smaller batches for estimates."""
+    return Batches(_head_compiled()(batches.main, rows=rows), None)
+
+
+def to_single(data: tuple) -> tuple:
+    """The arrays in single precision where they are in double."""
+    return jax.tree.map(_single, data)
+
+
+def _single(x: jax.Array) -> jax.Array:
+    with jax.enable_x64(False):
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+        if dtype == x.dtype or jax.default_backend() != "cpu":
+            return x.astype(dtype)
+        narrow = _aligned(x.shape, dtype)
+        np.copyto(narrow, np.asarray(x), casting="same_kind")
+        return jax.device_put(narrow, may_alias=True)
+
+
+def _head(data, *, rows):
+    return jax.tree.map(lambda x: x[:, :rows], data)
+
+
+@cache
+def _head_compiled():
+    # One program for all leaves, made when first needed: each takes longer to compile than to run.
+    return quick_jit(_head, "little", static_argnames="rows")

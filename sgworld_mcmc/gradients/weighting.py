@@ -1,0 +1,96 @@
+"""Estimates from one batch of a partition, and their mean over all batches.
+
+Any estimator ``estimator(position, minibatch)`` that is a *mean over the rows* of the minibatch
+will do, such as ``blackjax.sgmcmc.gradients.grad_estimator`` and
+``blackjax.sgmcmc.gradients.control_variates``: an estimate of the gradient (or value, or
+Hessian) of the log density of all N rows from the rows that it is given.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from blackjax.types import ArrayLikeTree, ArrayTree
+
+from sgworld_mcmc.data.batches import Batch, Batches, RowBatches, fetch, num_batches, num_examples
+
+__all__ = ["batch_estimate", "epoch_mean"]
+
+
+def batch_estimate(
+    estimator: Callable, position: ArrayLikeTree, batch: Batch, size: int, count: int
+) -> ArrayTree:
+    """An estimate, such as the gradient of the log density, from one batch of a partition.
+
+    With n_b the number of rows in the batch and M the number of batches, the estimate is
+    (n_b M / N) ``estimator(position, rows)``: the weight makes the factor before the sum over
+    rows M for every batch, whatever its size, so that the mean over the M batches of a partition
+    is the full-data value to rounding error (docs/theory.md, section 1). Without it the mean
+    would be biased whenever M does not divide N. (A prior inside the estimator carries the same
+    weight: it varies by one row in n_b between the batches, and is whole over an epoch.)
+
+    The rows beyond the common size are handled by a second, one-row call of the estimator, since
+    sum_{i in b} = b mean(main) + extra; it is run only for batches that have such a row.
+
+    Parameters
+    ----------
+    estimator
+        Function of (position, minibatch), a mean over the rows; returns any pytree of arrays.
+    position
+        Pytree of arrays.
+    batch
+        From :func:`sgworld_mcmc.data.batches.fetch`.
+    size, count
+        N and M, Python integers.
+    """
+    length = jax.tree.leaves(batch.main)[0].shape[0]
+    estimate = estimator(position, batch.main)
+    if batch.extra is None:
+        return estimate
+    extra = jax.lax.cond(
+        batch.has_extra,
+        lambda: estimator(position, batch.extra),
+        lambda: jax.tree.map(jnp.zeros_like, estimate),
+    )
+    scale = count / size
+    return jax.tree.map(lambda g, e: scale * (length * g + e), estimate, extra)
+
+
+def epoch_mean(
+    estimator: Callable,
+    position: ArrayLikeTree,
+    batches: Batches | RowBatches,
+    used: jax.Array | int | None = None,
+) -> ArrayTree:
+    """Mean of the estimates of all batches: the full-data value, in the memory of one batch.
+
+    ``used`` takes the first batches only: an estimate, as their rows are random. It may be
+    traced, so that one compiled function serves a part of the data and the whole.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from sgworld_mcmc.data.batches import partition
+    >>> y = jnp.arange(7.0)
+    >>> batches = partition(jax.random.key(0), y, batch_size=3)
+    >>> estimator = jax.grad(lambda mu, rows: -7 * jnp.mean((rows - mu) ** 2) / 2)
+    >>> print(epoch_mean(estimator, jnp.array(1.0), batches))   # sum of y - 1
+    14.0
+    """
+    size, count = num_examples(batches), num_batches(batches)
+
+    # Traced once: for its shape, and in the loop.
+    @partial(jax.jit, inline=True)
+    def estimate(index):
+        return batch_estimate(estimator, position, fetch(batches, index), size, count)
+
+    number = count if used is None else used
+
+    def add(index, total):
+        return jax.tree.map(lambda t, e: t + e / number, total, estimate(index))
+
+    number = jnp.asarray(number, jnp.int32)
+    shapes = jax.eval_shape(estimate, number)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.fori_loop(0, number, add, zero)

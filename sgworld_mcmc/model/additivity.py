@@ -1,0 +1,140 @@
+"""Does the mean over minibatches equal the full log density? Checked before the first step."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+
+__all__ = ["check_initial", "check_minibatching", "make_evaluations"]
+
+POINTS = 2
+TRIES = 20
+
+
+class Evaluations(NamedTuple):
+    """Compiled evaluations of a model, kept for all runs on data of one shape."""
+
+    full: Callable
+    halves: Callable
+
+
+def make_evaluations(model: MinibatchModel) -> Evaluations:
+    """Compile-once functions for :func:`check_minibatching`."""
+
+    def halves(flat, data, constants):
+        params, half = model.unravel(flat), model.size // 2
+        parts = jax.tree.map(lambda x: x[: 2 * half].reshape(2, half, *x.shape[1:]), data)
+        return jax.lax.map(lambda rows: model.log_densities(params, rows, constants), parts)
+
+    def full(flat, data, constants):
+        return model.log_densities(model.unravel(flat), data, constants, total=False)
+
+    return Evaluations(quick_jit(full), quick_jit(halves))
+
+
+def check_minibatching(
+    model: MinibatchModel, evaluations: Evaluations, data: tuple, constants: tuple
+) -> frozenset[str]:
+    """Names of the sites whose log density is a sum over rows; all others must not vary.
+
+    Every sample site is evaluated on all rows together and on each half of them, at two random
+    points. Its log density must either add up (the likelihood) or be the same in each half (the
+    prior, ``numpyro.factor`` terms of parameters alone, observations that are not data): then
+    the mean over batches of prior + M * likelihood is the full log density. Where N is odd the
+    last row is left out of both sides.
+
+    Raises
+    ------
+    ValueError
+        Naming each site that does neither, with its numbers.
+    """
+    size = model.size
+    if size % 2 and size > 1:
+        data = jax.tree.map(lambda x: x[: size - 1], data)
+    points = _finite_points(model, evaluations, data, constants)
+    if size == 1:  # nothing to compare; one batch is all there is
+        return model.additive
+    additive, problems = set(), {}
+    summaries = [
+        (full, jax.device_get(evaluations.halves(flat, data, constants))) for flat, full in points
+    ]
+    for name in summaries[0][0]:
+        adds_up = constant = True
+        for full, parts in summaries:
+            terms, values = np.asarray(full[name], float), np.asarray(parts[name], float)
+            precision = np.finfo(full[name].dtype).eps
+            # Sums that XLA made in the working precision are good to some 1e3 roundings; terms
+            # that come row by row are added here, in double precision.
+            tolerance = precision * (100 if terms.ndim else 1000)
+            total, size = terms.sum(), np.abs(values).sum() + np.abs(terms).sum()
+            adds_up &= bool(abs(values.sum() - total) <= tolerance * size)
+            largest = np.abs(values).max() + abs(total)
+            constant &= bool(np.all(np.abs(values - total) <= 10 * tolerance * largest))
+            numbers = f"{total:.6g} on all rows, {values.sum():.6g} as the sum over two halves"
+        if model.sites[name].kind == "latent":
+            if not constant:
+                problems[name] = "prior that changes with the rows of the minibatch"
+        elif constant and not (adds_up and model.sites[name].kind == "observed"):
+            pass
+        elif adds_up:
+            additive.add(name)
+        else:
+            problems[name] = f"log density that does not add up over the rows: {numbers}"
+    if problems:
+        listing = "; ".join(f"site {name!r} has a {text}" for name, text in problems.items())
+        raise ValueError(
+            f"The model cannot be minibatched as it is: {listing}. Common causes: the model "
+            "standardises by the mean of the rows that it is given (standardise the data before "
+            "the run), scales a site by a number of rows (leave all scaling to the sampler), or "
+            "an argument that is not data has the observations' leading axis (bind it with "
+            "functools.partial)."
+        )
+    if not additive and size > 1:
+        raise ValueError(
+            "No site of the model depends on the rows of the data: every observed site has the "
+            "same log density on every half of them. Does the model use its array arguments?"
+        )
+    return frozenset(additive)
+
+
+def _finite_points(model, evaluations, data, constants) -> list[tuple]:
+    """Two points within one unit of the origin where the model is finite, or as near as found.
+
+    Each with the log densities of all sites there.
+    """
+    points = []
+    generator = np.random.default_rng(0)
+    for attempt in range(TRIES):
+        radius = 1.0 if attempt < TRIES // 2 else 0.1
+        flat = jnp.asarray(generator.uniform(-radius, radius, model.dimension), float)
+        full = jax.device_get(evaluations.full(flat, data, constants))
+        if all(np.all(np.isfinite(term)) for term in full.values()):
+            points.append((flat, full))
+        if len(points) == POINTS:
+            return points
+    bad = [name for name, term in full.items() if not np.all(np.isfinite(term))]
+    raise ValueError(
+        f"The log density of site {bad[0] if bad else '?'!r} is NaN or infinite at {TRIES} random "
+        "points near the origin of the unconstrained space. Check the model's parameters there, "
+        "for instance with numpyro.validation_enabled()."
+    )
+
+
+def check_initial(
+    model: MinibatchModel, evaluations: Evaluations, flat: jax.Array, data, constants
+) -> None:
+    """Raise unless the model is finite at the initial points ``flat`` (chains, D)."""
+    for chain, position in enumerate(flat):
+        full = evaluations.full(position, data, constants)
+        bad = [name for name, term in full.items() if not np.all(np.isfinite(term))]
+        if bad:
+            raise ValueError(
+                "The model's log density is NaN or infinite at the initial point of chain "
+                f"{chain}, at site {bad[0]!r}. Give finite `init_params`, or another "
+                "`init_strategy`, for instance numpyro.infer.init_to_median, and check the priors."
+            )

@@ -1,0 +1,338 @@
+"""Choose batch size, gradient, step size and draws: the fewest examples within the tolerance.
+
+Every candidate's errors are predicted for each parameter from the closed forms of
+:mod:`sgworld_mcmc.theory.variance_bias` with measured noise, and from the pilot's discretisation
+error.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.setup.row_noise import KINDS, RowNoise, batch_factor
+from sgworld_mcmc.setup.step_error import Discretisation
+from sgworld_mcmc.theory.variance_bias import (
+    large_noise_factor,
+    once_mean_shift,
+    order_mean_shift,
+    stable_step_size,
+    variance_error_terms,
+)
+
+__all__ = ["Choice", "Prediction", "Request", "candidates", "choose", "draw_spacing", "predict"]
+
+BATCH_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+STEP_SIZES = np.geomspace(1.0, 1e-8, 93)
+# What a step costs in rows of gradient: a Taylor gradient differentiates twice; noise, products
+# with the preconditioner and the loop itself are there for the smallest batch too.
+COST = {"plain": 1.0, "control_variate": 1.0, "taylor": 1.5}
+OVERHEAD = 10.0
+# The shift of a mean, in posterior standard deviations, for a relative error of the variance: a
+# Gaussian with either error of sqrt(2) : 1 has the same divergence; a mean is worth a little more.
+MEAN_PER_VARIANCE = 2.0
+# Noise that grows towards the tails widens them more than the variance. Where parameters are
+# transformed, exp(z) say, the tails decide: their error may be so many times that of the variance.
+TAIL_PER_VARIANCE = 2.0
+AUTOCORRELATION = 2.2
+# A draw may cost so many steps, or epochs if that is more: beyond, a run would not end.
+MOST_STEPS, MOST_EPOCHS = 1000, 300
+
+
+class Request(NamedTuple):
+    """What is given: the data's size, the kind of sampler, and what the user has fixed.
+
+    Attributes
+    ----------
+    size
+        N.
+    order, noise
+        See :mod:`sgworld_mcmc.data.orders` and :mod:`sgworld_mcmc.integrators.langevin`.
+    tolerance
+        Relative error of the posterior variance that may be spent.
+    batch_size, step_size, steps_per_draw
+        A number, or None to choose; the step size in the whitened coordinates of the sampler.
+    gradients
+        The kinds of gradient to choose from.
+    stiffest, softest
+        Extreme curvatures left by the preconditioner: 1 and 1 for the inverse Hessian.
+    """
+
+    size: int
+    order: str
+    noise: str
+    tolerance: float
+    batch_size: int | None
+    step_size: float | None
+    steps_per_draw: int | None
+    gradients: tuple[str, ...]
+    stiffest: float
+    softest: float
+
+
+class Prediction(NamedTuple):
+    """Predicted errors along Q directions, and their parts.
+
+    Attributes
+    ----------
+    variance_error
+        (Q,) relative error of the posterior variance.
+    mean_shift
+        (Q,) in posterior standard deviations.
+    parts
+        Name of the cause to (Q,) part of ``variance_error``.
+    tail_error
+        (Q,) what ``variance_error`` were, had the curvature noise everywhere the size that it
+        has in the tails.
+    """
+
+    variance_error: np.ndarray
+    mean_shift: np.ndarray
+    parts: dict[str, np.ndarray]
+    tail_error: np.ndarray | float = 0.0
+
+    def worst(self) -> float:
+        """The largest error in units of variance: what a tolerance is compared with."""
+        return float(
+            max(
+                np.abs(self.variance_error).max(),
+                np.abs(self.mean_shift).max() / MEAN_PER_VARIANCE,
+                np.abs(self.tail_error).max() / TAIL_PER_VARIANCE,
+            )
+        )
+
+
+class Choice(NamedTuple):
+    """A setting, and what is predicted of it.
+
+    Attributes
+    ----------
+    gradient, batch_size, num_batches, step_size, steps_per_draw
+        The setting; ``step_size`` in the sampler's coordinates.
+    scheme
+        The closed form that applies: an order, or ``"all_phases"`` for draws inside epochs.
+    examples
+        Predicted number of rows touched for each effective draw.
+    prediction
+        Its errors.
+    met
+        Whether they are within the tolerance.
+    """
+
+    gradient: str
+    batch_size: int
+    num_batches: int
+    step_size: float
+    steps_per_draw: int
+    scheme: str
+    examples: float
+    prediction: Prediction
+    met: bool
+
+
+def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
+    """The cheapest setting whose predicted errors are within the tolerance.
+
+    If none is, the one with the smallest predicted error. Whatever the request fixes stays fixed.
+    """
+    found = candidates(request, noise, steps)
+    good = [choice for choice in found if choice.met]
+    if good:
+        return min(good, key=_cost)
+    # The tolerance is out of reach: what the same cost would buy at a larger one.
+    if request.tolerance < 10 and request.step_size is None:
+        looser = choose(request._replace(tolerance=2 * request.tolerance), noise, steps)
+        return looser._replace(met=False)
+    if not found and request.steps_per_draw is None:
+        return choose(request._replace(steps_per_draw=MOST_STEPS), noise, steps)
+    if not found:
+        raise ValueError(
+            "No step size is stable with these settings: the gradients' noise at the draws of the "
+            "pilot chains is infinite. Leave `batch_size` and `gradient` to the package, or look "
+            "for NaN in the model's gradient."
+        )
+    return min(found, key=lambda choice: (choice.prediction.worst(), _cost(choice)))
+
+
+def _cost(choice: Choice) -> float:
+    steps = choice.examples / choice.batch_size
+    return steps * (choice.batch_size * COST[choice.gradient] + OVERHEAD)
+
+
+def candidates(request: Request, noise: RowNoise, steps: Discretisation) -> list[Choice]:
+    """The best step size of every kind of gradient, batch size and phase of the draws."""
+    found = []
+    for batch_size in _batch_sizes(request):
+        count = -(-request.size // batch_size)
+        kinds = request.gradients if count > 1 else request.gradients[:1]
+        for kind in kinds:
+            for inside in _phases(request, count):
+                choice = _best_step(request, noise, steps, kind, batch_size, count, inside)
+                if choice is not None:
+                    found.append(choice)
+    return found
+
+
+def _batch_sizes(request: Request) -> list[int]:
+    if request.batch_size is not None:
+        return [request.batch_size]
+    sizes = [_even(size, request.size) for size in BATCH_SIZES if size <= request.size / 2]
+    return sorted({*sizes, request.size})
+
+
+def _even(batch_size: int, size: int) -> int:
+    """A size near ``batch_size`` whose batches are all of one size, where there is one.
+
+    Batches of one size need no extra row, and compile in half the time.
+    """
+    count = -(-size // batch_size)
+    divisor = next((m for m in range(count, int(1.3 * count) + 1) if size % m == 0), count)
+    return -(-size // divisor)
+
+
+def _phases(request: Request, count: int) -> tuple[bool, ...]:
+    """Whether draws lie inside epochs: False, True or both to try."""
+    if request.order == "replacement" or count == 1:
+        return (True,)
+    if request.steps_per_draw is not None:
+        return (request.steps_per_draw % _period(request.order, count) != 0,)
+    return (False, True)
+
+
+def _period(order: str, count: int) -> int:
+    """Steps after which the batches' noise has cancelled."""
+    return 2 * count if order == "symmetric" else count
+
+
+def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice | None:
+    """The setting with the largest step that, like half and a quarter of it, is good enough.
+
+    Errors of opposite sign may cancel at one step size, for the sum over causes and not for each
+    parameter: a step that smaller ones are worse than is not to be trusted.
+    """
+    scheme = "all_phases" if inside and count > 1 else request.order
+    scheme = "replacement" if request.order == "replacement" else scheme
+
+    @cache
+    def made(h):
+        return predict(
+            request, noise, steps, kind, batch_size=batch_size, step_size=h, scheme=scheme
+        )
+
+    if request.step_size is None:
+        limit = min(1.0, steps.largest)
+        grid = STEP_SIZES[STEP_SIZES <= limit] / request.stiffest
+    else:
+        grid = np.array([request.step_size])
+
+    def is_met(h):
+        return made(h) is not None and made(h).worst() <= request.tolerance
+
+    # From large to small steps: the first that is good enough, by bisection.
+    low, high = 0, len(grid)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_met(float(grid[middle])) else (middle + 1, high)
+    start = min(low, len(grid) - 1)
+    for h in map(float, grid[start:]):
+        spacing = draw_spacing(request, h, count, inside)
+        if spacing is None:  # nor for a smaller step
+            return None
+        met = is_met(h) and (request.step_size is not None or all(is_met(h / k) for k in (2, 4)))
+        if made(h) is not None and (met or h == grid[-1]):
+            number, autocorrelation = spacing
+            examples = number * autocorrelation * batch_size
+            return Choice(kind, batch_size, count, h, number, scheme, examples, made(h), met)
+    return None
+
+
+def draw_spacing(
+    request: Request, step_size: float, count: int, inside: bool
+) -> tuple[int, float] | None:
+    """Steps from draw to draw, and the autocorrelation time of the draws in draws.
+
+    Draws are as close as an autocorrelation time of about two draws asks for. None where draws
+    inside the epoch would be an epoch apart or more, or where a draw would take too long.
+    """
+    decay = 1 - min(step_size * request.softest, 1.0)
+    period = _period(request.order, count)
+
+    def autocorrelation(number):
+        forgotten = decay**number
+        first = forgotten
+        if request.noise == "averaged" and decay < 1:
+            first = decay ** (number - 1) * (1 + decay) / 2
+        return 1 + 2 * first / max(1 - forgotten, 1e-12)
+
+    if request.steps_per_draw is not None:
+        return request.steps_per_draw, autocorrelation(request.steps_per_draw)
+    number = 1
+    if decay > 0:
+        # (1 + a) / (1 - a) = 2.2 for the decay a from draw to draw.
+        wanted = (AUTOCORRELATION - 1) / (AUTOCORRELATION + 1)
+        number = max(1, int(np.ceil(np.log(wanted) / np.log(decay) - 1e-9)))
+    if not inside:
+        number = period * max(1, -(-number // period))
+    elif count > 1 and number >= period and request.order != "replacement":
+        return None
+    if number > max(MOST_STEPS, MOST_EPOCHS * count):
+        return None
+    return number, autocorrelation(number)
+
+
+def predict(
+    request: Request,
+    noise: RowNoise,
+    steps: Discretisation,
+    kind: str,
+    *,
+    batch_size: int,
+    step_size: float,
+    scheme: str,
+) -> Prediction | None:
+    """Errors of one setting (docs/theory.md, B1, B5, B10, B13 to B15); None where it is not stable.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`sgworld_mcmc.setup.row_noise.KINDS`.
+    step_size
+        In the sampler's coordinates.
+    scheme
+        As in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown gradient {kind!r}: choose one of {', '.join(KINDS)}")
+    count = -(-request.size // batch_size)
+    h = step_size * request.stiffest
+    factor = batch_factor(batch_size, request.size) / request.stiffest
+    batch = noise.center[kind] * factor
+    hessian = np.maximum(noise.mean[kind] * factor - batch, 0)
+    if h >= min(2.0, stable_step_size(float(hessian.max()))):
+        return None
+    terms = variance_error_terms(h, count, scheme=scheme, noise=request.noise)
+    if scheme == "replacement":
+        below = 2 - h - h * hessian
+        parts = {"batch noise": h * batch / below, "curvature noise": h * hessian / below}
+        gain = h / below
+    else:
+        gain = terms.hessian * large_noise_factor(h, hessian)
+        parts = {"batch noise": terms.batch * batch, "curvature noise": gain * hessian}
+    parts["Euler step"] = terms.euler + np.zeros_like(batch)
+    nonlinear, shift = steps.errors(h)
+    parts["step size"] = nonlinear + np.zeros_like(batch)
+    # A wider distribution feels the skewness more: its mean moves on, from the mode outwards.
+    shift = shift + steps.displacement * (parts["batch noise"] + parts["curvature noise"])
+    if kind == "plain" and scheme != "replacement" and count > 1:
+        moved = order_mean_shift(h, count, factor)
+        if scheme == "all_phases":
+            # The mean over phases lies between that at the ends, and none half an epoch later.
+            moved = moved / 2
+        shift = shift + moved * noise.coupling
+        parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)
+    if scheme == "once":
+        shift = shift + np.sqrt(once_mean_shift(h, count, batch))
+    error = sum(parts.values())
+    # Noise in excess of its mean, in the tails; less than none is no merit.
+    excess = np.maximum(noise.tail[kind] * factor - batch - hessian, 0)
+    return Prediction(error, shift, parts, error + gain * excess)

@@ -1,0 +1,112 @@
+"""The curvature of the potential at a point, and preconditioners made of it.
+
+A preconditioner is written K, with K K^T an estimate of the posterior covariance: the sampler
+runs in z, theta = theta0 + K z, where the curvature is about one and step sizes are dimensionless
+(docs/theory.md, section 2.3). K is a (D, D) array or, if diagonal, a (D,) one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.data.batches import Batches, RowBatches
+from sgworld_mcmc.gradients.weighting import epoch_mean
+
+__all__ = [
+    "Scale",
+    "apply_scale",
+    "dense_hessian",
+    "dense_scale",
+    "diagonal_hessian",
+    "diagonal_probes",
+    "diagonal_scale",
+]
+
+# Directions flatter than this, relative to the stiffest one after equilibration, are taken to be
+# as stiff as that: an indefinite or singular Hessian says nothing about their width. A posterior
+# covariance of condition number 1e12 after equilibration is still resolved in double precision.
+FLOOR = 1e-12
+PROBES = 64
+
+
+class Scale(NamedTuple):
+    """A preconditioner K, and how many directions of the Hessian were not positive."""
+
+    scale: np.ndarray
+    indefinite: int
+
+
+def apply_scale(scale: jax.Array, z: jax.Array) -> jax.Array:
+    """K z for a dense (D, D) or diagonal (D,) K."""
+    return scale @ z if scale.ndim == 2 else scale * z
+
+
+def dense_hessian(
+    log_density: Callable,
+    position: jax.Array,
+    batches: Batches | RowBatches,
+    used: jax.Array | int | None = None,
+) -> jax.Array:
+    """(D, D) Hessian of the potential, summed batch by batch (over the first ``used`` ones)."""
+    hessian = -epoch_mean(jax.hessian(log_density), position, batches, used)
+    return (hessian + hessian.T) / 2
+
+
+def hessian_product(
+    log_density: Callable, position: jax.Array, vector: jax.Array, batches: Batches | RowBatches
+) -> jax.Array:
+    """H v, the Hessian of the potential of all rows times a vector (D,)."""
+
+    def product(x, rows):
+        return jax.jvp(lambda y: jax.grad(log_density)(y, rows), (x,), (vector,))[1]
+
+    return -epoch_mean(product, position, batches)
+
+
+def diagonal_probes(generator: np.random.Generator, dimension: int) -> np.ndarray:
+    """(P, D) vectors v with mean of v_i v_j = delta_ij / P summed: exact up to 64 dimensions."""
+    if dimension <= PROBES:
+        return np.eye(dimension)
+    return generator.choice([-1.0, 1.0], (PROBES, dimension)) / np.sqrt(PROBES)
+
+
+def diagonal_hessian(
+    probes: jax.Array, log_density: Callable, position: jax.Array, batches: Batches | RowBatches
+) -> jax.Array:
+    """(D,) diagonal of the Hessian from the products with :func:`diagonal_probes`."""
+    products = jax.lax.map(lambda v: v * hessian_product(log_density, position, v, batches), probes)
+    return products.sum(0)
+
+
+def dense_scale(hessian: np.ndarray) -> Scale:
+    """K with K K^T = H^-1 for positive definite H; else of |H|, its flattest directions cut.
+
+    The Hessian is scaled to unit diagonal first, so that coordinates of very different units do
+    not cost precision; eigenvalues then count by their absolute value and at least ``FLOOR``
+    times the largest. In NumPy and double precision.
+
+    Examples
+    --------
+    >>> scale, indefinite = dense_scale(np.array([[4.0, 0.0], [0.0, 1e-10]]))
+    >>> np.allclose(scale @ scale.T, np.diag([0.25, 1e10])), indefinite
+    (True, 0)
+    """
+    hessian = np.asarray(hessian, float)
+    units = np.sqrt(np.maximum(np.abs(np.diagonal(hessian)), np.finfo(float).tiny))
+    values, vectors = np.linalg.eigh(hessian / units[:, None] / units[None, :])
+    top = np.max(np.abs(values))
+    indefinite = int(np.sum(values < FLOOR * top))
+    # A direction of negative curvature is as wide as its curvature says, but no wider than a
+    # thousand of the stiffest: nothing is known of it.
+    floor = FLOOR if indefinite == 0 else 1e-6
+    values = np.maximum(np.abs(values), floor * top)
+    return Scale(vectors / np.sqrt(values) / units[:, None], indefinite)
+
+
+def diagonal_scale(diagonal: np.ndarray) -> Scale:
+    """(D,) K = |diag H|^-1/2, entries below 1e-6 times the largest raised to it."""
+    diagonal = np.asarray(diagonal, float)
+    floor = 1e-6 * np.max(np.abs(diagonal))
+    return Scale(1 / np.sqrt(np.maximum(np.abs(diagonal), floor)), int(np.sum(diagonal <= 0)))

@@ -1,0 +1,188 @@
+"""The steps of the search for the mode, each a call of a compiled function."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import init_to_uniform
+
+from sgworld_mcmc.data.batches import Batches, num_batches, num_examples
+from sgworld_mcmc.data.in_memory import head
+from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
+from sgworld_mcmc.setup.curvature import Scale, dense_scale, diagonal_probes, diagonal_scale
+from sgworld_mcmc.setup.descent import Search
+
+__all__ = ["DENSE_DIMENSION", "Finder", "distance", "finite_loss"]
+
+# The D x D Hessian costs D gradients and D^2 numbers, its factors D^3: a second at a thousand.
+DENSE_DIMENSION = 1000
+# All starts are followed to their modes up to this dimension.
+SEVERAL_DIMENSION = 200
+ADAM_ROWS = 512
+STARTS, TRIES = 4, 10
+# Of the uniform distribution that searches start from, the first being NumPyro's.
+RADII = (2.0, 0.5, 0.1, 0.01, 0.001, 0.0001)
+# Nats that a further step promises where a search has arrived.
+SETTLED = 1e-3
+# Hessians that a search may need, gradients of L-BFGS, and steps of the variational fit.
+ROUNDS, BUDGET, GAUSSIAN_STEPS = 8, 300, 3000
+
+
+class Finder(NamedTuple):
+    """A model and its data, in the precision of the set-up.
+
+    Attributes
+    ----------
+    functions
+        Of the model.
+    batches
+        From :func:`sgworld_mcmc.setup.coordinates_from_mode.set_up_batches`.
+    constants
+        The other arrays.
+    generator
+        Of everything random; None for what is not.
+    """
+
+    functions: SetUpFunctions
+    batches: Batches
+    constants: tuple
+    generator: np.random.Generator | None = None
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.functions.model.dimension
+
+    @property
+    def dense(self) -> bool:
+        """Whether the whole Hessian is used."""
+        return self.dimension <= DENSE_DIMENSION
+
+    def descend(self, start, scale, used: int, limit: int, newton: bool) -> Search:
+        """Newton steps with ``scale``, or L-BFGS, on the first ``used`` batches."""
+        start, scale = jnp.asarray(start), jnp.asarray(scale)
+        return self.functions.descend(
+            start, scale, self.batches, self.constants, used, limit, newton=newton
+        )
+
+    def quasi_newton(self, start, used: int) -> Search:
+        """L-BFGS, which needs no Hessian."""
+        return self.descend(start, np.ones(self.dimension), used, BUDGET, False)
+
+    def evaluate(self, position, used: int) -> Search:
+        """The loss and its gradient there, a search of no length."""
+        blank = np.eye(self.dimension) if self.dense else np.ones(self.dimension)
+        return self.descend(position, blank, used, 1, self.dense)
+
+    def value(self, position) -> float:
+        """Minus the log density of the first batch, infinite where it is not finite."""
+        return finite_loss(self.evaluate(position, 1))
+
+    def gradient(self, position) -> np.ndarray:
+        """(D,) gradient of the log density of all rows."""
+        search = self.evaluate(position, num_batches(self.batches))
+        return -num_examples(self.batches) * np.asarray(search.gradient, float)
+
+    def curvature(self, position, used: int) -> tuple[jax.Array | None, Scale]:
+        """The Hessian (None if only its diagonal is used) and the preconditioner from it."""
+        functions, position = self.functions, jnp.asarray(position)
+        if self.dense:
+            hessian = functions.hessian(position, self.batches, self.constants, used)
+            return hessian, dense_scale(hessian)
+        probes = jnp.asarray(diagonal_probes(self.generator, self.dimension))
+        diagonal = functions.diagonal(probes, position, self.batches, self.constants)
+        return None, diagonal_scale(diagonal)
+
+    def refine(self, position, used: int, rounds: int) -> tuple[Search, jax.Array | None, Scale]:
+        """Newton steps with the Hessian, or |Hessian|, renewed until it no longer matters."""
+        for _ in range(rounds):
+            hessian, scaled = self.curvature(position, used)
+            search = self.descend(position, scaled.scale, used, 15, True)
+            moved = distance(np.asarray(search.position) - np.asarray(position), scaled.scale)
+            position = search.position
+            if moved < 0.1 or not np.isfinite(moved):
+                break
+        return search, hessian, scaled
+
+    def initial_points(self) -> np.ndarray:
+        """(S, D) points of the initialisation strategy; NumPyro's default needs no model."""
+        if self.functions.strategy is not init_to_uniform:
+            rows = jax.tree.map(lambda x: x[0, :ADAM_ROWS], self.batches.main)
+            seeds = self.generator.integers(2**32, size=(STARTS, TRIES), dtype=np.uint32)
+            return np.asarray(self.functions.initial(seeds, rows, self.constants))
+        directions = self.generator.uniform(-1, 1, (STARTS, self.dimension))
+        # The origin is one of them: often the only point where nothing overflows.
+        directions[-1] = 0
+        for direction in directions:
+            # Nearer to the origin where the density is not finite: exp(beta * 2000), say.
+            radii = (r for r in RADII if np.isfinite(self.value(r * direction)))
+            direction *= next(radii, 0.0)
+        return directions
+
+    def modes(self, initial: np.ndarray) -> list[Search]:
+        """Where searches on the first batch of rows end, from the (S, D) initial points.
+
+        Newton steps alone where they lead from all of several points to one mode; else Adam first.
+        """
+        if self.dense and 1 < len(initial) and self.dimension <= SEVERAL_DIMENSION:
+            found = [self.refine(start, 1, ROUNDS) for start in initial]
+            if _agree(found):
+                return [search for search, _, _ in found]
+        count = num_batches(self.batches)
+        orders = self.generator.integers(0, count, (len(initial), 250 if count == 1 else 500))
+        some = head(self.batches, ADAM_ROWS)
+        ends = self.functions.adam(
+            jnp.asarray(initial), orders.astype(np.int32), some, self.constants
+        )
+        # Adam's learning rate is too large for some scales: then it is better to stay.
+        pairs = zip(np.asarray(ends), initial, strict=True)
+        starts = sorted((min(pair, key=self.value) for pair in pairs), key=self.value)
+        if self.dense:
+            some = starts if self.dimension <= SEVERAL_DIMENSION else starts[:1]
+            found = [self.refine(start, 1, ROUNDS)[0] for start in some]
+            if min(float(search.gain) for search in found) < 1.0:
+                return found
+        return [self.quasi_newton(start, 1) for start in starts]
+
+    def finish(self, position) -> tuple[Search, jax.Array | None, Scale]:
+        """From a mode of the first batch to that of all rows, and the curvature there."""
+        count = num_batches(self.batches)
+        if not self.dense:
+            position = self.quasi_newton(position, count).position
+        elif count > 1:
+            _, scaled = self.curvature(position, min(count, 4))
+            position = self.descend(position, scaled.scale, count, 40, True).position
+        return self.refine(position, count, ROUNDS if self.dense else 1)
+
+    def gaussian(self, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """Mean and Cholesky factor of the Gaussian fitted to the posterior."""
+        count = num_batches(self.batches)
+        order = self.generator.integers(0, count, GAUSSIAN_STEPS).astype(np.int32)
+        seed = np.uint32(self.generator.integers(2**32))
+        some = head(self.batches, ADAM_ROWS)
+        return self.functions.gaussian(seed, jnp.asarray(start), order, some, self.constants)
+
+
+def _agree(found: list[tuple[Search, jax.Array | None, Scale]]) -> bool:
+    """Whether all searches ended at one point, a mode with a positive definite Hessian."""
+    first, _, scaled = found[0]
+    return all(
+        float(search.gain) < SETTLED
+        and own.indefinite == 0
+        and distance(np.asarray(search.position) - np.asarray(first.position), scaled.scale) < 0.1
+        for search, _, own in found
+    )
+
+
+def distance(step: np.ndarray, scale: np.ndarray) -> float:
+    """Length of a step in posterior standard deviations."""
+    scale = np.asarray(scale)
+    whitened = np.linalg.solve(scale, step) if scale.ndim == 2 else step / scale
+    return float(np.linalg.norm(whitened))
+
+
+def finite_loss(search: Search) -> float:
+    """The loss at the end of a search, infinite where it is not finite."""
+    loss = float(search.loss)
+    return loss if np.isfinite(loss) else np.inf

@@ -1,0 +1,139 @@
+"""The noise of minibatch gradients, measured row by row at draws of the posterior's shape.
+
+The chooser needs, for each kind of gradient, the covariance of a batch gradient over batches: at
+the center (C0, the noise that cancels over an epoch) and on average over the posterior (C0 + K:
+docs/theory.md, section 2.2). Both follow from the gradients of single rows, since a batch of B
+distinct rows has the covariance (1/B - 1/N) times that of one row. Nothing is assumed of the model.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgworld_mcmc.setup.curvature import apply_scale
+
+__all__ = ["KINDS", "RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
+
+KINDS = ("plain", "control_variate", "taylor")
+
+
+class RowNoise(NamedTuple):
+    """Variance over rows of the N-fold row gradient, along each direction of interest.
+
+    Attributes
+    ----------
+    center
+        Kind to (Q,): at the center. Zero but for plain gradients.
+    mean
+        Kind to (Q,): mean over the draws, plus its standard error (the noise of rare rows grows
+        fast in the tails, where few draws are).
+    tail
+        Kind to (Q,): mean over the draws weighted with y^2, y the draw's coordinate along the
+        direction: what widens the tails (docs/theory.md, B15). Plus its standard error too.
+    coupling
+        (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
+    widening
+        (Q,) relative change of the posterior variance where the mean moves by ``coupling``: the
+        curvature is another one there. 0 where it was not measured.
+    """
+
+    center: dict[str, np.ndarray]
+    mean: dict[str, np.ndarray]
+    tail: dict[str, np.ndarray]
+    coupling: np.ndarray
+    widening: np.ndarray | float = 0.0
+
+
+def batch_factor(batch_size: int, size: int) -> float:
+    """Covariance of a batch gradient over that of a single row: 1/B - 1/N."""
+    return 1.0 / batch_size - 1.0 / size
+
+
+def measure_noise(
+    log_density: Callable,
+    center: jax.Array,
+    scale: jax.Array,
+    draws: jax.Array,
+    rows: tuple,
+    block: int,
+    directions: jax.Array | None,
+) -> dict[str, jax.Array]:
+    """Variances along ``directions`` of the gradients of single rows.
+
+    Every draw sees its own block of rows, so that many rows are seen at the price of a few.
+
+    Parameters
+    ----------
+    log_density
+        ``log_density(theta, rows)``, an estimate from any number of rows.
+    center, scale
+        theta0 (D,) and K, (D, D) or (D,): the directions are those of z, theta = theta0 + K z.
+    draws
+        (S, D) positions z.
+    rows
+        Pytree of arrays (N, ...): rows in random order.
+    block
+        Rows for each draw, static.
+    directions
+        (Q, D) unit vectors, or None for the coordinate axes.
+
+    Returns
+    -------
+    dict
+        ``"center"``, ``"coupling"`` and one entry for each of :data:`KINDS`, all (S, Q).
+    """
+    # Projections of K^T g, in one product for each row.
+    if scale.ndim == 2:
+        projection = scale if directions is None else scale @ directions.T
+        along = lambda g: g @ projection  # noqa: E731
+        back = lambda g: g @ scale @ scale.T  # noqa: E731
+    else:
+        along = lambda g: g * scale if directions is None else (g * scale) @ directions.T  # noqa: E731
+        back = lambda g: g * scale**2  # noqa: E731
+    gradients = jax.vmap(jax.grad(log_density))
+    size = jax.tree.leaves(rows)[0].shape[0]
+
+    def at_draw(inputs):
+        start, z = inputs
+        some = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, block)[:, None], rows)
+        here = lambda theta: gradients(jnp.broadcast_to(theta, (block, theta.size)), some)  # noqa: E731
+        change = apply_scale(scale, z)
+        value = along(here(center + change))
+        middle = jnp.broadcast_to(center, (block, center.size))
+        base, push = jax.linearize(lambda x: gradients(x, some), middle)
+        # The potential's row Hessian is minus the Jacobian, r_i the residual of the log density.
+        coupling = -along(push(back(base - base.mean(0))).mean(0))
+        base, turned = along(base), along(push(jnp.broadcast_to(change, middle.shape)))
+        kinds = (base, value, value - base, value - base - turned)
+        return *(jnp.var(x, axis=0, ddof=min(1, block - 1)) for x in kinds), coupling
+
+    starts = jnp.linspace(0, size - block, len(draws)).astype(jnp.int32)
+    measured = jax.lax.map(at_draw, (starts, draws))
+    return dict(zip(("center", *KINDS, "coupling"), measured, strict=True))
+
+
+def summarise_noise(measured: dict[str, jax.Array], coordinates: np.ndarray) -> RowNoise:
+    """Means over the draws of what :func:`measure_noise` returned, as NumPy arrays.
+
+    ``coordinates`` (S, Q) are those of the draws along the directions.
+    """
+    values = {name: np.asarray(value, float) for name, value in measured.items()}
+    means = {name: value.mean(0) for name, value in values.items()}
+    error = {kind: values[kind].std(0, ddof=1) / len(values[kind]) ** 0.5 for kind in KINDS}
+    weights = coordinates**2 / np.maximum((coordinates**2).sum(0), np.finfo(float).tiny)
+    zero = np.zeros_like(means["center"])
+    return RowNoise(
+        {"plain": means["center"], "control_variate": zero, "taylor": zero},
+        {kind: means[kind] + error[kind] for kind in KINDS},
+        {kind: _weighted(values[kind], weights) for kind in KINDS},
+        means["coupling"],
+    )
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of (S, Q) values over the draws, plus its standard error."""
+    mean = (weights * values).sum(0)
+    return mean + np.sqrt((weights**2 * (values - mean) ** 2).sum(0))

@@ -1,0 +1,128 @@
+"""The error of the step size itself, from pilot chains: a h^2 for each variance and mean."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.setup.coupled_chains import Pilot
+from sgworld_mcmc.theory.shrinkage import pool
+
+__all__ = ["Discretisation", "fit_discretisation", "is_in_range", "unmeasured"]
+
+# A coefficient counts by what it exceeds its own standard error times this: the largest of a few
+# estimates of nothing is about two standard errors.
+BENEFIT_OF_DOUBT = 1.5
+# The error grows as h^2 while it is small: a variance twice as large, or a mean a standard
+# deviation off, is too far to learn from. Estimates count by what is beyond their own noise.
+RANGE, SIGMAS = 1.0, 2.0
+TINY = 1e-12
+
+
+class Discretisation(NamedTuple):
+    """Error of full gradients with averaged noise, along Q directions, as a function of h.
+
+    Attributes
+    ----------
+    variance, variance_error
+        (Q,) a in the relative error a h^2 of the variance, and standard error; judged together
+        (:func:`sgworld_mcmc.theory.shrinkage.pool`).
+    mean, mean_error
+        (Q,) b in the shift b h^2 of the mean, in posterior standard deviations; likewise.
+    displacement
+        (Q,) posterior mean minus center, in posterior standard deviations.
+    spread
+        (Q,) posterior variance over that of the Gaussian at the center.
+    largest
+        No step above this size was stable.
+    """
+
+    variance: np.ndarray
+    variance_error: np.ndarray
+    mean: np.ndarray
+    mean_error: np.ndarray
+    displacement: np.ndarray
+    spread: np.ndarray
+    largest: float
+
+    def errors(self, step_size: float) -> tuple[np.ndarray, np.ndarray]:
+        """(Q,) relative error of the variance and shift of the mean to expect at a step size."""
+        variance = _shrunk(self.variance, self.variance_error)
+        mean = _shrunk(self.mean, self.mean_error)
+        return variance * step_size**2, mean * step_size**2
+
+
+def unmeasured(dimension: int) -> Discretisation:
+    """What a Gaussian posterior has: no error at any step size up to one."""
+    zero = np.zeros(dimension)
+    return Discretisation(zero, zero, zero, zero, zero, zero + 1, 1.0)
+
+
+def fit_discretisation(pilots: list[Pilot], independent: float | None = None) -> Discretisation:
+    """Fit the coefficients to pilots at several step sizes, the smallest being the reference.
+
+    Parameters
+    ----------
+    pilots
+        Those whose error is too large for the expansion are not used, unless there is no other.
+        A step size at which a chain diverged is out of the question, and any above a quarter of it.
+    independent
+        How many independent directions the Q are worth; default Q.
+    """
+    pilots = sorted(pilots, key=lambda pilot: pilot.step_size)
+    reference, rest = pilots[0], pilots[1:]
+    failed = [pilot.step_size for pilot in pilots if pilot.diverged > 0]
+    largest = min(failed) / 4 if failed else max(pilot.step_size for pilot in pilots)
+    usable = [p for p in rest if p.step_size <= largest and np.isfinite(p.variance).all()]
+    usable = [p for p in usable if is_in_range(reference, p)] or usable[:1]
+    squares = [p.step_size**2 for p in (reference, *usable)]
+    variances, means = zip(*(_relative(reference, p) for p in (reference, *usable)), strict=True)
+    independent = len(reference.mean) if independent is None else independent
+    variance, variance_error = pool(*_slope(squares, variances), independent)
+    mean, mean_error = pool(*_slope(squares, means), independent)
+    found = Discretisation(variance, variance_error, mean, mean_error, mean, mean, float(largest))
+    # The reference has an error too.
+    grown, moved = found.errors(reference.step_size)
+    spread = np.maximum(reference.variance, TINY)
+    displacement = reference.mean / np.sqrt(spread) - moved
+    # Where all chains were lost nothing is known: the Gaussian's.
+    return found._replace(
+        displacement=np.nan_to_num(displacement),
+        spread=np.nan_to_num(spread / np.maximum(1 + grown, 0.5), nan=1.0),
+    )
+
+
+def is_in_range(reference: Pilot, larger: Pilot) -> bool:
+    """Whether the errors at the larger step size are small enough to grow as its square."""
+    pairs = zip(_relative(reference, reference), _relative(reference, larger), strict=True)
+    return all(
+        np.all(np.abs(value) - SIGMAS * np.hypot(error, error_of_reference) <= RANGE)
+        for (_, error_of_reference), (value, error) in pairs
+    )
+
+
+def _relative(reference: Pilot, pilot: Pilot):
+    """((Q,) variance over the reference's, less one, and its error) and those of the mean in sd.
+
+    The errors are the pilot's own: that of the reference is common to all.
+    """
+    spread = np.maximum(reference.variance, TINY)
+    sd = np.sqrt(spread)
+    return (
+        (pilot.variance / spread - 1, pilot.variance_error / spread),
+        ((pilot.mean - reference.mean) / sd, pilot.mean_error / sd),
+    )
+
+
+def _slope(x, measured):
+    """(Q,) slopes of weighted least squares with an intercept, and their standard errors."""
+    if len(x) < 2:
+        return np.zeros(1), np.zeros(1)
+    y, error = (np.asarray(part) for part in zip(*measured, strict=True))
+    weight = 1 / np.maximum(error, 1e-6) ** 2
+    x = np.asarray(x)[:, None] - (weight * np.asarray(x)[:, None]).sum(0) / weight.sum(0)
+    total = (weight * x**2).sum(0)
+    return (weight * x * y).sum(0) / total, 1 / np.sqrt(total)
+
+
+def _shrunk(value, error):
+    return np.sign(value) * np.maximum(np.abs(value) - BENEFIT_OF_DOUBT * error, 0)

@@ -1,0 +1,214 @@
+"""Averages over orders of one epoch's affine map, for an affine batch gradient.
+
+One epoch in a given order maps ``x -> A x + c`` and adds Gaussian noise of covariance ``Q``. Here
+the averages over orders of ``A``, ``A (x) A``, ``A (x) c`` and ``c c^T + Q`` are formed, in groups
+of orders, each with its reverse. `sgworld_mcmc.theory.stationary_recursion` solves for the moments.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_GROUPS = 10  # groups of orders for the jackknife
+
+
+class Problem(NamedTuple):
+    """Units (batches or rows) with offsets centred at the mode, where they sum to zero.
+
+    Slot k of an epoch takes ``sizes[k]`` units and has gradient ``matrix x - offset`` with
+    ``matrix = prior_matrix + scale sum_u matrices_u`` and
+    ``offset = prior_slope (1 - scale sizes[k] / R) + scale sum_u offsets_u``.
+    """
+
+    matrices: np.ndarray
+    offsets: np.ndarray
+    prior_matrix: np.ndarray
+    prior_slope: np.ndarray
+    sizes: np.ndarray
+    scale: float
+    hessian: np.ndarray
+    mode: np.ndarray
+
+
+class AffineMap(NamedTuple):
+    """Averages over orders (and phases, for ``draws``) of one epoch's affine map."""
+
+    a: np.ndarray  # E[A]
+    aa: np.ndarray  # E[A (x) A], (D^2, D^2)
+    c: np.ndarray  # E[c]
+    ac: np.ndarray  # E[A (x) c], (D, D, D)
+    second: np.ndarray  # E[c c^T] + E[Q]
+
+
+def center(matrices, offsets, num_batches, prior_matrix, prior_offset):
+    """Check the terms of the gradient and refer them to the mode (see `stationary_moments`)."""
+    matrices, offsets = np.asarray(matrices, float), np.asarray(offsets, float)
+    if offsets.ndim != 2 or matrices.shape != (*offsets.shape, offsets.shape[1]):
+        raise ValueError(
+            "matrices must be (M, D, D) and offsets (M, D) with the same M and D, "
+            f"got {matrices.shape} and {offsets.shape}"
+        )
+    units, dim = offsets.shape
+    if num_batches is None:
+        if prior_matrix is not None or prior_offset is not None:
+            raise ValueError("prior_matrix and prior_offset need num_batches: batch terms hold it")
+        sizes, scale = np.ones(units, int), 1.0
+    else:
+        if not 1 <= num_batches <= units:
+            raise ValueError(f"num_batches must be from 1 to the {units} rows, got {num_batches}")
+        sizes = np.array([len(part) for part in np.array_split(np.arange(units), num_batches)])
+        scale = float(num_batches)
+    prior_matrix = np.zeros((dim, dim)) if prior_matrix is None else np.asarray(prior_matrix)
+    prior_offset = np.zeros(dim) if prior_offset is None else np.asarray(prior_offset)
+    weight = scale / len(sizes)
+    hessian = prior_matrix + weight * matrices.sum(0)
+    mode = np.linalg.solve(hessian, prior_offset + weight * offsets.sum(0))
+    # At the mode the rows' offsets sum to minus the prior's; share that out to make them sum to 0.
+    slope = prior_offset - prior_matrix @ mode
+    centered = offsets - matrices @ mode
+    centered = centered - centered.mean(0)
+    return Problem(matrices, centered, prior_matrix, slope, sizes, scale, hessian, mode)
+
+
+def replacement_map(problem, h, noise, temperature):
+    """The (step, draw) maps of one step with a batch at random: exact averages.
+
+    The batch terms' variances are those of sampling without replacement from a finite population.
+    """
+    units, dim = problem.offsets.shape
+    size = int(problem.sizes.max())
+    # Covariance of `scale` times the mean of `size` distinct units; for size 1 of a random batch.
+    kappa = (units * problem.scale / len(problem.sizes)) ** 2 / size
+    kappa *= (units - size) / max(units - 1, 1)
+    spread = (problem.matrices - problem.matrices.mean(0)).reshape(units, -1)
+    covariance = kappa * spread.T @ spread / units  # of H_ij and H_kl
+    covariance = covariance.reshape((dim,) * 4).transpose(0, 2, 1, 3)
+    a = np.eye(dim) - h * problem.hessian
+    aa = np.einsum("ij,kl->ikjl", a, a) + h**2 * covariance
+    ac = -(h**2) * kappa * np.einsum("uj,uk->jk", spread, problem.offsets) / units
+    noise_term = 2 * h * np.eye(dim)
+    if noise == "averaged":
+        product = np.einsum("ikjj->ik", aa)
+        noise_term = h / 2 * (np.eye(dim) + a + a.T + product)
+    cc = h**2 * kappa * problem.offsets.T @ problem.offsets / units
+    flat = aa.reshape(dim**2, dim**2)
+    step = AffineMap(a, flat, np.zeros(dim), ac.reshape((dim,) * 3), cc + temperature * noise_term)
+    return step, step
+
+
+def epoch_maps(problem, step_sizes, order, noise, temperature, draws, num_orders, seed):
+    """For every step size the (epoch, draw) maps of each group of orders, a list of lists."""
+    if order != "examples":
+        problem = _as_batches(problem)
+    result = [[] for _ in step_sizes]
+    pairs = -(-num_orders // (2 * NUM_GROUPS))
+    for group in range(1 if order == "once" else NUM_GROUPS):
+        slots = np.arange(len(problem.sizes))
+        if order == "once":
+            matrices, offsets, _ = _slots(problem, np.arange(len(problem.offsets))[None])
+            sequences = [matrices, offsets, np.zeros_like(offsets)]
+        else:
+            rng = np.random.default_rng([seed, group])
+            units = np.tile(np.arange(len(problem.offsets)), (pairs, 1))
+            sequences = _slots(problem, rng.permuted(units, axis=1))
+            if len(set(problem.sizes)) > 1:
+                # A smaller batch always at the same place would bias the positions in the epoch.
+                places = rng.permuted(np.tile(slots, (pairs, 1)), axis=1)
+                sequences = [x[np.arange(pairs)[:, None], places] for x in sequences]
+            sequences = [np.concatenate([x, x[:, ::-1]]) for x in sequences]
+        if order == "symmetric":
+            sequences = [np.concatenate([x, x[:, ::-1]], axis=1) for x in sequences]
+            slots = np.concatenate([slots, slots[::-1]])
+        for h, maps in zip(step_sizes, result, strict=True):
+            exact = order != "once"
+            maps.append(_average(problem, sequences, slots, h, noise, temperature, draws, exact))
+    return result
+
+
+def _as_batches(problem):
+    """The fixed partition into consecutive units, as a problem whose units are the batches."""
+    matrices, offsets, _ = _slots(problem, np.arange(len(problem.offsets))[None])
+    ones, zero = np.ones(len(problem.sizes), int), np.zeros_like(problem.prior_slope)
+    return problem._replace(
+        matrices=matrices[0],
+        offsets=offsets[0],
+        prior_matrix=np.zeros_like(problem.prior_matrix),
+        prior_slope=zero,
+        sizes=ones,
+        scale=1.0,
+    )
+
+
+def _slots(problem, permutations):
+    """Matrices, offsets and the random part of the offsets of all slots, (orders, M, ...)."""
+    starts = np.cumsum(problem.sizes) - problem.sizes
+    sums = np.add.reduceat(problem.matrices[permutations], starts, axis=1)
+    matrices = problem.prior_matrix + problem.scale * sums
+    random = problem.scale * np.add.reduceat(problem.offsets[permutations], starts, axis=1)
+    fraction = 1 - problem.scale * problem.sizes / len(problem.offsets)
+    return matrices, random + fraction[:, None] * problem.prior_slope, random
+
+
+def _average(problem, sequences, slots, h, noise, temperature, draws, random_order):
+    """Averages over the sequences, composed from an epoch's last step to its first.
+
+    Backwards, the noise of each step meets the finished product of the later ones. The product of
+    the last k steps is distributed as that of the first k, so that it serves as phase k too.
+    """
+    matrices, offsets, linear = sequences
+    orders, steps, dim = offsets.shape
+    eye = np.eye(dim)
+    mean_step = eye - h * problem.hessian
+    mean_a, weights = eye, np.zeros((len(problem.sizes), dim, dim))
+    a = np.broadcast_to(eye, (orders, dim, dim))
+    c, c0, q = np.zeros((orders, dim)), np.zeros((orders, dim)), np.zeros((dim, dim))
+    phases = []
+    for k in reversed(range(steps)):
+        c = c + h * (a @ offsets[:, k, :, None])[..., 0]
+        c0 = c0 + h * linear[:, k] @ mean_a.T
+        weights[slots[k]] += h * mean_a
+        longer = a - h * (a @ matrices[:, k])
+        if noise == "averaged":  # noise of x_k - sqrt(h/2) xi_k, which is a Markov chain
+            q = q + h / 2 * _mean_square(a + longer)
+        else:
+            q = q + 2 * h * _mean_square(a)
+        a, mean_a = longer, mean_a @ mean_step
+        if k == 0 or draws == "all":
+            cov0 = _linear_covariance(problem, weights) if random_order else np.zeros((dim, dim))
+            phases.append(_expectation(a, c, c0, mean_a, cov0 + temperature * q))
+    drawn = AffineMap(*(np.mean(field, axis=0) for field in zip(*phases, strict=True)))
+    return phases[-1], drawn
+
+
+def _mean_square(a):
+    """Mean of a a^T over the orders."""
+    rows = a.transpose(1, 0, 2).reshape(a.shape[1], -1)
+    return rows @ rows.T / len(a)
+
+
+def _linear_covariance(problem, weights):
+    """Covariance of sum_k weights_k s_k, s_k the sum of the units dealt to place k at random.
+
+    The sizes, too, are in random order: ``square`` and ``product`` are the means of n_k^2 and,
+    for two places, n_k n_l.
+    """
+    units, places = len(problem.offsets), len(problem.sizes)
+    if units == 1:
+        return np.zeros_like(problem.hessian)
+    variance = problem.offsets.T @ problem.offsets / units * problem.scale**2
+    square = np.mean(problem.sizes**2)
+    product = (units**2 - places * square) / max(places * (places - 1), 1)
+    total = weights.sum(0)
+    squares = np.einsum("kij,jl,kml->im", weights, variance, weights)
+    expected = product * total @ variance @ total.T + (square - product) * squares
+    return units / (units - 1) * (units / places * squares - expected / units)
+
+
+def _expectation(a, c, c0, mean_a, known):
+    """Averages over orders, with c0 as control variate; ``known`` adds E[Q] and E[c0 c0^T]."""
+    orders, dim = c.shape
+    flat = a.reshape(orders, -1)
+    aa = (flat.T @ flat / orders).reshape((dim,) * 4).transpose(0, 2, 1, 3)
+    ac = (flat.T @ c / orders).reshape((dim,) * 3) - mean_a[:, :, None] * c0.mean(0)
+    second = (c.T @ c - c0.T @ c0) / orders + known
+    return AffineMap(a.mean(0), aa.reshape(dim**2, dim**2), (c - c0).mean(0), ac, second)

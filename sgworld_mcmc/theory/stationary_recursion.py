@@ -1,0 +1,204 @@
+"""Exact stationary mean and covariance of SGLD and SGWORLD on a quadratic potential.
+
+If every batch gradient is affine, ``g_b(x) = H_b x - r_b``, one epoch in a given order is an
+affine map ``x -> A x + c`` plus Gaussian noise of covariance ``Q``. The order being fresh in every
+epoch, the first two stationary moments solve linear equations in the averages over orders of
+``A``, ``A (x) A``, ``A (x) c``, ``c c^T`` and ``Q``: no chain is simulated. With replacement, and
+for one order kept for ever, these averages are exact. For fresh orders they are averages over
+sampled orders, made precise by using each order with its reverse, and by a control variate: ``c``
+with all batch Hessians replaced by their mean, whose moments over orders are known. What is left
+of the Monte Carlo error is measured by a jackknife. Derived in docs/theory.md, section 2.2.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.theory.epoch_maps import AffineMap, center, epoch_maps, replacement_map
+
+ORDERS = ("replacement", "batches", "examples", "symmetric", "once")
+
+
+class StationaryMoments(NamedTuple):
+    """Stationary moments of the draws and their jackknife replicates.
+
+    Attributes
+    ----------
+    mean : (D,) array
+    covariance : (D, D) array
+    mean_replicates : (G, D) array
+        Leave-one-group-out values; G = 0 where the moments are exact.
+    covariance_replicates : (G, D, D) array
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    mean_replicates: np.ndarray
+    covariance_replicates: np.ndarray
+
+    def estimate(self, function):
+        """Evaluate ``function(mean, covariance)``; return the value and its standard error.
+
+        The error is that of averaging over sampled orders (jackknife), 0 where nothing is sampled.
+        """
+        value = function(self.mean, self.covariance)
+        values = [
+            function(m, s)
+            for m, s in zip(self.mean_replicates, self.covariance_replicates, strict=True)
+        ]
+        groups = len(values)
+        error = np.std(values, axis=0) * np.sqrt(groups - 1) if groups else 0.0 * value
+        return value, error
+
+
+def stationary_moments(matrices, offsets, step_size, **settings):
+    """Stationary mean and covariance at one step size.
+
+    Parameters
+    ----------
+    matrices : (M, D, D) array
+        Hessians H_b of the batch gradients ``g_b(x) = H_b x - r_b``, scaled so that their *mean*
+        is the Hessian of the potential (API convention: factor M, prior in every batch). Any
+        values: a ragged partition needs nothing special.
+    offsets : (M, D) array
+        The r_b, scaled likewise.
+    step_size : float
+        h in ``x <- x - h g_b(x) + sqrt(2 h temperature) xi``.
+    order : str
+        ``"batches"`` (default: a fresh random order of the batches in every epoch), ``"symmetric"``
+        (fresh order, then its reverse; draws after both), ``"once"`` (the order as given, for
+        ever), ``"examples"`` (a fresh permutation of the rows in every epoch; needs
+        ``num_batches``), ``"replacement"`` (SGLD: each step picks a batch at random).
+    noise : str
+        ``"independent"`` (default) or ``"averaged"``: sqrt(2h) (xi_k + xi_{k+1}) / 2 in place of
+        sqrt(2h) xi_k (Leimkuhler & Matthews 2013).
+    temperature : float
+        1 by default; 0 is plain SGD.
+    draws : str
+        ``"epoch"`` (default, draws at ends of epochs) or ``"all"`` (after every step; not for
+        ``"symmetric"`` and ``"once"``).
+    num_batches : int, optional
+        If given, ``matrices`` (N, D, D) and ``offsets`` (N, D) are those of the single rows, whose
+        *sum* (plus prior) makes the full gradient. Batch sizes are those of `numpy.array_split`,
+        with ``"examples"`` in random order; ``"replacement"`` draws ceil(N / num_batches) distinct
+        rows afresh in every step.
+    prior_matrix, prior_offset : (D, D) and (D,) arrays, optional
+        Gradient of the negative log prior, with ``num_batches`` only; default 0 (flat).
+    num_orders : int
+        Sampled orders, default 2000; rounded up to ten groups of pairs.
+    seed : int
+        Seed of the orders, the same for all step sizes; default 0.
+
+    Returns
+    -------
+    StationaryMoments
+
+    Raises
+    ------
+    ValueError
+        For unknown names, mismatched shapes, or a step size at which the variance diverges.
+
+    Examples
+    --------
+    Two batches of a one-dimensional quadratic, picked at random (theory B1, C0 = 4, K = 0):
+
+    >>> import numpy as np
+    >>> batches = np.ones((2, 1, 1)), np.array([[2.0], [-2.0]])
+    >>> sgld = stationary_moments(*batches, 0.1, order="replacement")
+    >>> print(f"{sgld.covariance[0, 0]:.4f} = {(2 + 0.1 * 4) / (2 - 0.1):.4f}")
+    1.2632 = 1.2632
+    """
+    return stationary_path(matrices, offsets, [step_size], **settings)[0]
+
+
+def stationary_path(
+    matrices,
+    offsets,
+    step_sizes,
+    *,
+    order="batches",
+    noise="independent",
+    temperature=1.0,
+    draws="epoch",
+    num_batches=None,
+    prior_matrix=None,
+    prior_offset=None,
+    num_orders=2000,
+    seed=0,
+):
+    """`stationary_moments` for several step sizes with common orders; returns a list."""
+    for name, value, known in (
+        ("order", order, ORDERS),
+        ("noise", noise, ("independent", "averaged")),
+        ("draws", draws, ("epoch", "all")),
+    ):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+    if order == "examples" and num_batches is None:
+        raise ValueError("order='examples' reshuffles rows: give num_batches and the rows' terms")
+    if draws == "all" and order in ("symmetric", "once"):
+        raise ValueError(f"draws='all' is not available for order={order!r}: use draws='epoch'")
+    problem = center(matrices, offsets, num_batches, prior_matrix, prior_offset)
+    if order == "replacement":
+        maps = [[replacement_map(problem, h, noise, temperature)] for h in step_sizes]
+    else:
+        maps = epoch_maps(problem, step_sizes, order, noise, temperature, draws, num_orders, seed)
+    shift = np.eye(problem.mode.size) * temperature / 2 * (noise == "averaged")
+    return [
+        _solve(groups, problem.mode, h * shift, h)
+        for h, groups in zip(step_sizes, maps, strict=True)
+    ]
+
+
+def gaussian_kl(mean, covariance, target_mean, target_covariance):
+    """KL(N(mean, covariance) || N(target)), accurate down to 1e-25 where the two nearly agree.
+
+    ``sum_i [e_i - log(1 + e_i)] / 2 + |shift|^2 / 2`` with ``e`` the eigenvalues of the whitened
+    difference of the covariances; for small e the bracket by its series.
+    """
+    factor = np.linalg.cholesky(target_covariance)
+    shift = np.linalg.solve(factor, np.asarray(mean) - target_mean)
+    difference = np.linalg.solve(factor, np.asarray(covariance) - target_covariance)
+    e = np.linalg.eigvalsh(np.linalg.solve(factor, difference.T))
+    small = np.where(np.abs(e) < 0.02, e, 0.0)
+    series = sum((-1) ** n * small**n / n for n in range(2, 12))
+    bracket = np.where(np.abs(e) < 0.02, series, e - np.log1p(e))
+    return 0.5 * (bracket.sum() + shift @ shift)
+
+
+def _solve(groups, mode, shift, h):
+    """Stationary moments from the groups' maps, and leaving out each group in turn."""
+
+    def moments(maps):
+        epoch, drawn = (
+            AffineMap(*(np.mean(field, axis=0) for field in zip(*part, strict=True)))
+            for part in zip(*maps, strict=True)
+        )
+        dim = mode.size
+        if np.max(np.abs(np.linalg.eigvals(epoch.aa))) >= 1:
+            raise ValueError(
+                f"step_size {h:.4g}: the stationary variance is infinite; take a smaller step "
+                "(in whitened coordinates below 2 / (1 + K))"
+            )
+        mean = np.linalg.solve(np.eye(dim) - epoch.a, epoch.c)
+
+        def push(step, moment):
+            cross = np.einsum("ijk,j->ik", step.ac, mean)
+            return step.aa @ moment + (cross + cross.T + step.second).ravel()
+
+        source = push(epoch, np.zeros(dim**2))
+        moment = np.linalg.solve(np.eye(dim**2) - epoch.aa, source)
+        mean_drawn = drawn.a @ mean + drawn.c
+        covariance = push(drawn, moment).reshape(dim, dim) - np.outer(mean_drawn, mean_drawn)
+        return mode + mean_drawn, (covariance + covariance.T) / 2 + shift
+
+    mean, covariance = moments(groups)
+    kept = [groups[:g] + groups[g + 1 :] for g in range(len(groups))] if len(groups) > 1 else []
+    replicates = [moments(maps) for maps in kept]
+    dim = mode.size
+    return StationaryMoments(
+        mean,
+        covariance,
+        np.array([m for m, _ in replicates]).reshape(-1, dim),
+        np.array([s for _, s in replicates]).reshape(-1, dim, dim),
+    )

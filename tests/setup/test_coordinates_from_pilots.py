@@ -1,0 +1,115 @@
+"""Posteriors that are far from the Gaussian at their mode: a banana of a hierarchy's scale."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from sgworld_mcmc import SGWORLD, TuningWarning
+from sgworld_mcmc.setup.coordinates_from_mode import Center
+from sgworld_mcmc.setup.coordinates_from_pilots import is_far, recentre
+from sgworld_mcmc.setup.coupled_chains import Pilot
+from sgworld_mcmc.setup.posterior import Bench
+
+GROUPS, SIGMA = 30, 0.7
+
+
+def hierarchy(y, group):
+    """Non-centred though every group has many rows: t z is known far better than t or z are."""
+    m = numpyro.sample("m", dist.Normal(0, 2))
+    t = numpyro.sample("t", dist.HalfNormal(1))
+    z = numpyro.sample("z", dist.Normal(0, 1).expand([GROUPS]).to_event(1))
+    with numpyro.plate("rows", y.shape[0]):
+        numpyro.sample("y", dist.Normal(m + t * z[group], SIGMA), obs=y)
+
+
+def data(rows):
+    rng = np.random.default_rng(8)
+    group = np.repeat(np.arange(GROUPS), rows)
+    effect = 1 + 0.8 * rng.normal(size=GROUPS)
+    return effect[group] + SIGMA * rng.normal(size=group.size), group
+
+
+def exact(y, rows):
+    """Means and sds of m and t, the groups' effects integrated out; on a grid."""
+    means = y.reshape(GROUPS, rows).mean(1)
+    m, t = np.meshgrid(np.linspace(-0.5, 2.5, 400), np.linspace(0.3, 2.5, 600), indexing="ij")
+    variance = t**2 + SIGMA**2 / rows
+    log = -0.5 * (m / 2) ** 2 - 0.5 * t**2 - 0.5 * GROUPS * np.log(variance)
+    log -= sum(0.5 * (mean - m) ** 2 / variance for mean in means)
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    average = lambda x: (weight * x).sum()  # noqa: E731
+    return {
+        name: (average(x), np.sqrt(average(x**2) - average(x) ** 2))
+        for name, x in (("m", m), ("t", t))
+    }
+
+
+@pytest.mark.parametrize("rows", [20, 100])
+def test_non_centred_hierarchy_with_many_rows_in_each_group(rows):
+    y, group = data(rows)
+    mcmc = SGWORLD(hierarchy, num_chains=4, num_samples=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        mcmc.run(jax.random.key(0), jnp.asarray(y, jnp.float32), jnp.asarray(group))
+    draws = mcmc.get_samples()
+    for name, (mean, sd) in exact(y, rows).items():
+        assert abs(np.mean(draws[name]) - mean) < 0.15 * sd, name
+        assert np.std(draws[name]) == pytest.approx(sd, rel=0.1), name
+
+
+def test_when_coordinates_are_changed():
+    ones = np.ones(2)
+    pilot = Pilot(0.125, 0 * ones, 0.1 * ones, ones, 0.1 * ones, 0.0)
+    center = Center(np.zeros(2), np.eye(2), np.eye(2), True, 0.0, 0, ())
+    curved = center._replace(fitted=True, by_curvature=True)
+    assert not is_far([pilot], center)
+    wide, narrow = (pilot._replace(variance=scale * ones) for scale in (3.0, 0.2))
+    shifted = pilot._replace(mean=ones)
+    gone = pilot._replace(variance=np.nan * ones, diverged=0.9)
+    assert all(is_far([one], center) for one in (wide, narrow, shifted, gone))
+    # In coordinates of the curvature it may be wide, and there are no others to go to.
+    assert not is_far([wide], curved) and not is_far([gone], curved)
+    assert is_far([shifted], curved)
+    # Covariances that lost chains at larger steps are given up.
+    assert is_far([pilot, gone], center._replace(fitted=True))
+
+
+def overflowing(y):
+    """exp(exp(x)) in the far right tail: draws of the Gaussian at the mode meet infinities."""
+    x = numpyro.sample("x", dist.Normal(0, 50).expand([3]).to_event(1))
+    with numpyro.plate("rows", y.shape[0]):
+        numpyro.sample("y", dist.Poisson(jnp.exp(jnp.exp(x / 5).sum() - 4)), obs=y)
+
+
+def test_where_the_density_overflows_the_run_ends_with_a_warning_not_an_error():
+    mcmc = SGWORLD(overflowing, num_chains=2, num_samples=50)
+    with pytest.warns(TuningWarning):
+        mcmc.run(jax.random.key(0), jnp.zeros(20))
+    assert mcmc.get_samples()["x"].shape == (100, 3)
+
+
+class Cliff(Bench):
+    """A potential of curvature 4 within a distance of the origin; not finite beyond."""
+
+    def hessian(self, position, used=None):
+        inside = np.linalg.norm(position) < self.temperature
+        return 4 * np.eye(2) if inside else np.full((2, 2), np.nan)
+
+
+def test_curvature_is_that_of_the_draws_where_it_is_finite():
+    center = Center(np.zeros(2), np.eye(2), np.eye(2), True, 0.0, 0, ())
+    cliff = Cliff(*[None] * 6, center, 1.0)
+    positions = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 3.0], [0.0, -3.0]])
+    found, moved = recentre(cliff, positions, True)
+    assert found.center.by_curvature and found.center.stiffness == pytest.approx(1.0)
+    np.testing.assert_allclose(found.center.scale @ found.center.scale.T, np.eye(2) / 4)
+    np.testing.assert_allclose(moved @ found.center.scale.T, positions)
+    # Around a point where there is no Hessian nothing changes.
+    far, same = recentre(cliff, positions + 5, True)
+    assert far is cliff and same[0, 0] == 5.5
