@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 import sgworld_mcmc as sg
-from sgworld_mcmc.data.batches import num_batches, partition
+from sgworld_mcmc.data.fixed_partition import partition
 
 TRAINING = 1500
 BASE = {"learning_rate": 0.05, "batch_size": 50, "momentum": 0.9}
@@ -83,7 +83,7 @@ def train(key, weights, batches, test, learning_rate, momentum, epochs):
     """Weights after each epoch, flat (epochs, P), and loss and test accuracy (epochs,)."""
     kernel = sg.sgd.build_kernel("batches")
     begin, *keys = jax.random.split(key, epochs + 1)
-    state = sg.sgd.init(weights, begin, num_batches(batches))
+    state = sg.sgd.init(weights, begin, batches.num_batches)
     everything = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches.main)
 
     def epoch(state, key):
@@ -119,7 +119,7 @@ def measure(train_data, test_data, setting, settle, epochs, seeds):
     """Train, drop the first ``settle`` epochs, and fit the displacement within the others."""
     key = jax.random.key(setting["batch_size"])
     batches = partition(key, train_data, setting["batch_size"])
-    count = num_batches(batches)
+    count = batches.num_batches
     epoch_lags = np.unique(np.geomspace(1, epochs // 4, 12).astype(int))
     curves, accuracies, losses = [], [], []
     for seed in range(seeds):

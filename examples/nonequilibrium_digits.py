@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 
 import sgworld_mcmc as sg
-from sgworld_mcmc.data.batches import Batches
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.nonequilibrium import (
     areal_velocity,
     detailed_fluctuation_theorem,
@@ -155,7 +155,7 @@ def make_step(loss, data, batch_size, learning_rate, replacement):
     def step(key, weights):
         rows = jax.random.randint(key, (batch_size,), 0, size)
         # One batch of fresh rows: the epoch is a single step.
-        batches = Batches(jax.tree.map(lambda x: jnp.asarray(x)[rows][None], data), None)
+        batches = FixedPartition(jax.tree.map(lambda x: jnp.asarray(x)[rows][None], data))
         state = sg.sgd.init(weights, key, 1)
         return kernel(key, state, jax.grad(loss), batches, learning_rate)[0].position
 

@@ -26,7 +26,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 import sgworld_mcmc as sg
 from sgworld_mcmc import exact
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.data.batches import fetch, partition
+from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.nonequilibrium import linear_chain_entropy_production_rate, recorded_moments
 from sgworld_mcmc.sampling import lagged_moments as moments
 from sgworld_mcmc.theory.epoch_maps import center, epoch_maps, replacement_map
@@ -133,7 +133,7 @@ def simulate(rng_key, start, batches, prior, step_size, order, epochs):
 
     def one_step(key, state):
         batch_key, step_key = jax.random.split(key)
-        rows = fetch(batches, jax.random.randint(batch_key, (), 0, COUNT)).main
+        rows = batches.fetch((), jax.random.randint(batch_key, (), 0, COUNT)).main
         return sgld.step(step_key, state, rows, step_size)[0]
 
     def one_epoch(key, state):

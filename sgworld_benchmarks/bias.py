@@ -22,12 +22,10 @@ import numpy as np
 
 from sgworld_benchmarks.bias_plot import plot_bias
 from sgworld_benchmarks.bias_targets import TARGETS, Target
-from sgworld_benchmarks.repeated_runs import lay_out, moments, parameters, repartition
+from sgworld_benchmarks.repeated_runs import deal_anew, lay_out, moments, parameters
 from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.report.make_report import scheme_of
-from sgworld_mcmc.setup.choose import predict
-from sgworld_mcmc.setup.prepare import request_of
+from sgworld_mcmc.report.predictions import predicted_errors
 
 __all__ = ["KINDS", "Kind", "Point", "run", "table"]
 
@@ -158,9 +156,9 @@ def run(
         for number, kind in enumerate(kinds):
             rng_key = jax.random.fold_in(jax.random.key(seed), number)
             mcmc = _sampler(target, kind, chains, draws)
-            prepared = lay_out(mcmc, rng_key, *target.posterior.data, like=first)
+            plan = lay_out(mcmc, rng_key, *target.posterior.data, like=first)
             first = first or mcmc
-            for index, h in enumerate(_step_sizes(mcmc, prepared, errors)):
+            for index, h in enumerate(_step_sizes(plan, errors)):
                 key = jax.random.fold_in(rng_key, index)
                 points.append(_measure(target, kind, mcmc, key, h, partitions))
                 if report is not None:
@@ -186,21 +184,14 @@ def _sampler(target: Target, kind: Kind, chains: int, draws: int):
     )
 
 
-def _step_sizes(mcmc, prepared, errors) -> list[float]:
+def _step_sizes(plan, errors) -> list[float]:
     """The smallest step sizes at which these errors are predicted of some parameter."""
-    settings, dynamics, found = mcmc.sampler.settings, prepared.data.dynamics, prepared.measurements
-    request = request_of(settings, prepared.data.model.size, prepared.center)
-    batch_size = -(-request.size // dynamics.num_batches)
-    scheme = scheme_of(request, batch_size, dynamics.steps_per_draw)
-    steps = {"batch_size": batch_size, "scheme": scheme}
     chosen, previous = [], 0.0
-    for h in STEP_SIZES[STEP_SIZES <= 1 / request.stiffest]:
-        made = predict(
-            request, found.noise, found.steps, dynamics.gradient, step_size=float(h), **steps
-        )
-        if made is None:
-            break
+    for h in STEP_SIZES[STEP_SIZES <= 1 / plan.fit.extremes()[0]]:
+        made = predicted_errors(plan, plan.measurements, float(h))
         size = float(np.abs(made.variance_error).max())
+        if not np.isfinite(size):
+            break
         if any(previous < error <= size for error in errors):
             chosen.append(float(h))
         previous = max(previous, size)
@@ -212,11 +203,10 @@ def _measure(target, kind, mcmc, rng_key, step_size, partitions) -> Point:
     generator = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).tolist())
     found = []
     for key in jax.random.split(rng_key, partitions):
-        repartition(mcmc, generator)
+        deal_anew(mcmc, generator)
         draws = parameters(mcmc, key, step_size)
         found.append(moments(draws).variance / target.variance - 1)
-    report = mcmc.bias_report()
-    predicted = report.predicted_variance_error
+    predicted = predicted_errors(mcmc.plan, mcmc.plan.measurements, step_size).variance_error
     measured, scatter = np.mean(found, axis=0), np.std(found, axis=0, ddof=1)
     error = scatter / np.sqrt(partitions)
     shown = int(np.argmax(np.abs(predicted)))
@@ -225,7 +215,7 @@ def _measure(target, kind, mcmc, rng_key, step_size, partitions) -> Point:
     return Point(
         target.label,
         kind.label,
-        report.names[shown],
+        mcmc.data.model.scalar_names()[shown],
         step_size,
         float(predicted[shown]),
         float(measured[shown]),

@@ -17,7 +17,15 @@ import jax
 import numpy as np
 
 from sgworld_benchmarks.regimes import plot_regimes, regimes
-from sgworld_benchmarks.repeated_runs import Moments, effective_draws, lay_out, moments, parameters
+from sgworld_benchmarks.repeated_runs import (
+    Moments,
+    effective_draws,
+    lay_out,
+    moments,
+    parameters,
+    rerun,
+    unconstrained,
+)
 from sgworld_benchmarks.speed.problems import logistic
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.checks import check_integer
@@ -127,15 +135,14 @@ def compare(
     problem = logistic(num_data, dim)
     keys = jax.random.split(jax.random.key(seed), 3)
     default = _sampler(problem, chains, draws, tolerance=tolerance)
-    prepared = lay_out(default, keys[0], *problem.data)
+    plan = lay_out(default, keys[0], *problem.data)
     say = report or (lambda _: None)
 
     rows = min(REFERENCE_ROWS, num_data)
-    choice, step_size = prepared.choice, float(prepared.data.tuning.step_size)
+    choice, step_size = plan.choice, plan.step_size
     smallest = min(REFERENCE_STEP, step_size / REFERENCE_RATIO)
     small = _fixed(
-        default,
-        prepared,
+        plan,
         problem,
         chains,
         draws,
@@ -148,8 +155,8 @@ def compare(
     reference = moments(parameters(small, keys[1], smallest))
 
     draws_of_default = parameters(default, keys[1])
-    steps = prepared.data.dynamics.steps_per_draw
-    inside = steps % prepared.data.num_batches != 0 or prepared.data.num_batches == 1
+    steps = plan.dynamics.steps_per_draw
+    inside = steps % plan.num_batches != 0 or plan.num_batches == 1
     chosen = _measured(
         (choice.gradient, choice.batch_size, step_size),
         "steps" if inside else "epochs",
@@ -170,8 +177,7 @@ def compare(
                 skipped += len(step_sizes)
                 continue
             mcmc = _fixed(
-                default,
-                prepared,
+                plan,
                 problem,
                 chains,
                 draws,
@@ -199,11 +205,8 @@ def _sampler(problem, chains, draws, warmup=WARMUP, **settings) -> SGWORLD:
     )
 
 
-def _fixed(
-    default, prepared, problem, chains, draws, gradient, batch_size, smallest, spacing
-) -> SGWORLD:
+def _fixed(plan, problem, chains, draws, gradient, batch_size, smallest, spacing) -> SGWORLD:
     """A sampler with all settings fixed, a draw every few steps, in the default's coordinates."""
-    scale = prepared.center.scale
     # A call of the warm-up is at most an epoch.
     steps = min(spacing, -(-problem.size // batch_size))
     return _sampler(
@@ -215,18 +218,18 @@ def _fixed(
         batch_size=batch_size,
         step_size=REFERENCE_STEP,
         steps_per_draw=spacing,
-        preconditioner=scale @ scale.T if scale.ndim == 2 else scale**2,
+        preconditioner=plan.fit.coordinates.covariance(),
     )
 
 
 def _settings(mcmc, rng_key, step_size, reference) -> list[Measured]:
     """What one run measures: all steps as draws, and the ends of epochs."""
-    data = mcmc._prepared[1].data
-    count, draws = data.num_batches, parameters(mcmc, rng_key, step_size)
-    steps = data.dynamics.steps_per_draw
-    if not np.isfinite(draws).all() or np.asarray(mcmc.last_state.diverging).any():
+    plan, made = mcmc.plan, rerun(mcmc, rng_key, step_size)
+    count, draws = plan.num_batches, unconstrained(plan, made.positions)
+    steps = plan.dynamics.steps_per_draw
+    if not np.isfinite(draws).all() or made.stopped.any():
         return []
-    setting = (data.dynamics.gradient, -(-data.model.size // count), step_size)
+    setting = (plan.dynamics.gradient.name, plan.batch_size, step_size)
     made = [_measured(setting, "steps", draws, steps, reference)]
     # Counted from the first step of the warm-up; without a few draws there is no autocorrelation.
     ends = draws[:, (count - 1 - mcmc.num_warmup) % count :: count]

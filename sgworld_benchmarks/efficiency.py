@@ -145,19 +145,17 @@ def run(
             preconditioner=posterior.covariance,
             tolerance=tolerance,
         )
-        prepared = lay_out(mcmc, keys[0], *posterior.data, like=first)
+        plan = lay_out(mcmc, keys[0], *posterior.data, like=first)
         first = first or mcmc
-        found.append(
-            _measure(mcmc, prepared, posterior, order, keys[1 + number], tolerance, num_orders)
-        )
-    return Efficiency(tuple(found), prepared.data.num_batches, tolerance)
+        found.append(_measure(mcmc, posterior, order, keys[1 + number], tolerance, num_orders))
+    return Efficiency(tuple(found), plan.num_batches, tolerance)
 
 
-def _measure(mcmc, prepared, posterior, order, rng_key, tolerance, num_orders) -> Sampler:
-    count = prepared.data.num_batches
-    matrices, offsets = batch_terms(prepared, posterior)
+def _measure(mcmc, posterior, order, rng_key, tolerance, num_orders) -> Sampler:
+    plan, count = mcmc.plan, mcmc.plan.num_batches
+    matrices, offsets = batch_terms(plan.fit.coordinates.scale, mcmc.data.feed, posterior)
     target = np.diagonal(posterior.covariance)
-    root = prepared.center.scale
+    root = plan.fit.coordinates.scale
 
     def errors(time):
         """(D,) exact relative errors of the parameters' variances."""
@@ -169,7 +167,7 @@ def _measure(mcmc, prepared, posterior, order, rng_key, tolerance, num_orders) -
     def bias(time):
         return float(np.abs(errors(time)).max())
 
-    chosen = float(prepared.data.tuning.step_size) * count
+    chosen = plan.step_size * count
     low, high = chosen, chosen
     while bias(low) > tolerance:
         low /= 1.3
@@ -179,10 +177,10 @@ def _measure(mcmc, prepared, posterior, order, rng_key, tolerance, num_orders) -
     if low < high:
         time = brentq(lambda t: bias(t) - tolerance, low, high, xtol=1e-4 * chosen)
     worst = int(np.argmax(np.abs(errors(time))))
-    positions = rerun(mcmc, rng_key, time / count)
-    measured = moments(unconstrained(prepared, positions)[:, :, [worst]])
-    total = positions.shape[0] * positions.shape[1]
-    effective = effective_draws(unconstrained(prepared, positions))
+    made = rerun(mcmc, rng_key, time / count)
+    draws, total = unconstrained(plan, made.positions), made.count
+    measured = moments(draws[:, :, [worst]])
+    effective = effective_draws(draws)
     epochs = total / effective
     return Sampler(
         order=order,
@@ -199,12 +197,11 @@ def _measure(mcmc, prepared, posterior, order, rng_key, tolerance, num_orders) -
     )
 
 
-def batch_terms(prepared, posterior) -> tuple[np.ndarray, np.ndarray]:
+def batch_terms(root, feed, posterior) -> tuple[np.ndarray, np.ndarray]:
     """H_b (M, D, D) and r_b (M, D) of the batches that the chains use, whitened; their mean is
     the full gradient's. The prior is in every batch.
     """
-    batches, root = prepared.data.batches, prepared.center.scale
-    count = prepared.data.num_batches
+    count = feed.num_batches
     precision = np.linalg.inv(posterior.covariance)
     X, y = (np.asarray(x, float) for x in posterior.data)
     scale = float(posterior.noise_scale)
@@ -213,9 +210,9 @@ def batch_terms(prepared, posterior) -> tuple[np.ndarray, np.ndarray]:
     prior_offset = precision @ mode - X.T @ y / scale**2
     matrices, offsets = [], []
     for number in range(count):
-        rows, response = (np.asarray(leaf[number], float) for leaf in batches.main)
-        if batches.extra is not None and number < len(batches.extra[0]):
-            more, other = (np.asarray(leaf[number], float) for leaf in batches.extra)
+        rows, response = (np.asarray(leaf[number], float) for leaf in feed.main)
+        if feed.extra is not None and number < len(feed.extra[0]):
+            more, other = (np.asarray(leaf[number], float) for leaf in feed.extra)
             rows, response = np.concatenate([rows, more]), np.concatenate([response, other])
         hessian = prior + count * rows.T @ rows / scale**2
         offset = prior_offset + count * rows.T @ response / scale**2

@@ -20,7 +20,8 @@ from blackjax.sgmcmc.gradients import grad_estimator
 
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.data.batches import RowBatches, num_batches, partition, partition_rows
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.kernels.sgworld import build_kernel, init
 
 __all__ = ["EpochResult", "add_arguments", "run", "run_cli"]
@@ -178,12 +179,12 @@ def _cases(init_key, key, data, position, estimator, batch_size, chains):
     cases: dict[str, Callable] = {}
 
     def kernel_case(order, noise, batch_size, chains=1):
-        deal = RowBatches(data, partition_rows(init_key, size, batch_size))
-        batches = deal if order == "examples" else partition(init_key, data, batch_size)
+        dealt = DealtRows(data, -(-size // batch_size))
+        batches = dealt if order == "examples" else partition(init_key, data, batch_size)
         kernel = build_kernel(order, noise)
 
         def start(key):
-            return init(position, key, num_batches(batches), order=order, noise=noise)
+            return init(position, key, batches.num_batches, order=order, noise=noise)
 
         def epoch(key, state, batches):
             return kernel(key, state, estimator, batches, STEP_SIZE)

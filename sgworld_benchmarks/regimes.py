@@ -6,6 +6,7 @@ and with plain gradients only, as where no usable mode exists.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -57,11 +58,11 @@ def regimes(
                 continue
             problem = logistic(num_data, dim)
             mcmc = SGWORLD(problem.model, tolerance=tolerance)
-            prepared = mcmc.sampler.prepare(jax.random.key(seed), problem.data, {})
-            request = request_of(mcmc.sampler.settings, num_data, prepared.center)
-            measured = prepared.measurements
+            plan = mcmc.set_up(jax.random.key(seed), *problem.data)
+            request = request_of(mcmc.sampler.settings, num_data, plan.fit)
+            measured = plan.measurements
             choices = {
-                panel: choose(request._replace(gradients=kinds), measured.noise, measured.steps)
+                panel: choose(replace(request, gradients=kinds), measured.noise, measured.steps)
                 for panel, kinds in PANELS.items()
             }
             found.append(Regime(num_data, dim, choices))

@@ -6,23 +6,20 @@ import jax
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
-from sgworld_mcmc.data.in_memory import shuffle
-from sgworld_mcmc.setup.prepare import Preparation, _lay_out, bench_of
+from sgworld_mcmc.report.draws import Draws
+from sgworld_mcmc.setup.prepare import repartition
+from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = [
     "Moments",
+    "deal_anew",
     "effective_draws",
     "lay_out",
     "moments",
     "parameters",
-    "repartition",
     "rerun",
     "unconstrained",
 ]
-
-# Draws of each chain that a report is given: fewer than those from which it looks for trouble in
-# the mixing, which costs time and is not what is measured here.
-REPORTED = 40
 
 
 class Moments(NamedTuple):
@@ -34,7 +31,7 @@ class Moments(NamedTuple):
     variance_se: np.ndarray
 
 
-def lay_out(mcmc: Any, rng_key: jax.Array, *args, like: Any = None) -> Preparation:
+def lay_out(mcmc: Any, rng_key: jax.Array, *args, like: Any = None) -> RunPlan:
     """Choose the settings and lay the data out as ``mcmc.run`` would, without drawing.
 
     Parameters
@@ -46,28 +43,17 @@ def lay_out(mcmc: Any, rng_key: jax.Array, *args, like: Any = None) -> Preparati
     """
     if like is not None:
         mcmc.sampler.share(like.sampler)
-    prepared = mcmc.sampler.prepare(rng_key, args, {})
-    mcmc._prepared, mcmc._partition_key = ((args, {}), prepared), rng_key
-    mcmc._args, mcmc._kwargs = args, {}
-    return prepared
+    return mcmc.set_up(rng_key, *args)
 
 
-def repartition(mcmc: Any, generator: np.random.Generator) -> None:
+def deal_anew(mcmc: Any, generator: np.random.Generator) -> None:
     """Deal the rows into other batches of the same sizes; all else stays as it was laid out."""
-    model_arguments, prepared = mcmc._prepared
-    settings, data = mcmc.sampler.settings, prepared.data
-    with jax.enable_x64(prepared.double):
-        bench = bench_of(prepared, settings)
-        bench = bench._replace(rows=shuffle(generator, bench.rows))
-        tuning = data.tuning
-        data = _lay_out(
-            bench, settings, data.dynamics, tuning.step_size, tuning.starts, data.originals
-        )
-    mcmc._prepared = model_arguments, prepared._replace(data=data)
+    seed = generator.integers(2**32, size=2, dtype=np.uint32)
+    mcmc.use(*repartition(mcmc.plan, mcmc.data, seed))
 
 
-def rerun(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.ndarray:
-    """Run the chains at another step size; ``mcmc.bias_report()`` then tells of this run.
+def rerun(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> Draws:
+    """Run the chains at another step size.
 
     Parameters
     ----------
@@ -79,24 +65,20 @@ def rerun(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.n
 
     Returns
     -------
-    (chains, draws, D) float64 array in the sampler's whitened coordinates.
+    Draws
+        In the sampler's whitened coordinates.
     """
-    usual = mcmc._prepared[1].data.tuning.step_size
-    wanted = usual if step_size is None else jax.numpy.asarray(np.asarray(step_size, usual.dtype))
-    positions, last = mcmc._run_at(rng_key, wanted, mcmc.num_warmup)
-    mcmc._last_state, mcmc._positions = last, positions[:, :REPORTED]
-    return positions
+    return mcmc.run_at(rng_key, mcmc.plan.step_size if step_size is None else step_size)
 
 
-def unconstrained(prepared: Preparation, positions: np.ndarray) -> np.ndarray:
+def unconstrained(plan: RunPlan, positions: np.ndarray) -> np.ndarray:
     """The model's unconstrained parameters at whitened positions (..., D)."""
-    center, scale = prepared.center.position, prepared.center.scale
-    return center + (positions * scale if scale.ndim == 1 else positions @ scale.T)
+    return plan.fit.coordinates.to_model(positions)
 
 
 def parameters(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.ndarray:
     """The model's unconstrained draws (chains, draws, D) of :func:`rerun`."""
-    return unconstrained(mcmc._prepared[1], rerun(mcmc, rng_key, step_size))
+    return unconstrained(mcmc.plan, rerun(mcmc, rng_key, step_size).positions)
 
 
 def moments(draws: np.ndarray) -> Moments:

@@ -9,21 +9,26 @@ import numpy as np
 from blackjax.types import PRNGKey
 
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.data.batches import Batches
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 
-__all__ = ["cut", "generator_of", "head", "joined", "shuffle", "to_single"]
+__all__ = ["cut", "generator_of", "head", "joined", "seed_of", "shuffle", "to_single"]
 
 # Bytes to which JAX wants arrays aligned that it does not copy.
 ALIGNMENT = 64
 
 
-def generator_of(rng_key: PRNGKey) -> np.random.Generator:
-    """NumPy's generator, seeded with a JAX key: for the random numbers of the set-up.
+def seed_of(rng_key: PRNGKey) -> np.ndarray:
+    """Return the integers of a JAX key: the seed of the set-up's random numbers."""
+    return np.asarray(jax.random.key_data(rng_key)).ravel()
+
+
+def generator_of(seed: np.ndarray) -> np.random.Generator:
+    """Return NumPy's generator for the random numbers of the set-up.
 
     Each function of ``jax.random`` costs a third of a second to compile for every shape, and a
     permutation of a million rows a second to run on a CPU.
     """
-    return np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel().tolist())
+    return np.random.default_rng(seed.tolist())
 
 
 def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
@@ -50,7 +55,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def cut(data: tuple, count: int) -> Batches:
+def cut(data: tuple, count: int) -> FixedPartition:
     """Cut shuffled rows into ``count`` batches whose sizes differ by at most one.
 
     On a CPU batches of one size share the memory of the rows.
@@ -59,16 +64,16 @@ def cut(data: tuple, count: int) -> Batches:
     length = size // count
     main = jax.tree.map(lambda x: _reshaped(x, (count, length, *x.shape[1:]), count * length), data)
     if size % count == 0:
-        return Batches(main, None)
-    return Batches(main, jax.tree.map(lambda x: x[count * length :, None], data))
+        return FixedPartition(main)
+    return FixedPartition(main, jax.tree.map(lambda x: x[count * length :, None], data))
 
 
-def joined(batches: Batches) -> tuple:
+def joined(feed: FixedPartition) -> tuple:
     """The rows of batches as one: what :func:`cut` cut, up to the order of the rows."""
-    rows = jax.tree.map(lambda x: _reshaped(x, (-1, *x.shape[2:])), batches.main)
-    if batches.extra is None:
+    rows = jax.tree.map(lambda x: _reshaped(x, (-1, *x.shape[2:])), feed.main)
+    if feed.extra is None:
         return rows
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), rows, batches.extra)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), rows, feed.extra)
 
 
 def _reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> jax.Array:
@@ -78,9 +83,9 @@ def _reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> 
     return jax.device_put(np.asarray(x)[:rows].reshape(shape), may_alias=True)
 
 
-def head(batches: Batches, rows: int) -> Batches:
+def head(feed: FixedPartition, rows: int) -> FixedPartition:
     """The first ``rows`` rows of each batch: smaller batches for estimates."""
-    return Batches(_head_compiled()(batches.main, rows=rows), None)
+    return FixedPartition(_head_compiled()(feed.main, rows=rows))
 
 
 def to_single(data: tuple) -> tuple:

@@ -1,4 +1,4 @@
-"""Estimates from one batch of a partition, and their mean over all batches.
+"""Estimates from one batch of a feed, and their mean over all batches.
 
 Any estimator ``estimator(position, minibatch)`` that is a *mean over the rows* of the minibatch
 will do, such as ``blackjax.sgmcmc.gradients.grad_estimator`` and
@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 from blackjax.types import ArrayLikeTree, ArrayTree
 
-from sgworld_mcmc.data.batches import Batch, Batches, RowBatches, fetch, num_batches, num_examples
+from sgworld_mcmc.protocols import Batch, Feed
 
 __all__ = ["batch_estimate", "epoch_mean"]
 
 
 def batch_estimate(
-    estimator: Callable, position: ArrayLikeTree, batch: Batch, size: int, count: int
+    estimator: Callable, position: ArrayLikeTree, batch: Batch, feed: Feed
 ) -> ArrayTree:
-    """An estimate, such as the gradient of the log density, from one batch of a partition.
+    """Estimate something, such as the gradient of the log density, from one batch of a partition.
 
     With n_b the number of rows in the batch and M the number of batches, the estimate is
     (n_b M / N) ``estimator(position, rows)``: the weight makes the factor before the sum over
@@ -40,28 +40,29 @@ def batch_estimate(
     position
         Pytree of arrays.
     batch
-        From :func:`sgworld_mcmc.data.batches.fetch`.
-    size, count
-        N and M, Python integers.
+        One batch of the feed.
+    feed
+        Tells N and M.
     """
-    length = jax.tree.leaves(batch.main)[0].shape[0]
     estimate = estimator(position, batch.main)
     if batch.extra is None:
         return estimate
+    length = jax.tree.leaves(batch.main)[0].shape[0]
     extra = jax.lax.cond(
         batch.has_extra,
         lambda: estimator(position, batch.extra),
         lambda: jax.tree.map(jnp.zeros_like, estimate),
     )
-    scale = count / size
+    scale = feed.num_batches / feed.size
     return jax.tree.map(lambda g, e: scale * (length * g + e), estimate, extra)
 
 
 def epoch_mean(
     estimator: Callable,
     position: ArrayLikeTree,
-    batches: Batches | RowBatches,
+    feed: Feed,
     used: jax.Array | int | None = None,
+    dealing: ArrayTree = (),
 ) -> ArrayTree:
     """Mean of the estimates of all batches: the full-data value, in the memory of one batch.
 
@@ -71,21 +72,20 @@ def epoch_mean(
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from sgworld_mcmc.data.batches import partition
+    >>> from sgworld_mcmc.data.fixed_partition import partition
     >>> y = jnp.arange(7.0)
     >>> batches = partition(jax.random.key(0), y, batch_size=3)
     >>> estimator = jax.grad(lambda mu, rows: -7 * jnp.mean((rows - mu) ** 2) / 2)
     >>> print(epoch_mean(estimator, jnp.array(1.0), batches))   # sum of y - 1
     14.0
     """
-    size, count = num_examples(batches), num_batches(batches)
 
     # Traced once: for its shape, and in the loop.
     @partial(jax.jit, inline=True)
     def estimate(index):
-        return batch_estimate(estimator, position, fetch(batches, index), size, count)
+        return batch_estimate(estimator, position, feed.fetch(dealing, index), feed)
 
-    number = count if used is None else used
+    number = feed.num_batches if used is None else used
 
     def add(index, total):
         return jax.tree.map(lambda t, e: t + e / number, total, estimate(index))

@@ -9,20 +9,18 @@ from numpyro.infer import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from sgworld_mcmc.checks import check_choice, check_integer, check_positive
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.data.batches import Batches, fetch, split_rows
-from sgworld_mcmc.data.orders import ORDERS, initial_order
-from sgworld_mcmc.gradients.estimators import GRADIENTS, gradient_parts, whitened_log_density
-from sgworld_mcmc.integrators.langevin import NOISES
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.in_memory import seed_of
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.numpyro_model import FullData
-from sgworld_mcmc.sampling.chain import SGMCMCState, clock, draw, initial_state
-from sgworld_mcmc.setup.prepare import MinibatchData, Preparation, Settings, prepare
+from sgworld_mcmc.model.target import target_of
+from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
+from sgworld_mcmc.settings import Settings, make_settings
+from sgworld_mcmc.setup.prepare import lay_out, prepare
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["SGMCMCKernel"]
-
-PRECONDITIONERS = ("auto", "dense", "diagonal", "none")
 
 
 class SGMCMCKernel(MCMCKernel):
@@ -36,56 +34,13 @@ class SGMCMCKernel(MCMCKernel):
     arguments of the model, and would ignore the change.
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        *,
-        order: str = "batches",
-        batch_size: int | None = None,
-        step_size: float | str = "auto",
-        temperature: float = 1.0,
-        steps_per_draw: int | None = None,
-        gradient: str = "auto",
-        preconditioner: str | np.ndarray = "auto",
-        noise: str = "averaged",
-        tolerance: float = 0.02,
-        init_strategy: Callable = init_to_uniform,
-        record_moments: bool = False,
-    ) -> None:
+    def __init__(self, model: Callable, **settings) -> None:
         if not callable(model):
             raise TypeError(f"`model` must be a NumPyro model, a function, not {type(model)}.")
-        check_choice("order", order, ORDERS)
-        check_choice("noise", noise, NOISES)
-        check_choice("gradient", gradient, ("auto", *GRADIENTS))
-        if batch_size is not None:
-            batch_size = check_integer("batch_size", batch_size, 1)
-        if isinstance(steps_per_draw, str):
-            check_choice("steps_per_draw", steps_per_draw, ("auto",))
-            steps_per_draw = None
-        elif steps_per_draw is not None:
-            steps_per_draw = check_integer("steps_per_draw", steps_per_draw, 1)
-        if isinstance(step_size, str):
-            check_choice("step_size", step_size, ("auto",))
-            step_size = None
-        else:
-            step_size = check_positive("step_size", step_size)
-        if isinstance(preconditioner, str):
-            check_choice("preconditioner", preconditioner, PRECONDITIONERS)
-        if not isinstance(record_moments, bool):
-            raise TypeError(f"`record_moments` must be True or False, not {record_moments!r}.")
-        self._settings = Settings(
-            order,
-            batch_size,
-            step_size,
-            check_positive("temperature", temperature, zero=True),
-            steps_per_draw,
-            None if gradient == "auto" else gradient,
-            preconditioner,
-            noise,
-            check_positive("tolerance", tolerance),
-            init_strategy,
-            record_moments,
-        )
+        # The default needs no model, and is made without it.
+        if settings.get("init_strategy") is init_to_uniform:
+            settings["init_strategy"] = None
+        self._settings = make_settings(**settings)
         self._model = model
         self._sample_fn = None
         self._forget()
@@ -103,6 +58,11 @@ class SGMCMCKernel(MCMCKernel):
         """The settings given at construction; ``None`` stands for an automatic choice."""
         return self._settings
 
+    @property
+    def models(self) -> dict:
+        """Models seen so far with what was compiled for them, by their arguments' signature."""
+        return self._models
+
     def share(self, other: "SGMCMCKernel") -> None:
         """Use the set-up functions that another kernel of the same model has compiled.
 
@@ -117,7 +77,7 @@ class SGMCMCKernel(MCMCKernel):
                 "Compiled functions can be shared between kernels of one model with one "
                 "`init_strategy` only."
             )
-        self._functions = other._functions
+        self._models = other._models
 
     def prepare(
         self,
@@ -126,7 +86,7 @@ class SGMCMCKernel(MCMCKernel):
         kwargs: dict,
         init_params: dict | None = None,
         leading: tuple[int, ...] | None = None,
-    ) -> Preparation:
+    ) -> tuple[RunPlan, RunData]:
         """Check the model and its arguments, choose all settings, and lay the data out.
 
         Parameters
@@ -142,13 +102,24 @@ class SGMCMCKernel(MCMCKernel):
             The leading axis that they must have; None allows for any one, or none.
         """
         initial = None if init_params is None else (init_params, leading)
-        return prepare(rng_key, self._model, self._settings, args, kwargs, initial, self._functions)
+        seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
+        return prepare(seed, self._model, self._settings, args, kwargs, initial, self._models)
+
+    def lay_out(self, plan: RunPlan, args: tuple, kwargs: dict) -> RunData:
+        """Lay the data out for a plan that was made before.
+
+        Raises
+        ------
+        ValueError
+            If it was made for another model or other data.
+        """
+        return lay_out(plan, self._model, self._settings, args, kwargs, self._models)
 
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None):
         """Make the initial state of one chain, or of several if ``rng_key`` is a batch of keys."""
         several = not is_prng_key(rng_key)
         keys = rng_key if several else rng_key[None]
-        if model_args and isinstance(model_args[0], MinibatchData):
+        if model_args and isinstance(model_args[0], RunData):
             data = model_args[0]
         else:
             data = self._prepare_here(keys[0], model_args, model_kwargs or {}, init_params)
@@ -160,27 +131,33 @@ class SGMCMCKernel(MCMCKernel):
     def sample(self, state: SGMCMCState, model_args, model_kwargs) -> SGMCMCState:
         """Advance the chain or chains by one draw."""
         data = self._resolve(model_args, model_kwargs)
-        tuning, dynamics, model = data.tuning, data.dynamics, data.model
-        density = whitened_log_density(model, data.constants, tuning.center, tuning.scale)
-        parts = gradient_parts(dynamics.gradient, density, tuning.anchor, dynamics.cached)
+        target = target_of(data.model, data.constants, data.tuning.coordinates)
 
         def advance(state, clock):
-            return draw(state, clock, data.batches, *parts, data.sites, dynamics)
+            return draw(
+                state,
+                clock,
+                feed=data.feed,
+                target=target,
+                controls=data.tuning.controls,
+                to_sites=data.sites,
+                dynamics=data.dynamics,
+            )
 
         if state.i.ndim:
             advance = jax.vmap(advance, in_axes=(0, None))
-        return advance(state, clock(state))
+        return advance(state, clock_of(state))
 
     def postprocess_fn(self, args, kwargs):
         """Function from unconstrained sites to constrained and deterministic ones."""
         data = self._resolve(args, kwargs or {})
         if data.originals is not None:
             rows = data.originals
-        elif isinstance(data.batches, Batches):
-            # Without deterministic sites nothing is computed from the rows: any will do.
-            rows = fetch(data.batches, 0).main
+        elif isinstance(data.feed, DealtRows):
+            rows = data.feed.data
         else:
-            rows = data.batches
+            # Without deterministic sites nothing is computed from the rows: any will do.
+            rows = data.feed.fetch((), 0).main
         return lambda z: data.model.constrain(z, rows, data.constants)
 
     def get_diagnostics_str(self, state: SGMCMCState) -> str:
@@ -191,7 +168,7 @@ class SGMCMCKernel(MCMCKernel):
 
     def __getstate__(self):
         state = dict(self.__dict__)
-        for name in ("_functions", "_prepared", "_starting"):
+        for name in ("_models", "_prepared", "_starting"):
             del state[name]
         return {**state, "_sample_fn": None}
 
@@ -201,9 +178,9 @@ class SGMCMCKernel(MCMCKernel):
 
     def _forget(self) -> None:
         # Compiled functions by model, and what a plain MCMC was prepared for: made again.
-        self._functions, self._prepared, self._starting = {}, {}, None
+        self._models, self._prepared, self._starting = {}, {}, None
 
-    def _prepare_here(self, rng_key, args, kwargs, init_params) -> MinibatchData:
+    def _prepare_here(self, rng_key, args, kwargs, init_params) -> RunData:
         """Prepare inside of ``numpyro.infer.MCMC``, which may be tracing."""
         traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs)))
         if traced:
@@ -212,12 +189,12 @@ class SGMCMCKernel(MCMCKernel):
             # Under pmap key and initial points are traced: any partition will do.
             if isinstance(rng_key, jax.core.Tracer):
                 rng_key, init_params = jax.random.key(0), None
-            data = self.prepare(rng_key, args, kwargs, init_params).data
+            _, data = self.prepare(rng_key, args, kwargs, init_params)
         self._prepared[signature_of(args, kwargs)] = data
         return data
 
-    def _resolve(self, args, kwargs) -> MinibatchData:
-        if args and isinstance(args[0], MinibatchData):
+    def _resolve(self, args, kwargs) -> RunData:
+        if args and isinstance(args[0], RunData):
             return args[0]
         data = self._prepared.get(signature_of(args, kwargs))
         traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs)))
@@ -230,26 +207,21 @@ class SGMCMCKernel(MCMCKernel):
             self._starting = quick_jit(self._starts, work="little")
         return self._starting
 
-    def _starts(self, keys, data: MinibatchData, num_warmup) -> SGMCMCState:
+    def _starts(self, keys, data: RunData, num_warmup) -> SGMCMCState:
         """The initial states of all chains."""
-        tuning, dynamics = data.tuning, data.dynamics
-        count = data.num_batches
+        tuning = data.tuning
 
         def one(key):
             start_key, rows_key, state_key = jax.random.split(key, 3)
             position = tuning.starts[jax.random.bits(start_key) % len(tuning.starts)]
-            rows = ()
-            if dynamics.order == "examples":
-                rows = split_rows(initial_order(rows_key, "examples", data.model.size), count)
             return initial_state(
                 state_key,
-                data.sites(position),
                 position,
-                tuning.step_size,
-                rows,
-                num_warmup,
-                count,
-                dynamics,
+                z=data.sites(position),
+                step_size=tuning.step_size,
+                dealing=data.feed.init(rows_key),
+                num_warmup=num_warmup,
+                dynamics=data.dynamics,
             )
 
         return jax.vmap(one)(keys)

@@ -1,10 +1,12 @@
 """A NumPyro ``MCMC`` that lays out the data: what SGWORLD and SGLD share."""
 
+import os
 import warnings
 from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import MCMC
 from numpyro.util import is_prng_key
@@ -14,17 +16,19 @@ from sgworld_mcmc.diagnostics import to_arviz
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.report.bias_report import BiasReport
+from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
-from sgworld_mcmc.report.make_report import (
-    can_be_checked,
-    contradiction,
-    make_report,
-    notes_of,
-)
+from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
+from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Plan, collect
-from sgworld_mcmc.setup.prepare import TuningWarning
+from sgworld_mcmc.setup.plan_file import save_plan
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["DivergenceWarning", "MinibatchMCMC", "TuningWarning"]
+
+
+class TuningWarning(UserWarning):
+    """The automatic settings could not be made as good as the tolerance asks."""
 
 
 class DivergenceWarning(UserWarning):
@@ -44,6 +48,7 @@ class MinibatchMCMC(MCMC):
         thinning: int,
         chain_method: str,
         progress_bar: bool,
+        plan: RunPlan | None = None,
     ) -> None:
         check_integer("num_chains", num_chains, 1)
         check_integer("num_samples", num_samples, 1)
@@ -61,15 +66,26 @@ class MinibatchMCMC(MCMC):
             progress_bar=progress_bar,
             jit_model_args=True,
         )
-        self._prepared = None
+        self._given, self._plan = plan, plan
+        self._data: RunData | None = None
+        self._arguments = ((), {})
         self._checked = None
-        self._partition_key = None
         self._positions = None
         self._last_fields = ("z", "diverging", "position")
 
     def __getstate__(self):
-        # Laid-out data and compiled functions are made again; the partition's key decides how.
-        return {**super().__getstate__(), "_prepared": None, "_checked": None}
+        # Laid-out data and compiled functions are made again; the plan says how.
+        return {**super().__getstate__(), "_data": None, "_arguments": None, "_checked": None}
+
+    @property
+    def plan(self) -> RunPlan | None:
+        """What the set-up has decided and measured: None before the first run."""
+        return self._plan
+
+    @property
+    def data(self) -> RunData | None:
+        """The data laid out for the plan: None before the first run and after unpickling."""
+        return self._data
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
@@ -96,22 +112,13 @@ class MinibatchMCMC(MCMC):
             names the site or argument and says what to change.
         """
         check_key("rng_key", rng_key)
-        resumed = self._warmup_state is not None
-        if resumed and self._prepared is not None and self._serves(args, kwargs):
-            prepared = self._prepared[1]
-        else:
-            # The set-up's random numbers come from NumPy's generator, seeded with the same key.
-            key = rng_key if is_prng_key(rng_key) else rng_key[0]
-            if resumed and self._partition_key is not None:
-                key = self._partition_key
-            leading = (self.num_chains,) if self.num_chains > 1 else ()
-            prepared = self.sampler.prepare(key, args, kwargs, init_params, leading)
-            self._prepared, self._partition_key = ((args, kwargs), prepared), key
+        self._set_up(rng_key, args, kwargs, init_params)
+        plan = self._plan
         hidden = () if "position" in extra_fields else ("position",)
         fields = (*extra_fields, *hidden)
         try:
-            with jax.enable_x64(prepared.double):
-                super().run(rng_key, prepared.data, extra_fields=fields)
+            with jax.enable_x64(plan.double):
+                super().run(rng_key, self._data, extra_fields=fields)
         finally:
             # ArviZ and NumPyro's utilities call the model with these.
             self._args, self._kwargs = args, kwargs
@@ -124,15 +131,92 @@ class MinibatchMCMC(MCMC):
             del self._states[name]
             if self._states_flat is not None:
                 del self._states_flat[name]
-        notes = notes_of(prepared, self.sampler.settings, self._positions)
+        draws = self.draws()
+        notes = notes_of(plan, draws)
         # Once for each set-up; where something else is wrong, that is what the user should mend.
-        new = prepared is not self._checked
-        if new and not notes and can_be_checked(self, self._positions):
-            self._checked = prepared
-            notes = list(filter(None, [contradiction(self, self._positions)]))
-        tails = heavy_tails(self._states[self._sample_field], prepared.data.model.latents)
+        new = plan is not self._checked
+        if new and not notes and can_be_checked(plan, draws):
+            self._checked = plan
+            strategy = self.sampler.settings.init_strategy
+            notes = list(filter(None, [contradiction(plan, self._data, draws, strategy)]))
+        tails = heavy_tails(draws.samples, self._data.model.latents)
         for note in [*notes, *tails]:
             warnings.warn(note, TuningWarning, stacklevel=2)
+
+    def draws(self) -> Draws:
+        """Return the draws of the last run in the sampler's own coordinates, for diagnostics."""
+        samples = (self._states or {}).get(self._sample_field, {})
+        return Draws(self._positions, self.last_state, samples)
+
+    def _set_up(self, rng_key, args, kwargs, init_params) -> None:
+        """Make plan and data, unless those of the last run serve."""
+        resumed = self._warmup_state is not None
+        if resumed and self._data is not None and self._serves(args, kwargs):
+            return
+        if resumed and self._plan is not None:
+            key = self._plan.partition
+        else:
+            # The set-up's random numbers come from NumPy's generator, seeded with the same key.
+            key = rng_key if is_prng_key(rng_key) else rng_key[0]
+        if self._given is not None:
+            self.use(self._given, self.sampler.lay_out(self._given, args, kwargs))
+        else:
+            leading = (self.num_chains,) if self.num_chains > 1 else ()
+            self.use(*self.sampler.prepare(key, args, kwargs, init_params, leading))
+        self._arguments = (args, kwargs)
+
+    def set_up(self, rng_key, *args, init_params=None, **kwargs) -> RunPlan:
+        """Choose all settings and lay the data out, without drawing.
+
+        Parameters
+        ----------
+        rng_key, args, init_params, kwargs
+            As for :meth:`run`, which on the same arguments does not set up once more.
+
+        Returns
+        -------
+        RunPlan
+            What was decided and measured; also ``mcmc.plan``.
+        """
+        check_key("rng_key", rng_key)
+        self._set_up(rng_key, args, kwargs, init_params)
+        self._args, self._kwargs = args, kwargs
+        return self._plan
+
+    def use(self, plan: RunPlan, data: RunData) -> None:
+        """Run with this plan, and with data that have been laid out for it, from now on."""
+        self._plan, self._data = plan, data
+
+    def save_plan(self, path: str | os.PathLike) -> None:
+        """Save the set-up of the last run: ``SGWORLD(model, plan=path)`` uses it again.
+
+        Parameters
+        ----------
+        path
+            Of the file, a NumPy archive without code.
+
+        Raises
+        ------
+        ValueError
+            Before the first run or set-up.
+
+        Examples
+        --------
+        >>> import jax, tempfile, os
+        >>> from sgworld_mcmc import SGWORLD, exact
+        >>> target = exact.GaussianMean()
+        >>> first = SGWORLD(target.model, num_samples=100)
+        >>> first.run(jax.random.key(0), *target.data)
+        >>> path = os.path.join(tempfile.mkdtemp(), "plan.npz")
+        >>> first.save_plan(path)
+        >>> again = SGWORLD(target.model, num_samples=100, plan=path)
+        >>> again.run(jax.random.key(0), *target.data)
+        >>> bool((again.get_samples()["mu"] == first.get_samples()["mu"]).all())
+        True
+        """
+        if self._plan is None:
+            raise ValueError("There is no plan to save: call run(...) or set_up(...) first.")
+        save_plan(self._plan, path)
 
     def bias_report(self, *, control: bool = False) -> BiasReport:
         """How biased the draws are: predicted from the theory, and measured.
@@ -156,29 +240,44 @@ class MinibatchMCMC(MCMC):
         """
         if self._positions is None:
             raise ValueError("There are no draws to report on: call run(...) first.")
-        if self._prepared is None:
+        if self._data is None:
             raise ValueError(
                 "The data that the report needs are not kept when a run is pickled: call run(...) "
                 "again, or make the report before."
             )
         half = self._control_run() if control else None
-        return make_report(self, self._positions, half)
+        strategy = self.sampler.settings.init_strategy
+        return make_report(self._plan, self._data, self.draws(), control=half, strategy=strategy)
 
     def _control_run(self) -> np.ndarray:
         """Positions of a second run at half the step size, (chains, draws, D)."""
-        state, tuning = self.last_state, self._prepared[1].data.tuning
+        state, tuning = self.last_state, self._plan.tuning
         key = state.rng_key if self.num_chains == 1 else state.rng_key[0]
         key = jax.random.fold_in(key, 1)
-        return self._run_at(key, tuning.step_size / 2, 2 * self.num_warmup)[0]
+        return self.run_at(key, tuning.step_size / 2, 2 * self.num_warmup).positions
 
-    def _run_at(self, rng_key, step_size, num_warmup: int) -> tuple[np.ndarray, Any]:
-        """Positions (chains, draws, D) and last state of a new run at another step size.
+    def run_at(self, rng_key, step_size, num_warmup: int | None = None) -> Draws:
+        """Make a further run at another step size, with the set-up and program of the last one.
 
         The compiled program takes the step size as an argument; ``get_samples()`` stays.
+
+        Parameters
+        ----------
+        rng_key
+            Decides starts, orders and noise.
+        step_size
+            In the sampler's coordinates.
+        num_warmup
+            Burn-in calls; default those of the run.
+
+        Returns
+        -------
+        Draws
+            In the sampler's coordinates.
         """
-        prepared = self._prepared[1]
-        tuning = prepared.data.tuning
-        data = replace(prepared.data, tuning=tuning._replace(step_size=step_size))
+        num_warmup = self.num_warmup if num_warmup is None else num_warmup
+        step_size = jnp.asarray(step_size, self._data.tuning.step_size.dtype)
+        data = replace(self._data, tuning=self._data.tuning._replace(step_size=step_size))
         plan = Plan(
             calls=num_warmup,
             draws=self.num_samples // self.thinning,
@@ -188,7 +287,7 @@ class MinibatchMCMC(MCMC):
             vectorized=True,
         )
         keys = jax.random.split(rng_key, self.num_chains)
-        with jax.enable_x64(prepared.double):
+        with jax.enable_x64(self._plan.double):
             start = self.sampler.init(keys, num_warmup, model_args=(data,))
             draws, last = collect(
                 start,
@@ -199,7 +298,7 @@ class MinibatchMCMC(MCMC):
                 postprocess=None,
                 numbers=self._numbers(plan),
             )
-        return np.swapaxes(np.asarray(draws["position"], float), 0, 1), last
+        return Draws(np.swapaxes(np.asarray(draws["position"], float), 0, 1), last)
 
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
         # With a bar, NumPyro's loop of one dispatch per draw; without, one compiled program.
@@ -232,11 +331,10 @@ class MinibatchMCMC(MCMC):
 
     def _numbers(self, plan: Plan) -> float:
         """Of the data that a run reads."""
-        data = self._prepared[1].data
-        dynamics = data.dynamics
+        data, dynamics = self._data, self._data.dynamics
         draws = plan.draws * plan.thinning * dynamics.steps_per_draw
         steps = plan.calls * dynamics.steps_per_warmup + draws
-        each = sum(x.size for x in jax.tree.leaves(data.batches)) / dynamics.num_batches
+        each = sum(x.size for x in jax.tree.leaves(data.feed)) / dynamics.num_batches
         return self.num_chains * steps * each
 
     def to_arviz(self, **options) -> Any:
@@ -245,8 +343,8 @@ class MinibatchMCMC(MCMC):
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
         """Whether the data laid out for the last run are those of these arguments."""
-        old, new = jax.tree.leaves(self._prepared[0]), jax.tree.leaves((args, kwargs))
-        same = signature_of(*self._prepared[0]) == signature_of(args, kwargs)
+        old, new = jax.tree.leaves(self._arguments), jax.tree.leaves((args, kwargs))
+        same = signature_of(*self._arguments) == signature_of(args, kwargs)
         return same and all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape"))
 
     def _report_divergence(self) -> None:

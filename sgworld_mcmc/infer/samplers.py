@@ -5,10 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpyro.infer import init_to_uniform
 
-from sgworld_mcmc.checks import check_choice
-from sgworld_mcmc.data.orders import WITHOUT_REPLACEMENT
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.mcmc import MinibatchMCMC
+from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, resolve
 
 __all__ = ["SGLD", "SGWORLD"]
 
@@ -121,7 +120,7 @@ class SGWORLD(MinibatchMCMC):
         init_strategy: Callable = init_to_uniform,
         record_moments: bool = False,
     ) -> None:
-        check_choice("order", order, WITHOUT_REPLACEMENT)
+        order = resolve("order", order, ORDERS, WITHOUT_REPLACEMENT)
         kernel = SGMCMCKernel(
             model,
             order=order,

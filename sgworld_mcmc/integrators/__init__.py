@@ -1,0 +1,1 @@
+"""What a step does with the gradient of a minibatch: one discretisation in a file."""

@@ -8,16 +8,10 @@ import jax.numpy as jnp
 from blackjax.base import SamplingAlgorithm
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
-from sgworld_mcmc.checks import check_choice
-from sgworld_mcmc.integrators.langevin import (
-    NOISES,
-    Schedule,
-    draw_noise,
-    initial_noise,
-    langevin_step,
-    value_at,
-)
+from sgworld_mcmc.integrators.normals import draw_normals
+from sgworld_mcmc.kernels.epoch import Schedule, value_at
 from sgworld_mcmc.sampling.sweep import is_finite
+from sgworld_mcmc.settings import choose_integrator
 
 __all__ = ["SGLDInfo", "SGLDState", "as_top_level_api", "build_kernel", "init"]
 
@@ -27,17 +21,19 @@ class SGLDState(NamedTuple):
 
     Attributes
     ----------
-    position
-        Pytree of floating-point arrays.
-    noise
-        The last step's standard normal numbers with averaged noise, ``()`` with independent.
+    motion
+        The integrator's state: the position, and what else its steps carry on.
     step
         Number of steps made, int32: the argument of step-size schedules.
     """
 
-    position: ArrayTree
-    noise: ArrayTree
+    motion: ArrayTree
     step: jax.Array
+
+    @property
+    def position(self) -> ArrayTree:
+        """Pytree of floating-point arrays."""
+        return self.motion.position
 
 
 class SGLDInfo(NamedTuple):
@@ -62,8 +58,8 @@ def init(
     position: ArrayLikeTree, rng_key: PRNGKey | None = None, *, noise: str = "independent"
 ) -> SGLDState:
     """The state at ``position``; ``rng_key`` is needed for averaged noise only."""
-    position = jax.tree.map(jnp.asarray, position)
-    return SGLDState(position, initial_noise(rng_key, position, noise), jnp.zeros((), jnp.int32))
+    motion = choose_integrator(noise).init(rng_key, position)
+    return SGLDState(motion, jnp.zeros((), jnp.int32))
 
 
 def build_kernel(noise: str = "independent") -> Callable:
@@ -81,7 +77,7 @@ def build_kernel(noise: str = "independent") -> Callable:
         ``kernel(rng_key, state, grad_estimator, minibatch, step_size, temperature=1.0)``, which
         returns (:class:`SGLDState`, :class:`SGLDInfo`).
     """
-    check_choice("noise", noise, NOISES)
+    integrator = choose_integrator(noise)
 
     def kernel(
         rng_key: PRNGKey,
@@ -91,16 +87,19 @@ def build_kernel(noise: str = "independent") -> Callable:
         step_size: Schedule,
         temperature: Schedule = 1.0,
     ) -> tuple[SGLDState, SGLDInfo]:
-        position, carried, step = state
-        h = value_at(step_size, step)
+        motion, step = state
+        h, position = value_at(step_size, step), integrator.position(motion)
         gradient = grad_estimator(position, minibatch)
-        fresh = draw_noise(rng_key, position)
-        proposal, carried = langevin_step(
-            position, gradient, carried, fresh, h, value_at(temperature, step), noise
+        proposal = integrator.step(
+            motion,
+            lambda _: gradient,
+            draw_normals(rng_key, position),
+            h,
+            value_at(temperature, step),
         )
-        finite = is_finite(proposal)
-        position = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposal, position)
-        return SGLDState(position, carried, step + 1), SGLDInfo(jnp.asarray(h), gradient, ~finite)
+        finite = is_finite(integrator.position(proposal))
+        motion = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposal, motion)
+        return SGLDState(motion, step + 1), SGLDInfo(jnp.asarray(h), gradient, ~finite)
 
     return kernel
 

@@ -4,67 +4,27 @@ Adhikari et al., arXiv:2306.03521.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from blackjax.base import SamplingAlgorithm
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
+from blackjax.types import ArrayLikeTree, PRNGKey
 
-from sgworld_mcmc.checks import check_choice, check_data, check_integer, check_positive
-from sgworld_mcmc.data.batches import (
-    Batches,
-    RowBatches,
-    num_batches,
-    num_examples,
-    partition,
-    partition_rows,
-    split_rows,
+from sgworld_mcmc.checks import check_positive
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.kernels.epoch import (
+    EpochInfo,
+    EpochState,
+    Schedule,
+    make_feed,
+    run_epoch,
+    start,
 )
-from sgworld_mcmc.data.orders import ORDERS, WITHOUT_REPLACEMENT, initial_order, next_order
-from sgworld_mcmc.integrators.langevin import NOISES, Schedule, initial_noise, value_at
-from sgworld_mcmc.sampling.sweep import sweep
+from sgworld_mcmc.protocols import Feed, Integrator, Order
+from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, choose_integrator, resolve
 
 __all__ = ["SGWORLDInfo", "SGWORLDState", "as_top_level_api", "build_kernel", "init"]
 
-
-class SGWORLDState(NamedTuple):
-    """State of an SGWORLD chain.
-
-    Attributes
-    ----------
-    position
-        Pytree of floating-point arrays.
-    noise
-        The last step's standard normal numbers with averaged noise, ``()`` with independent.
-    order
-        (M,) int32: the order in which the next epoch visits the batches.
-    step
-        Number of minibatch steps made, int32: the argument of step-size schedules.
-    """
-
-    position: ArrayTree
-    noise: ArrayTree
-    order: jax.Array
-    step: jax.Array
-
-
-class SGWORLDInfo(NamedTuple):
-    """What happened in an epoch.
-
-    Attributes
-    ----------
-    step_size
-        The step size of this epoch's steps.
-    finite_steps
-        Number of steps made, M unless the chain diverged, int32.
-    diverging
-        True if a step led to NaN or infinity; the position is then the last finite one.
-    """
-
-    step_size: jax.Array
-    finite_steps: jax.Array
-    diverging: jax.Array
+SGWORLDState, SGWORLDInfo = EpochState, EpochInfo
 
 
 def init(
@@ -72,21 +32,21 @@ def init(
     rng_key: PRNGKey,
     num_batches: int,
     *,
-    order: str = "batches",
+    order: str | Order = "batches",
     noise: str = "independent",
+    integrator: Integrator | None = None,
 ) -> SGWORLDState:
-    """The state at ``position``, with the order of the first epoch drawn from ``rng_key``."""
-    position = jax.tree.map(jnp.asarray, position)
+    """Return the state at ``position``, the first epoch's order drawn from ``rng_key``."""
     order_key, noise_key = jax.random.split(rng_key)
-    return SGWORLDState(
-        position,
-        initial_noise(noise_key, position, noise),
-        initial_order(order_key, order, num_batches),
-        jnp.zeros((), jnp.int32),
-    )
+    motion = choose_integrator(noise, integrator).init(noise_key, position)
+    return start(motion, order_key, resolve("order", order, ORDERS), num_batches)
 
 
-def build_kernel(order: str = "batches", noise: str = "independent") -> Callable:
+def build_kernel(
+    order: str | Order = "batches",
+    noise: str = "independent",
+    integrator: Integrator | None = None,
+) -> Callable:
     """Build the SGWORLD kernel, whose step is one epoch.
 
     Parameters
@@ -96,48 +56,40 @@ def build_kernel(order: str = "batches", noise: str = "independent") -> Callable
         steps with batches drawn independently.
     noise
         ``"independent"`` or ``"averaged"``.
+    integrator
+        An integrator of your own instead (docs/add_a_sampler.md).
 
     Returns
     -------
     Callable
-        ``kernel(rng_key, state, grad_estimator, batches, step_size, temperature=1.0)``, which
-        returns (:class:`SGWORLDState`, :class:`SGWORLDInfo`). ``batches`` comes from
-        :func:`sgworld_mcmc.data.batches.partition`; for ``order="examples"`` it is a
-        :class:`~sgworld_mcmc.data.batches.RowBatches`. It is an argument, so that ``jax.jit`` of
+        ``kernel(rng_key, state, grad_estimator, feed, step_size, temperature=1.0)``, which
+        returns (:class:`~sgworld_mcmc.kernels.epoch.EpochState`,
+        :class:`~sgworld_mcmc.kernels.epoch.EpochInfo`). The feed comes from
+        :func:`sgworld_mcmc.data.fixed_partition.partition`; for ``order="examples"`` it is a
+        :class:`~sgworld_mcmc.data.dealt_rows.DealtRows`. It is an argument, so that ``jax.jit`` of
         the kernel does not compile the data in.
     """
-    check_choice("order", order, ORDERS)
-    check_choice("noise", noise, NOISES)
+    order = resolve("order", order, ORDERS)
+    integrator = choose_integrator(noise, integrator)
 
     def kernel(
         rng_key: PRNGKey,
         state: SGWORLDState,
         grad_estimator: Callable,
-        batches: Batches | RowBatches,
+        feed: Feed,
         step_size: Schedule,
         temperature: Schedule = 1.0,
     ) -> tuple[SGWORLDState, SGWORLDInfo]:
-        count = num_batches(batches)
-        rows_key, noise_key, order_key = jax.random.split(rng_key, 3)
-        if order == "examples":
-            rows = jax.random.permutation(rows_key, num_examples(batches))
-            batches = RowBatches(batches.data, split_rows(rows, count))
-        h = value_at(step_size, state.step)
-        result = sweep(
-            noise_key,
-            state.position,
-            state.noise,
+        return run_epoch(
+            jax.random.split(rng_key, 3),
+            state,
             grad_estimator,
-            batches,
-            state.order,
-            h,
-            value_at(temperature, state.step),
-            noise,
+            feed,
+            order=order,
+            integrator=integrator,
+            step_size=step_size,
+            temperature=temperature,
         )
-        step = state.step + count
-        following = next_order(order_key, order, state.order, step // count)
-        info = SGWORLDInfo(jnp.asarray(h), result.finite_steps, result.finite_steps < count)
-        return SGWORLDState(result.position, result.noise, following, step), info
 
     return kernel
 
@@ -147,10 +99,11 @@ def as_top_level_api(
     data: ArrayLikeTree,
     batch_size: int,
     step_size: Schedule,
-    order: str = "batches",
+    order: str | Order = "batches",
     noise: str = "independent",
     temperature: Schedule = 1.0,
     *,
+    integrator: Integrator | None = None,
     partition_key: PRNGKey | None = None,
 ) -> SamplingAlgorithm:
     """Stochastic gradient without-replacement Langevin dynamics in BlackJAX's form.
@@ -181,6 +134,8 @@ def as_top_level_api(
         ``"independent"`` (default, Euler-Maruyama) or ``"averaged"`` (no Euler error).
     temperature
         tau >= 0, number or schedule; 1 samples the posterior, 0 is SGD without replacement.
+    integrator
+        An integrator of your own in place of ``noise`` (docs/add_a_sampler.md).
     partition_key
         Decides the fixed partition, which belongs to the algorithm rather than to a chain; by
         default ``jax.random.key(0)``, so that all chains share one partition.
@@ -210,26 +165,20 @@ def as_top_level_api(
     >>> bool(abs(states.position.std() * 1000**0.5 - 1) < 0.1)
     True
     """
-    check_choice("order", order, WITHOUT_REPLACEMENT)
+    order = resolve("order", order, ORDERS, WITHOUT_REPLACEMENT)
     if not callable(step_size):
         check_positive("step_size", step_size)
     if not callable(temperature):
         check_positive("temperature", temperature, zero=True)
-    kernel = build_kernel(order, noise)
-    size = check_data(data)
-    check_integer("batch_size", batch_size, 1, size)
-    partition_key = jax.random.key(0) if partition_key is None else partition_key
-    if order == "examples":
-        rows = partition_rows(partition_key, size, batch_size)
-        batches = RowBatches(jax.tree.map(jnp.asarray, data), rows)
-    else:
-        batches = partition(partition_key, data, batch_size)
-    count = num_batches(batches)
+    kernel = build_kernel(order, noise, integrator)
+    feed = make_feed(partition_key, data, batch_size, DealtRows if order.redeals else None)
 
     def init_fn(position: ArrayLikeTree, rng_key: PRNGKey) -> SGWORLDState:
-        return init(position, rng_key, count, order=order, noise=noise)
+        return init(
+            position, rng_key, feed.num_batches, order=order, noise=noise, integrator=integrator
+        )
 
     def step_fn(rng_key: PRNGKey, state: SGWORLDState) -> tuple[SGWORLDState, SGWORLDInfo]:
-        return kernel(rng_key, state, grad_estimator, batches, step_size, temperature)
+        return kernel(rng_key, state, grad_estimator, feed, step_size, temperature)
 
     return SamplingAlgorithm(init_fn, step_fn)

@@ -102,6 +102,8 @@ class MinibatchModel:
         Whether it may be evaluated in double precision whatever the user's is.
     dimension
         D, the length of the flat unconstrained position.
+    kept
+        What others have compiled for this model, kept as long as the model.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class MinibatchModel:
     def _remember(self) -> None:
         # NumPyro's handlers take some 50 ms to trace: once for each shape of the arguments.
         self._traced = jax.jit(self.untraced, inline=True)
+        self.kept: dict[Any, Any] = {}
 
     def with_additive(self, additive: frozenset[str]) -> "MinibatchModel":
         """The same model with the sites named whose log density is a sum over rows."""

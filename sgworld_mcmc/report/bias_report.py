@@ -8,36 +8,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["BiasReport", "Check"]
+from sgworld_mcmc.report.check import Check
+
+__all__ = ["BiasReport"]
 
 # Parameters shown in the table; all are in the arrays.
 SHOWN = 20
 # A prediction and a measurement disagree beyond this many standard errors and this much.
 SIGMAS = 4.0
 MATTERS = 0.05
-
-
-class Check(NamedTuple):
-    """A measured counterpart of the predictions, per parameter.
-
-    Attributes
-    ----------
-    name
-        What was measured.
-    variance_error, variance_error_se
-        (D,) relative error of the posterior variance, and its Monte Carlo standard error.
-    mean_shift, mean_shift_se
-        (D,) in posterior standard deviations.
-    draws
-        Number of draws that it rests on.
-    """
-
-    name: str
-    variance_error: np.ndarray
-    variance_error_se: np.ndarray
-    mean_shift: np.ndarray
-    mean_shift_se: np.ndarray
-    draws: int
 
 
 class BiasReport(NamedTuple):

@@ -10,6 +10,7 @@ from sgworld_mcmc.nonequilibrium.reversibility import (
     DetailedBalanceViolation,
     detailed_balance_violation,
 )
+from sgworld_mcmc.report.draws import Draws
 
 __all__ = ["measured_detailed_balance"]
 
@@ -23,34 +24,21 @@ MOST_NUMBERS = 2e6
 FEWEST_DRAWS = 20
 
 
-def measured_detailed_balance(
-    run: Any, positions: np.ndarray
-) -> tuple[DetailedBalanceViolation | None, str]:
-    """The test, and a line that says what it rests on or why there is none.
+def measured_detailed_balance(draws: Draws) -> tuple[DetailedBalanceViolation | None, str]:
+    """Return the test, and a line that says what it rests on or why there is none.
 
-    Parameters
-    ----------
-    run
-        A finished run; only moments recorded in its last state are used.
-    positions
-        (chains, draws, D) its draws in preconditioned coordinates: tested where no moments were
-        recorded, or too few.
-
-    Returns
-    -------
-    DetailedBalanceViolation or None, str
+    Moments recorded in the last state are tested; where there are none, or too few, the positions.
     """
-    state = run.last_state
     why = ""
-    if not _empty(getattr(state, "moments", ())):
+    if not _empty(getattr(draws.last_state, "moments", ())):
         try:
-            result = recorded_moments(run).detailed_balance_violation()
+            result = recorded_moments(draws).detailed_balance_violation()
             return _checked(result, "moments recorded at every step")
         except (ValueError, np.linalg.LinAlgError) as error:
             why = f" (not from the recorded moments: {_first_sentence(error)})"
-    diverged = np.atleast_1d(np.asarray(state.diverged_at)) >= 0
     try:
-        result = detailed_balance_violation(_usable(positions, diverged), project=True)
+        usable = _usable(draws.positions, draws.stopped)
+        result = detailed_balance_violation(usable, project=True)
         result, line = _checked(result, "draws")
     except (ValueError, np.linalg.LinAlgError) as error:
         result, line = None, _first_sentence(error)

@@ -2,32 +2,30 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from blackjax.types import ArrayTree, PRNGKey
 
-from sgworld_mcmc.data.batches import Batches, RowBatches, num_batches, num_examples, split_rows
-from sgworld_mcmc.data.orders import initial_order, next_order
-from sgworld_mcmc.integrators.langevin import draw_noise
-from sgworld_mcmc.sampling import lagged_moments as moments
+from sgworld_mcmc.protocols import Feed, Gradient, Integrator, Order
+from sgworld_mcmc.sampling.recording import Recorder
 from sgworld_mcmc.sampling.sweep import sweep
 
-__all__ = ["Dynamics", "SGMCMCState", "draw", "initial_state"]
+__all__ = ["Clock", "Dynamics", "SGMCMCState", "clock_of", "draw", "initial_state"]
 
 
-class Dynamics(NamedTuple):
-    """The static choices of a run.
+@dataclass(frozen=True, kw_only=True)
+class Dynamics:
+    """The static choices of a run: a compiled program is found again by them.
 
     Attributes
     ----------
-    order, noise
-        See :mod:`sgworld_mcmc.data.orders` and :mod:`sgworld_mcmc.integrators.langevin`.
+    order, gradient, integrator
+        Objects of :mod:`sgworld_mcmc.protocols`.
     temperature
         tau: the draws are of exp(-U / tau).
-    gradient
-        See :mod:`sgworld_mcmc.gradients.estimators`.
     num_batches
         M.
     steps_per_draw
@@ -36,22 +34,29 @@ class Dynamics(NamedTuple):
         Minibatch steps of a warm-up call: an epoch, or what a draw takes if that is less.
     limit
         A chain with a larger coordinate has diverged; None where coordinates have no scale.
-    cached
-        Whether control variates have the offset of every batch at hand.
     recorded
-        Of so many leading coordinates moments are recorded; 0 for none.
+        Number of leading coordinates whose moments are recorded; 0 for none.
     """
 
-    order: str
-    noise: str
+    order: Order
+    gradient: Gradient
+    integrator: Integrator
     temperature: float
-    gradient: str
     num_batches: int
     steps_per_draw: int
     steps_per_warmup: int
     limit: float | None
-    cached: bool
     recorded: int = 0
+
+    @property
+    def segment(self) -> int:
+        """Steps between which no epoch begins and no draw ends."""
+        return math.gcd(self.num_batches, self.steps_per_draw, self.steps_per_warmup)
+
+    @property
+    def recorder(self) -> Recorder:
+        """What is recorded of a chain, and when."""
+        return Recorder(self.recorded, self.order.period)
 
 
 class SGMCMCState(NamedTuple):
@@ -64,19 +69,19 @@ class SGMCMCState(NamedTuple):
     z
         Dict of unconstrained values by latent site.
     position
-        (D,) the same point in preconditioned coordinates: z = center + scale position.
-    noise
-        (D,) noise carried by averaged noise, ``()`` else.
+        (D,) the same point in the sampler's coordinates: z = center + K position.
+    motion
+        The integrator's state.
     order
         (M,) int32 order of the batches in the current epoch.
-    rows
-        Row numbers of each batch for order ``"examples"``, ``()`` else.
+    dealing
+        The feed's own dealing of the rows for this chain, ``()`` if all chains share one.
     step
         Number of minibatch steps made, int32.
     num_warmup
         Number of warm-up calls, int32.
     step_size
-        h, in preconditioned coordinates.
+        h, in the sampler's coordinates.
     diverging
         Whether the chain has become infinite and is no longer advanced.
     diverged_at
@@ -91,9 +96,9 @@ class SGMCMCState(NamedTuple):
     i: jax.Array
     z: dict[str, jax.Array]
     position: jax.Array
-    noise: ArrayTree
+    motion: ArrayTree
     order: jax.Array
-    rows: ArrayTree
+    dealing: ArrayTree
     step: jax.Array
     num_warmup: jax.Array
     step_size: jax.Array
@@ -105,36 +110,35 @@ class SGMCMCState(NamedTuple):
 
 def initial_state(
     rng_key: PRNGKey,
-    z: dict[str, jax.Array],
     position: jax.Array,
+    *,
+    z: dict[str, jax.Array],
     step_size: jax.Array,
-    rows: ArrayTree,
+    dealing: ArrayTree,
     num_warmup: int,
-    count: int,
     dynamics: Dynamics,
 ) -> SGMCMCState:
-    """The state of one chain before its first step; ``count`` is the number of batches M."""
+    """Return the state of one chain before its first step."""
     noise_key, order_key, chain_key = jax.random.split(rng_key, 3)
-    # The partition is random already: the first epoch may take the batches as they come.
-    order = jnp.arange(count, dtype=jnp.int32)
-    if dynamics.order == "replacement":
-        order = initial_order(order_key, dynamics.order, count)
+    # A partition is random already: the first epoch may take the batches as they come.
+    order = jnp.arange(dynamics.num_batches, dtype=jnp.int32)
+    if dynamics.order.period == 0:
+        order = dynamics.order.init(order_key, dynamics.num_batches)
     zero = jnp.zeros((), jnp.int32)
-    center = jnp.zeros_like(position[: dynamics.recorded])
     return SGMCMCState(
         i=zero,
         z=z,
         position=position,
-        noise=draw_noise(noise_key, position) if dynamics.noise == "averaged" else (),
+        motion=dynamics.integrator.init(noise_key, position),
         order=order,
-        rows=rows,
+        dealing=dealing,
         step=zero,
         num_warmup=jnp.asarray(num_warmup, jnp.int32),
         step_size=jnp.asarray(step_size, position.dtype),
         diverging=jnp.array(False),
         diverged_at=zero - 1,
         rng_key=chain_key,
-        moments=moments.empty(center) if dynamics.recorded else (),
+        moments=dynamics.recorder.empty(position),
     )
 
 
@@ -146,8 +150,8 @@ class Clock(NamedTuple):
     num_warmup: jax.Array
 
 
-def clock(state: SGMCMCState) -> Clock:
-    """The counters of the first chain."""
+def clock_of(state: SGMCMCState) -> Clock:
+    """Return the counters of the first chain."""
     first = lambda x: x if jnp.ndim(x) == 0 else x[0]  # noqa: E731
     return Clock(first(state.i), first(state.step), first(state.num_warmup))
 
@@ -155,9 +159,10 @@ def clock(state: SGMCMCState) -> Clock:
 def draw(
     state: SGMCMCState,
     clock: Clock,
-    data: Batches | tuple,
-    estimator: Callable,
-    correction: Callable | None,
+    *,
+    feed: Feed,
+    target: Callable,
+    controls: ArrayTree,
     to_sites: Callable,
     dynamics: Dynamics,
 ) -> SGMCMCState:
@@ -169,111 +174,125 @@ def draw(
     Parameters
     ----------
     state, clock
-        The chain, and :func:`clock` of the chains.
-    data
-        Contiguous batches, or the data themselves where ``state.rows`` tells the batches.
-    estimator, correction
-        Of the gradient, in preconditioned coordinates:
-        :func:`sgworld_mcmc.gradients.estimators.gradient_parts`.
+        The chain, and :func:`clock_of` the chains.
+    feed
+        The data.
+    target, controls
+        The log density of (position, rows), and what the gradient needs to know of the origin.
     to_sites
         Function of the position that returns the dict of unconstrained sites.
     dynamics
         The static choices.
     """
-    batches_of = lambda rows: data if isinstance(data, Batches) else RowBatches(data, rows)  # noqa: E731
-    count = num_batches(batches_of(state.rows))
-    size = num_examples(batches_of(state.rows))
-    length = math.gcd(count, dynamics.steps_per_draw, dynamics.steps_per_warmup)
+    recorder = dynamics.recorder
+    if recorder.coordinates:
+        recorder = recorder._replace(center=state.moments.center)
 
-    def record(sums, position):
-        return moments.add(sums, position[: dynamics.recorded], state.moments.center)
+    def gradient_of(dealing):
+        def gradient(position, index):
+            batch = feed.fetch(dealing, index)
+            return dynamics.gradient(target, controls, feed, position, batch, index)
 
-    # The time step of the theory: a minibatch step, or without replacement the epoch(s) in which
-    # the batches' noise cancels.
-    every_step = dynamics.recorded and dynamics.order == "replacement"
-    every_epoch = dynamics.recorded and not every_step
-    # Counted from the first draw on: a symmetric pair of epochs begins there.
-    warmup = clock.num_warmup * dynamics.steps_per_warmup // count
+        return gradient
 
-    def renew(order_key, rows_key, carry, epoch):
-        order, rows, _ = carry
-        if dynamics.order == "examples":
-            rows = split_rows(jax.random.permutation(rows_key, size), count)
-        return next_order(order_key, dynamics.order, order, epoch), rows
-
-    def segment(number, carry):
-        rng_key, position, noise, order, rows, step, diverged_at, sums = carry
-        rng_key, noise_key, order_key, rows_key = jax.random.split(rng_key, 4)
-        now = clock.step + number * length
-        # A new epoch's order is made when it begins. A loop of one turn or none, and before the
-        # order is read: else every step would copy it, M numbers.
-        begins = (now % count == 0) & (now > 0)
-        order, rows, _ = jax.lax.while_loop(
-            lambda carry: carry[2],
-            lambda carry: (*renew(order_key, rows_key, carry, now // count - warmup), False),
-            (order, rows, begins),
-        )
-        result = sweep(
-            noise_key,
-            position,
-            noise,
-            estimator,
-            batches_of(rows),
-            jax.lax.dynamic_slice(order, (now % count,), (length,)),
-            state.step_size,
-            dynamics.temperature,
-            dynamics.noise,
-            active=diverged_at < 0,
-            correction=correction,
-            limit=dynamics.limit,
-            observer=record if every_step else None,
-            observed=sums,
-        )
-        fails = (diverged_at < 0) & (result.finite_steps < length)
-        diverged_at = jnp.where(fails, step + result.finite_steps, diverged_at)
-
-        sums = result.observed
-        if every_epoch:
-            whole = (now + length) % count == 0
-            if dynamics.order == "symmetric":
-                whole = whole & (((now + length) // count - warmup) % 2 == 0)
-            sums = jax.lax.cond(whole, record, lambda sums, _: sums, sums, result.position)
-        step = step + length
-        return rng_key, result.position, result.noise, order, rows, step, diverged_at, sums
+    def segment(number, walk):
+        now = clock.step + number * dynamics.segment
+        return _segment(walk, now, clock, state.step_size, feed, gradient_of, recorder, dynamics)
 
     warming = clock.i < clock.num_warmup
     steps = jnp.where(warming, dynamics.steps_per_warmup, dynamics.steps_per_draw)
-    carry = (
-        state.rng_key,
-        state.position,
-        state.noise,
-        state.order,
-        state.rows,
-        state.step,
-        state.diverged_at,
-        moments.begin(state.moments) if dynamics.recorded else (),
+    sums = recorder.begin(state.moments)
+    walk = _Walk(
+        state.rng_key, state.motion, state.order, state.dealing, state.step, state.diverged_at, sums
     )
-    rng_key, position, noise, order, rows, step, diverged_at, sums = jax.lax.fori_loop(
-        0, steps // length, segment, carry
-    )
-    recorded = state.moments
-    if dynamics.recorded:
-        number = clock.i - clock.num_warmup
-        recorded = jax.lax.cond(
-            warming, lambda: recorded, lambda: moments.absorb(recorded, sums, number)
-        )
-    # The way to infinity is no sample: a chain that diverges stays where the last draw was.
-    position = jnp.where(diverged_at >= 0, state.position, position)
+    walk = jax.lax.fori_loop(0, steps // dynamics.segment, segment, walk)
+    diverging = walk.diverged_at >= 0
+    # The run stops a chain that has diverged: where it went on its way to infinity is no draw.
+    position = jnp.where(diverging, state.position, dynamics.integrator.position(walk.motion))
     return state._replace(
         i=state.i + 1,
         z=to_sites(position),
         position=position,
-        noise=noise,
-        order=order,
-        rows=rows,
-        step=step,
-        diverging=diverged_at >= 0,
-        diverged_at=diverged_at,
-        rng_key=rng_key,
-        moments=recorded,
+        motion=walk.motion,
+        order=walk.order,
+        dealing=walk.dealing,
+        step=walk.step,
+        diverging=diverging,
+        diverged_at=walk.diverged_at,
+        rng_key=walk.rng_key,
+        moments=recorder.close(state.moments, walk.sums, warming, clock.i - clock.num_warmup),
     )
+
+
+class _Walk(NamedTuple):
+    """What changes from segment to segment."""
+
+    rng_key: PRNGKey
+    motion: ArrayTree
+    order: jax.Array
+    dealing: ArrayTree
+    step: jax.Array
+    diverged_at: jax.Array
+    sums: ArrayTree
+
+
+def _segment(
+    walk: _Walk,
+    now: jax.Array,
+    clock: Clock,
+    step_size: jax.Array,
+    feed: Feed,
+    gradient_of: Callable,
+    recorder: Recorder,
+    dynamics: Dynamics,
+) -> _Walk:
+    """Make the steps of one segment, the first of them being step number ``now``."""
+    count, length = dynamics.num_batches, dynamics.segment
+    rng_key, noise_key, order_key, rows_key = jax.random.split(walk.rng_key, 4)
+    # Epochs count from the first draw on: a symmetric pair of them begins there.
+    warmup = clock.num_warmup * dynamics.steps_per_warmup // count
+    order, dealing = _renewed(walk, now, warmup, order_key, rows_key, feed, dynamics)
+    result = sweep(
+        noise_key,
+        walk.motion,
+        jax.lax.dynamic_slice(order, (now % count,), (length,)),
+        integrator=dynamics.integrator,
+        gradient=gradient_of(dealing),
+        step_size=step_size,
+        temperature=dynamics.temperature,
+        active=walk.diverged_at < 0,
+        limit=dynamics.limit,
+        observer=recorder.observer,
+        observed=walk.sums,
+    )
+    fails = (walk.diverged_at < 0) & (result.finite_steps < length)
+    after, position = now + length, dynamics.integrator.position(result.state)
+    return _Walk(
+        rng_key,
+        result.state,
+        order,
+        dealing,
+        walk.step + length,
+        jnp.where(fails, walk.step + result.finite_steps, walk.diverged_at),
+        recorder.after(result.observed, position, after, after // count - warmup, count),
+    )
+
+
+def _renewed(walk, now, warmup, order_key, rows_key, feed: Feed, dynamics: Dynamics):
+    """The order and dealing of the epoch that step number ``now`` belongs to.
+
+    A new epoch's order is made when it begins: in a loop of one turn or none, and before the order
+    is read. Otherwise every step would copy it, M numbers.
+    """
+    count = dynamics.num_batches
+
+    def renew(carry):
+        order, dealing, _ = carry
+        dealing = feed.renew(rows_key, dealing)
+        return dynamics.order.next(order_key, order, now // count - warmup), dealing, False
+
+    begins = (now % count == 0) & (now > 0)
+    order, dealing, _ = jax.lax.while_loop(
+        lambda carry: carry[2], renew, (walk.order, walk.dealing, begins)
+    )
+    return order, dealing

@@ -1,4 +1,4 @@
-"""A sweep over a sequence of batches: the inner loop of every sampler in the package."""
+"""Steps with a sequence of batches: the inner loop of every sampler in the package."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
-from sgworld_mcmc.data.batches import Batches, RowBatches, fetch, num_batches, num_examples
-from sgworld_mcmc.gradients.weighting import batch_estimate
-from sgworld_mcmc.integrators.langevin import draw_noise, langevin_step
+from sgworld_mcmc.integrators.normals import draw_normals
+from sgworld_mcmc.protocols import Integrator
 
 __all__ = ["Sweep", "is_finite", "sweep"]
 
@@ -19,16 +18,20 @@ _NOISE_BLOCK = 2**22
 
 
 class Sweep(NamedTuple):
-    """Result of a sweep: position, carried noise, and the number of finite steps made.
+    """Result of a sweep.
 
-    ``finite_steps`` is the length of the sweep unless a step led to NaN or infinity: then the
-    position is the last finite one and the count says after how many steps that was.
-    ``observed`` is what the observer made of the positions.
+    Attributes
+    ----------
+    state
+        The integrator's; if a step led to NaN or infinity, the last finite one.
+    finite_steps
+        Number of steps made, int32: the length of the sweep unless a step was not finite.
+    observed
+        What the observer made of the positions.
     """
 
-    position: ArrayTree
-    noise: ArrayTree
-    finite_steps: jax.Array  # int32
+    state: ArrayTree
+    finite_steps: jax.Array
     observed: ArrayTree = ()
 
 
@@ -40,73 +43,72 @@ def is_finite(position: ArrayLikeTree, limit: float | None = None) -> jax.Array:
 
 def sweep(
     rng_key: PRNGKey,
-    position: ArrayLikeTree,
-    carried: ArrayTree,
-    grad_estimator: Callable,
-    batches: Batches | RowBatches,
+    state: ArrayTree,
     order: jax.Array,
+    *,
+    integrator: Integrator,
+    gradient: Callable,
     step_size: jax.Array | float,
-    temperature: jax.Array | float,
-    noise: str,
+    temperature: jax.Array | float = 1.0,
     active: jax.Array | bool = True,
-    correction: Callable | None = None,
     limit: float | None = None,
     observer: Callable | None = None,
     observed: ArrayTree = (),
 ) -> Sweep:
-    """Langevin steps with the batches ``order[0]``, ``order[1]``, ... in turn.
+    """Make steps with the batches ``order[0]``, ``order[1]``, ... in turn.
 
     Parameters
     ----------
     rng_key
         For the injected noise.
-    position, carried
-        Pytree of arrays, and the noise carried from the last step.
-    grad_estimator
-        Function of (position, minibatch): see :mod:`sgworld_mcmc.gradients.weighting`.
-    batches
-        The data, dealt into M batches.
+    state
+        The integrator's.
     order
         (S,) int32 batch numbers; S need not be M.
+    integrator
+        What a step does.
+    gradient
+        Function of (position, batch number): the gradient of the log density from that batch.
     step_size, temperature
         Constant over the sweep: noise cancels over an epoch only at a constant step size.
-    noise
-        ``"independent"`` or ``"averaged"``.
     active
         False leaves the position as it is: for chains that have diverged before.
-    correction
-        Function of (position, batch number), added to the gradient of that batch: control variates.
     limit
         Largest absolute coordinate that counts as finite.
     observer, observed
         After every step ``observed = observer(observed, position)``.
     """
-    size, count, length = num_examples(batches), num_batches(batches), order.shape[0]
-    numbers = sum(jnp.size(x) for x in jax.tree.leaves(position))
-    if numbers * length <= _NOISE_BLOCK:
-        block = draw_noise(rng_key, position, length)
-        noise_of = lambda x: x  # noqa: E731
-    else:
-        block = jax.random.split(rng_key, length)
-        noise_of = lambda key: draw_noise(key, position)  # noqa: E731
+    position, length = integrator.position(state), order.shape[0]
+    block, normals_of = _normals(rng_key, position, length, integrator.normals)
 
-    def step(state, inputs):
-        position, carried, finite_steps, active, observed = state
+    def step(carry, inputs):
+        state, finite_steps, active, observed = carry
         index, drawn = inputs
-        gradient = batch_estimate(grad_estimator, position, fetch(batches, index), size, count)
-        if correction is not None:
-            gradient = jax.tree.map(jnp.add, gradient, correction(position, index))
-        proposal, carried = langevin_step(
-            position, gradient, carried, noise_of(drawn), step_size, temperature, noise
+        proposal = integrator.step(
+            state, lambda x: gradient(x, index), normals_of(drawn), step_size, temperature
         )
-        active = active & is_finite(proposal, limit)
-        position = jax.tree.map(lambda new, old: jnp.where(active, new, old), proposal, position)
+        active = active & is_finite(_tested(integrator, proposal), limit)
+        state = jax.tree.map(lambda new, old: jnp.where(active, new, old), proposal, state)
         if observer is not None:
-            observed = observer(observed, position)
-        return (position, carried, finite_steps + active, active, observed), None
+            observed = observer(observed, integrator.position(state))
+        return (state, finite_steps + active, active, observed), None
 
-    position = jax.tree.map(jnp.asarray, position)
-    state = (position, carried, jnp.zeros((), jnp.int32), jnp.asarray(active), observed)
-    final, _ = jax.lax.scan(step, state, (order, block))
-    position, carried, finite_steps, _, observed = final
-    return Sweep(position, carried, finite_steps, observed)
+    carry = (state, jnp.zeros((), jnp.int32), jnp.asarray(active), observed)
+    (state, finite_steps, _, observed), _ = jax.lax.scan(step, carry, (order, block))
+    return Sweep(state, finite_steps, observed)
+
+
+def _tested(integrator: Integrator, state: ArrayTree) -> ArrayTree:
+    """What has to stay finite: the whole state where no noise is injected, else the position."""
+    return integrator.position(state) if integrator.normals else state
+
+
+def _normals(rng_key, position, length: int, number: int) -> tuple[ArrayTree, Callable]:
+    """Inputs of the scan over steps, and the function that makes a step's normal numbers of one."""
+    if number == 0:
+        return (), lambda drawn: drawn
+    like = position if number == 1 else (position,) * number
+    numbers = sum(jnp.size(x) for x in jax.tree.leaves(like))
+    if numbers * length <= _NOISE_BLOCK:
+        return draw_normals(rng_key, like, length), lambda drawn: drawn
+    return jax.random.split(rng_key, length), lambda key: draw_normals(key, like)

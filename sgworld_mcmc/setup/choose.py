@@ -5,13 +5,17 @@ Every candidate's errors are predicted for each parameter from the closed forms 
 error.
 """
 
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
+from sgworld_mcmc.protocols import Integrator, Order
+from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.row_noise import KINDS, RowNoise, batch_factor
 from sgworld_mcmc.setup.step_error import Discretisation
+from sgworld_mcmc.theory.autocorrelation import integrated_autocorrelation
 from sgworld_mcmc.theory.variance_bias import (
     large_noise_factor,
     once_mean_shift,
@@ -20,13 +24,21 @@ from sgworld_mcmc.theory.variance_bias import (
     variance_error_terms,
 )
 
-__all__ = ["Choice", "Prediction", "Request", "candidates", "choose", "draw_spacing", "predict"]
+__all__ = [
+    "Choice",
+    "Prediction",
+    "Request",
+    "candidates",
+    "choose",
+    "draw_spacing",
+    "predict",
+    "scheme_of",
+]
 
 BATCH_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 STEP_SIZES = np.geomspace(1.0, 1e-8, 93)
-# What a step costs in rows of gradient: a Taylor gradient differentiates twice; noise, products
-# with the preconditioner and the loop itself are there for the smallest batch too.
-COST = {"plain": 1.0, "control_variate": 1.0, "taylor": 1.5}
+# What a step costs beyond its rows, in rows of gradient: noise, products with the preconditioner
+# and the loop itself are there for the smallest batch too.
 OVERHEAD = 10.0
 # The shift of a mean, in posterior standard deviations, for a relative error of the variance: a
 # Gaussian with either error of sqrt(2) : 1 has the same divergence; a mean is worth a little more.
@@ -39,28 +51,29 @@ AUTOCORRELATION = 2.2
 MOST_STEPS, MOST_EPOCHS = 1000, 300
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Request:
     """What is given: the data's size, the kind of sampler, and what the user has fixed.
 
     Attributes
     ----------
     size
         N.
-    order, noise
-        See :mod:`sgworld_mcmc.data.orders` and :mod:`sgworld_mcmc.integrators.langevin`.
+    order, integrator
+        Objects.
     tolerance
         Relative error of the posterior variance that may be spent.
     batch_size, step_size, steps_per_draw
         A number, or None to choose; the step size in the whitened coordinates of the sampler.
     gradients
-        The kinds of gradient to choose from.
+        The kinds of gradient to choose from, by name.
     stiffest, softest
         Extreme curvatures left by the preconditioner: 1 and 1 for the inverse Hessian.
     """
 
     size: int
-    order: str
-    noise: str
+    order: Order
+    integrator: Integrator
     tolerance: float
     batch_size: int | None
     step_size: float | None
@@ -131,7 +144,7 @@ class Choice(NamedTuple):
 
 
 def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
-    """The cheapest setting whose predicted errors are within the tolerance.
+    """Return the cheapest setting whose predicted errors are within the tolerance.
 
     If none is, the one with the smallest predicted error. Whatever the request fixes stays fixed.
     """
@@ -141,10 +154,10 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
         return min(good, key=_cost)
     # The tolerance is out of reach: what the same cost would buy at a larger one.
     if request.tolerance < 10 and request.step_size is None:
-        looser = choose(request._replace(tolerance=2 * request.tolerance), noise, steps)
+        looser = choose(replace(request, tolerance=2 * request.tolerance), noise, steps)
         return looser._replace(met=False)
     if not found and request.steps_per_draw is None:
-        return choose(request._replace(steps_per_draw=MOST_STEPS), noise, steps)
+        return choose(replace(request, steps_per_draw=MOST_STEPS), noise, steps)
     if not found:
         raise ValueError(
             "No step size is stable with these settings: the gradients' noise at the draws of the "
@@ -156,7 +169,7 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
 
 def _cost(choice: Choice) -> float:
     steps = choice.examples / choice.batch_size
-    return steps * (choice.batch_size * COST[choice.gradient] + OVERHEAD)
+    return steps * (choice.batch_size * GRADIENTS[choice.gradient].cost + OVERHEAD)
 
 
 def candidates(request: Request, noise: RowNoise, steps: Discretisation) -> list[Choice]:
@@ -192,16 +205,11 @@ def _even(batch_size: int, size: int) -> int:
 
 def _phases(request: Request, count: int) -> tuple[bool, ...]:
     """Whether draws lie inside epochs: False, True or both to try."""
-    if request.order == "replacement" or count == 1:
+    if request.order.period == 0 or count == 1:
         return (True,)
     if request.steps_per_draw is not None:
-        return (request.steps_per_draw % _period(request.order, count) != 0,)
+        return (request.steps_per_draw % (request.order.period * count) != 0,)
     return (False, True)
-
-
-def _period(order: str, count: int) -> int:
-    """Steps after which the batches' noise has cancelled."""
-    return 2 * count if order == "symmetric" else count
 
 
 def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice | None:
@@ -210,8 +218,7 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
     Errors of opposite sign may cancel at one step size, for the sum over causes and not for each
     parameter: a step that smaller ones are worse than is not to be trusted.
     """
-    scheme = "all_phases" if inside and count > 1 else request.order
-    scheme = "replacement" if request.order == "replacement" else scheme
+    scheme = scheme_of(request.order, count, inside)
 
     @cache
     def made(h):
@@ -246,6 +253,11 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
     return None
 
 
+def scheme_of(order: Order, count: int, inside: bool) -> str:
+    """Return the closed form that holds, for draws inside epochs or at their ends."""
+    return "all_phases" if inside and count > 1 and order.period else order.law
+
+
 def draw_spacing(
     request: Request, step_size: float, count: int, inside: bool
 ) -> tuple[int, float] | None:
@@ -255,14 +267,11 @@ def draw_spacing(
     inside the epoch would be an epoch apart or more, or where a draw would take too long.
     """
     decay = 1 - min(step_size * request.softest, 1.0)
-    period = _period(request.order, count)
+    # With replacement the noise never cancels: any distance will do, and whole epochs are as good.
+    period = max(1, request.order.period) * count
 
     def autocorrelation(number):
-        forgotten = decay**number
-        first = forgotten
-        if request.noise == "averaged" and decay < 1:
-            first = decay ** (number - 1) * (1 + decay) / 2
-        return 1 + 2 * first / max(1 - forgotten, 1e-12)
+        return integrated_autocorrelation(decay, number, request.integrator.law)
 
     if request.steps_per_draw is not None:
         return request.steps_per_draw, autocorrelation(request.steps_per_draw)
@@ -273,7 +282,7 @@ def draw_spacing(
         number = max(1, int(np.ceil(np.log(wanted) / np.log(decay) - 1e-9)))
     if not inside:
         number = period * max(1, -(-number // period))
-    elif count > 1 and number >= period and request.order != "replacement":
+    elif count > 1 and number >= period and request.order.period:
         return None
     if number > max(MOST_STEPS, MOST_EPOCHS * count):
         return None
@@ -310,7 +319,7 @@ def predict(
     hessian = np.maximum(noise.mean[kind] * factor - batch, 0)
     if h >= min(2.0, stable_step_size(float(hessian.max()))):
         return None
-    terms = variance_error_terms(h, count, scheme=scheme, noise=request.noise)
+    terms = variance_error_terms(h, count, scheme=scheme, noise=request.integrator.law)
     if scheme == "replacement":
         below = 2 - h - h * hessian
         parts = {"batch noise": h * batch / below, "curvature noise": h * hessian / below}
@@ -323,7 +332,7 @@ def predict(
     parts["step size"] = nonlinear + np.zeros_like(batch)
     # A wider distribution feels the skewness more: its mean moves on, from the mode outwards.
     shift = shift + steps.displacement * (parts["batch noise"] + parts["curvature noise"])
-    if kind == "plain" and scheme != "replacement" and count > 1:
+    if kind == "plain" and request.order.period and count > 1:
         moved = order_mean_shift(h, count, factor)
         if scheme == "all_phases":
             # The mean over phases lies between that at the ends, and none half an epoch later.

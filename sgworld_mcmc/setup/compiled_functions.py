@@ -1,24 +1,32 @@
-"""The compiled functions of the set-up: one instance of the model each, kept from run to run."""
+"""The compiled functions of the set-up: one instance for each model, kept from run to run."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.gradients.estimators import Anchor, make_offsets, whitened_log_density
 from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.setup.coupled_chains import advance_pilot
+from sgworld_mcmc.model.target import target_of
+from sgworld_mcmc.setup.coupled_chains import advance_chains
 from sgworld_mcmc.setup.curvature import dense_hessian, diagonal_hessian
 from sgworld_mcmc.setup.descent import adam, descend
 from sgworld_mcmc.setup.gaussian_fit import fit_gaussian
 from sgworld_mcmc.setup.row_noise import measure_noise
 
-__all__ = ["SetUpFunctions"]
+__all__ = ["SetUpFunctions", "functions_of"]
 
 # Above, passes over all rows take longer than compilation.
 MANY_ROWS = 2**20
+
+
+def functions_of(model: MinibatchModel, strategy: Callable | None) -> "SetUpFunctions":
+    """Return the functions of a model: the same ones for as long as the model lives."""
+    if strategy not in model.kept:
+        model.kept[strategy] = SetUpFunctions(model, strategy)
+    return model.kept[strategy]
 
 
 class SetUpFunctions:
@@ -29,10 +37,10 @@ class SetUpFunctions:
     model
         The model; data and constants are arguments of every function.
     strategy
-        NumPyro's initialisation strategy.
+        NumPyro's initialisation strategy, or None for its default.
     """
 
-    def __init__(self, model: MinibatchModel, strategy: Callable) -> None:
+    def __init__(self, model: MinibatchModel, strategy: Callable | None) -> None:
         self.model, self.strategy = model, strategy
         work = "much" if model.size > MANY_ROWS else "some"
         self.initial = quick_jit(self._initial, work)
@@ -41,8 +49,8 @@ class SetUpFunctions:
         self.hessian = quick_jit(self._hessian, work)
         self.diagonal = quick_jit(self._diagonal, work)
         self.noise = quick_jit(self._noise, work, static_argnames="block")
-        self.pilot = quick_jit(self._pilot, work, static_argnames="whole")
-        self.offsets = quick_jit(self._offsets, work)
+        self.pilot = quick_jit(self._pilot, work, static_argnames="gradient")
+        self.offsets = quick_jit(self._offsets, work, static_argnames="gradient")
         self.gradients = quick_jit(self._gradients, work)
         self.gaussian = quick_jit(self._gaussian, work)
 
@@ -64,86 +72,62 @@ class SetUpFunctions:
 
         return jax.lax.map(one, seeds)
 
-    def _adam(self, starts, orders, batches, constants):
+    def _adam(self, starts, orders, feed, constants):
         density = self._density(constants)
-        return jax.vmap(lambda x, order: adam(x, order, density, batches))(starts, orders)
+        return jax.vmap(lambda x, order: adam(x, order, density, feed))(starts, orders)
 
-    def _descend(self, start, scale, batches, constants, used, limit, *, newton):
+    def _descend(self, start, scale, feed, constants, used, limit, *, newton):
         density = self._density(constants)
-        return descend(start, scale, newton, density, batches, used, limit)
+        return descend(start, scale, newton, density, feed, used, limit)
 
-    def _hessian(self, position, batches, constants, used):
-        return dense_hessian(self._density(constants), position, batches, used)
+    def _hessian(self, position, feed, constants, used):
+        return dense_hessian(self._density(constants), position, feed, used)
 
-    def _diagonal(self, probes, position, batches, constants):
-        return diagonal_hessian(probes, self._density(constants), position, batches)
+    def _diagonal(self, probes, position, feed, constants):
+        return diagonal_hessian(probes, self._density(constants), position, feed)
 
-    def _whitened(self, center, scale, constants, temperature=1.0):
+    def _tempered(self, coordinates, constants, temperature):
         """The target log p / tau in coordinates where it is about a standard Gaussian."""
-        density = whitened_log_density(self.model, constants, center, scale * jnp.sqrt(temperature))
+        density = target_of(self.model, constants, coordinates.scaled(jnp.sqrt(temperature)))
         return lambda z, rows: density(z, rows) / temperature
 
-    def _noise(self, center, scale, draws, rows, constants, directions, temperature, *, block):
+    def _noise(self, coordinates, draws, rows, constants, temperature, *, block):
         density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731
-        scale = scale * jnp.sqrt(temperature)
-        return measure_noise(density, center, scale, draws, rows, block, directions)
+        scaled = coordinates.scaled(jnp.sqrt(temperature))
+        return measure_noise(density, scaled, draws, rows, block)
 
     def _pilot(
         self,
         chains,
         fresh,
         order,
-        step_size,
-        burn_in,
-        steps,
-        center,
-        scale,
-        anchor,
-        batches,
+        clock,
+        coordinates,
+        controls,
+        feed,
         constants,
-        directions,
-        limit,
         temperature,
         *,
-        whole,
+        gradient,
     ):
-        density = self._whitened(center, scale, constants, temperature)
+        target = self._tempered(coordinates, constants, temperature)
 
-        def gradient(z, index):
-            if whole:
-                return jax.vmap(lambda x: epoch_mean(jax.grad(density), x, batches))(z)
-            rows = jax.tree.map(lambda x: x[index], batches.main)
-            return _corrected(density, rows, anchor, z)
+        def each(z, index):
+            batch = feed.fetch((), index)
+            return jax.vmap(lambda x: gradient(target, controls, feed, x, batch, index))(z)
 
-        return advance_pilot(
-            chains, fresh, order, step_size, burn_in, steps, gradient, directions, limit
-        )
+        return advance_chains(chains, fresh, order, clock, each, coordinates.along)
 
-    def _offsets(self, center, scale, batches, constants):
-        density = self._whitened(center, scale, constants)
-        return make_offsets(density, jnp.zeros_like(center), batches)
+    def _offsets(self, coordinates, feed, constants, *, gradient):
+        """What control variates of the sampler need of every batch, (M, D)."""
+        target = target_of(self.model, constants, coordinates)
+        return gradient.prepare(target, feed, jnp.zeros_like(coordinates.center))
 
-    def _gaussian(self, seed, start, order, batches, constants):
-        return fit_gaussian(seed, start, order, self._density(constants), batches)
+    def _gaussian(self, seed, start, order, feed, constants):
+        return fit_gaussian(seed, start, order, self._density(constants), feed)
 
-    def _gradients(self, positions, center, scale, batches, constants):
-        """(S, D) gradients of the log density of all rows, in preconditioned coordinates."""
-        gradient = jax.grad(self._whitened(center, scale, constants))
-        one = lambda z: epoch_mean(gradient, z, batches)  # noqa: E731
+    def _gradients(self, positions, coordinates, feed, constants):
+        """(S, D) gradients of the log density of all rows, in the sampler's coordinates."""
+        gradient = partial(epoch_mean, jax.grad(target_of(self.model, constants, coordinates)))
+        one = lambda z: gradient(z, feed)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
-
-
-def _corrected(density: Callable, rows, anchor: Anchor, z: jax.Array) -> jax.Array:
-    """(P, D) gradients from one minibatch, with control variates of the order of the anchor's."""
-    gradient = jax.grad(density)
-
-    def one(position):
-        value = gradient(position, rows)
-        base, change = jax.jvp(
-            lambda x: gradient(x, rows), (jnp.zeros_like(position),), (position,)
-        )
-        if isinstance(anchor.curvature, tuple):  # no Hessian: of first order
-            return value - base + anchor.offsets
-        return value - base - change + anchor.offsets + anchor.curvature @ position
-
-    return jax.vmap(one)(z)

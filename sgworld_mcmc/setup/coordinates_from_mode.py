@@ -1,31 +1,27 @@
-"""The center of the sampler's coordinates: the posterior mode and the curvature there.
+"""The sampler's coordinates from the posterior mode and the curvature there.
 
-It is decided in Python from concrete numbers, before the compiled loop is made, and in double
+They are found in Python from concrete numbers, before the compiled loop is made, and in double
 precision whatever the user's precision is: the log density of a million rows is too coarse in
 single precision to be compared at two points.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.data.batches import Batches, num_batches
+from sgworld_mcmc.coordinates.dense import Dense
+from sgworld_mcmc.coordinates.diagonal import Diagonal
+from sgworld_mcmc.coordinates.identity import Identity
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut
-from sgworld_mcmc.gradients.estimators import Anchor
+from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.curvature import Scale, diagonal_scale
-from sgworld_mcmc.setup.mode_search import Finder, distance, finite_loss
+from sgworld_mcmc.setup.mode_search import ModeSearch, distance, finite_loss
 
-__all__ = [
-    "Center",
-    "find_center",
-    "set_up_batches",
-    "spectrum",
-    "whitened_hessian",
-    "zero_anchor",
-]
+__all__ = ["CoordinateFit", "fit_coordinates", "set_up_feed"]
 
 BATCH_ROWS = 5000
 # Nats that a further step promises at a mode.
@@ -34,19 +30,17 @@ CONVERGED = 1e-3
 GAUSSIAN_DIMENSION = 300
 
 
-class Center(NamedTuple):
-    """Where the sampler's coordinates begin, and how they are scaled.
+class CoordinateFit(NamedTuple):
+    """The coordinates that were found for a posterior, and how.
 
     Attributes
     ----------
-    position
-        (D,) float64.
-    scale
-        K, (D, D) or (D,) float64.
+    coordinates
+        Of float64 NumPy arrays.
     hessian
-        (D, D) of the potential there, or None where only its diagonal is used.
+        (D, D) of the potential at the center, or None where only its diagonal is used.
     converged
-        Whether it is a mode.
+        Whether the center is a mode.
     gain
         Nats that a further step promised.
     indefinite
@@ -54,7 +48,7 @@ class Center(NamedTuple):
     other_modes
         Distances, in posterior standard deviations, of other modes that matter.
     fitted
-        Whether position and scale are those of pilot chains instead.
+        Whether center and scale are those of pilot chains instead.
     by_curvature
         Whether the scale is that of the mean curvature at the pilot chains' draws.
     width, stiffness
@@ -62,8 +56,7 @@ class Center(NamedTuple):
         and largest curvature at a draw, in these coordinates.
     """
 
-    position: np.ndarray
-    scale: np.ndarray
+    coordinates: Coordinates
     hessian: np.ndarray | None
     converged: bool
     gain: float
@@ -74,24 +67,49 @@ class Center(NamedTuple):
     width: float = 1.0
     stiffness: float = 1.0
 
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return len(self.coordinates.center)
 
-def set_up_batches(data: tuple) -> Batches:
-    """Shuffled rows cut into batches of some 5000 rows for the set-up, of one size if possible."""
+    def spectrum(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return curvatures (D,) and axes (D, D) of the potential in the sampler's coordinates.
+
+        None where the Hessian is not known, or not positive definite (the coordinates then are made
+        for something else), and where the curvature is one along all axes.
+        """
+        if self.hessian is None or self.indefinite or self.fitted:
+            return None, None
+        values, vectors = np.linalg.eigh(self.coordinates.whiten(self.hessian))
+        if values.min() <= 0 or np.abs(values - 1).max() < 1e-3:
+            return None, None
+        return values, vectors
+
+    def extremes(self) -> tuple[float, float]:
+        """Return the largest and the smallest curvature in the sampler's coordinates."""
+        values, _ = self.spectrum()
+        if values is None:
+            return 1.0, 1.0 / self.width
+        return float(values.max()), float(values.min())
+
+
+def set_up_feed(data: tuple) -> FixedPartition:
+    """Cut shuffled rows into batches of some 5000 rows for the set-up, of one size if possible."""
     size = jax.tree.leaves(data)[0].shape[0]
     count = -(-size // BATCH_ROWS)
     divisor = next((m for m in range(count, 2 * count + 1) if size % m == 0), count)
     return cut(data, divisor)
 
 
-def find_center(
+def fit_coordinates(
     generator: np.random.Generator,
     functions: SetUpFunctions,
-    batches: Batches,
+    feed: FixedPartition,
     constants: tuple,
     initial: np.ndarray | None,
-    preconditioner: str | np.ndarray,
-) -> Center:
-    """The posterior mode and the curvature there, from any initial point.
+    settings: Settings,
+) -> CoordinateFit:
+    """Find the posterior mode and the curvature there, from any initial point.
 
     Adam on minibatches, then Newton steps on a few thousand rows, from several points; then Newton
     steps on all rows with the Hessian of a part of them. L-BFGS where the Hessian is too large,
@@ -101,49 +119,46 @@ def find_center(
     Parameters
     ----------
     functions
-        Of the model.
-    batches
-        From :func:`set_up_batches`.
+        The model's, compiled.
+    feed
+        From :func:`set_up_feed`.
     initial
         (S, D) unconstrained initial points, or None for the initialisation strategy.
-    preconditioner
-        ``"dense"``, ``"diagonal"``, ``"none"``, or an estimate of the posterior covariance.
+    settings
+        Tell the kind of coordinates wanted.
     """
-    finder = Finder(functions, batches, constants, generator)
+    search = ModeSearch(functions, feed, constants, generator)
     if initial is None:
-        initial = finder.initial_points()
-    found = finder.modes(np.asarray(initial, float))
-    losses = np.array([finite_loss(search) for search in found])
+        initial = search.initial_points()
+    found = search.modes(np.asarray(initial, float))
+    losses = np.array([finite_loss(each) for each in found])
     best = found[int(np.argmin(losses))]
-    search, hessian, scaled = finder.finish(best.position)
-    position, gain = np.asarray(search.position), float(search.gain)
+    last, hessian, scaled = search.finish(best.position)
+    center, gain = np.asarray(last.position), float(last.gain)
     converged = bool(gain < CONVERGED and np.isfinite(gain))
-    automatic = isinstance(preconditioner, str) and preconditioner in ("auto", "dense")
-    if automatic and not (converged and scaled.indefinite == 0):
-        fitted = _fitted_center(finder, initial)
+    if settings.adapt and not (converged and scaled.indefinite == 0):
+        fitted = _fitted_gaussian(search, initial)
         if fitted is not None:
             return fitted
-    return Center(
-        position,
-        _preconditioner(preconditioner, scaled, hessian, finder.dimension),
+    return CoordinateFit(
+        _coordinates(settings, center, scaled, hessian),
         None if hessian is None else np.asarray(hessian),
         converged,
         gain,
         scaled.indefinite,
-        _other_modes(found, losses, best, scaled.scale, finder),
+        _other_modes(found, losses, best, scaled.scale, search),
     )
 
 
-def _fitted_center(finder: Finder, initial: np.ndarray) -> Center | None:
+def _fitted_gaussian(search: ModeSearch, initial: np.ndarray) -> CoordinateFit | None:
     """Coordinates from a Gaussian fitted to the posterior, where no usable mode was found."""
-    if finder.dimension > GAUSSIAN_DIMENSION:
+    if search.dimension > GAUSSIAN_DIMENSION:
         return None
     # A random point may be far out in a tail: half way to the origin.
-    mean, factor = finder.gaussian(initial[0] / 2)
-    hessian, scaled = finder.curvature(mean, num_batches(finder.batches))
-    return Center(
-        np.asarray(mean, float),
-        np.asarray(factor, float),
+    mean, factor = search.gaussian(initial[0] / 2)
+    hessian, scaled = search.curvature(mean, search.feed.num_batches)
+    return CoordinateFit(
+        Dense(np.asarray(mean, float), np.asarray(factor, float)),
         np.asarray(hessian, float),
         False,
         np.inf,
@@ -153,59 +168,31 @@ def _fitted_center(finder: Finder, initial: np.ndarray) -> Center | None:
     )
 
 
-def _preconditioner(kind: Any, scaled: Scale, hessian, dimension: int) -> np.ndarray:
-    if not isinstance(kind, str):
-        covariance = np.asarray(kind, float)
-        return np.linalg.cholesky(covariance) if covariance.ndim == 2 else np.sqrt(covariance)
-    if kind == "none":
-        return np.ones(dimension)
-    if kind == "diagonal" and hessian is not None:
-        return diagonal_scale(np.diagonal(hessian)).scale
-    return scaled.scale
+def _coordinates(settings: Settings, center: np.ndarray, scaled: Scale, hessian) -> Coordinates:
+    """The coordinates asked for, or the best there are."""
+    if settings.covariance is not None:
+        covariance = np.asarray(settings.covariance, float)
+        root = np.linalg.cholesky(covariance) if covariance.ndim == 2 else np.sqrt(covariance)
+        return settings.coordinates(center, root)
+    if settings.coordinates is Identity:
+        return Identity(center)
+    if settings.coordinates is Diagonal and hessian is not None:
+        return Diagonal(center, diagonal_scale(np.diagonal(hessian)).scale)
+    return (Diagonal if hessian is None else Dense)(center, scaled.scale)
 
 
-def _other_modes(found, losses, best, scale, finder: Finder) -> tuple[float, ...]:
+def _other_modes(found, losses, best, scale, search: ModeSearch) -> tuple[float, ...]:
     """Distances of the modes found from other starts that hold a share of the posterior.
 
     The searches saw one batch of rows, whose mode lies some sqrt(count D) standard deviations
     from that of all rows; two searches count as two modes if they are much farther apart.
     """
-    dimension = finder.dimension
-    apart = 10 + 5 * np.sqrt(num_batches(finder.batches) * dimension)
+    dimension = search.dimension
+    apart = 10 + 5 * np.sqrt(search.feed.num_batches * dimension)
     distances = []
-    for search, loss in zip(found, losses, strict=True):
-        far = distance(np.asarray(search.position) - np.asarray(best.position), scale)
+    for each, loss in zip(found, losses, strict=True):
+        far = distance(np.asarray(each.position) - np.asarray(best.position), scale)
         comparable = loss - np.min(losses) < 5 + 2 * dimension**0.5 + 0.5 * dimension
-        if np.isfinite(far) and comparable and far > apart and float(search.gain) < 1.0:
+        if np.isfinite(far) and comparable and far > apart and float(each.gain) < 1.0:
             distances.append(far)
     return tuple(distances)
-
-
-def zero_anchor(center: Center, gradient: np.ndarray, temperature: float, dtype) -> Anchor:
-    """Anchor of the pilot's minibatch gradients: full gradient and Hessian at the center."""
-    scale = center.scale
-    whitened = (scale.T @ gradient if scale.ndim == 2 else scale * gradient) / temperature**0.5
-    if center.hessian is None:
-        return Anchor(jnp.asarray(whitened, dtype), ())
-    return Anchor(jnp.asarray(whitened, dtype), jnp.asarray(-whitened_hessian(center), dtype))
-
-
-def whitened_hessian(center: Center) -> np.ndarray:
-    """K^T H K of the potential, (D, D); the Jacobian of the log density's gradient is minus it."""
-    if center.scale.ndim == 2:
-        return center.scale.T @ center.hessian @ center.scale
-    return center.hessian * center.scale[:, None] * center.scale[None, :]
-
-
-def spectrum(center: Center) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Curvatures (D,) and axes (D, D) of the potential in the sampler's coordinates.
-
-    None where the Hessian is not known, or not positive definite (the coordinates then are made
-    for something else).
-    """
-    if center.hessian is None or center.indefinite or center.fitted:
-        return None, None
-    values, vectors = np.linalg.eigh(whitened_hessian(center))
-    if values.min() <= 0 or np.abs(values - 1).max() < 1e-3:
-        return None, None
-    return values, vectors

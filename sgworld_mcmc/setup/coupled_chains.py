@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Pilot", "PilotChains", "advance_pilot", "start_pilot", "summarise_pilot"]
+from sgworld_mcmc.integrators.averaged import Averaged, AveragedState
+
+__all__ = [
+    "Pilot",
+    "PilotChains",
+    "PilotClock",
+    "advance_chains",
+    "start_chains",
+    "summarise_pilot",
+]
 
 
 class Pilot(NamedTuple):
@@ -44,93 +53,106 @@ class PilotChains(NamedTuple):
 
     Attributes
     ----------
-    positions, partners
-        (P, D) whitened positions, and those of the coupled chains on the standard Gaussian.
-    noise
-        (P, D) carried by averaged noise.
+    chains, partners
+        The integrator's states: of (P, D) whitened positions, and of the coupled chains on the
+        standard Gaussian, which have the same noise.
     alive
         (P,) whether a chain has stayed within the limit; one that has not stays where it was.
     sums
         Four (P, Q): of y, y^2 and of their linear partners x, x^2.
     """
 
-    positions: jax.Array
-    partners: jax.Array
-    noise: jax.Array
+    chains: AveragedState
+    partners: AveragedState
     alive: jax.Array
     sums: tuple[jax.Array, ...]
 
 
-def start_pilot(
+class PilotClock(NamedTuple):
+    """Numbers of a call of :func:`advance_chains`; one compiled function serves all.
+
+    Attributes
+    ----------
+    step_size
+        h.
+    burn_in
+        The first steps, which do not count.
+    steps
+        Number of steps to make.
+    limit
+        A chain with a larger coordinate has diverged.
+    """
+
+    step_size: jax.Array
+    burn_in: jax.Array
+    steps: jax.Array
+    limit: jax.Array | float
+
+
+def start_chains(
     generator: np.random.Generator, positions: np.ndarray, step_size: float, directions: int
 ) -> PilotChains:
-    """Chains before their first step; the linear partners are stationary, and independent."""
+    """Return chains before their first step; the partners are stationary, and independent."""
     noise, rest = generator.standard_normal((2, *positions.shape))
     partners = np.sqrt(1 - step_size / 2) * rest + np.sqrt(step_size / 2) * noise
     alive = np.ones(len(positions), bool)
     sums = (np.zeros((len(positions), directions)),) * 4
-    return PilotChains(positions, partners, noise, alive, sums)
+    chains, partners = AveragedState(positions, noise), AveragedState(partners, noise)
+    return PilotChains(chains, partners, alive, sums)
 
 
-def advance_pilot(
-    chains: PilotChains,
+def advance_chains(
+    pilot: PilotChains,
     fresh: jax.Array,
     order: jax.Array,
-    step_size: jax.Array,
-    burn_in: jax.Array,
-    steps: jax.Array,
+    clock: PilotClock,
     gradient: Callable,
-    directions: jax.Array | None,
-    limit: float,
+    along: Callable,
 ) -> PilotChains:
-    """Langevin steps with averaged noise.
+    """Make Langevin steps with averaged noise.
 
     Parameters
     ----------
-    chains
-        From :func:`start_pilot`, or of the last call.
+    pilot
+        From :func:`start_chains`, or of the last call.
     fresh
         (S, P, D) standard normal numbers. They are an argument because JAX's random numbers
         would be a third of the time that it takes to compile a pilot.
     order
         (S,) int32 batch numbers of the steps.
-    step_size, burn_in, steps
-        May be traced: one compiled function serves all. The first ``steps`` <= S are made; of
-        them the first ``burn_in`` do not count.
+    clock
+        The first ``clock.steps`` <= S steps are made.
     gradient
         ``gradient(positions, batch number)``: (P, D) gradients of the log density.
-    directions
-        (Q, D) unit vectors along which moments are taken, or None for the axes.
-    limit
-        A chain with a larger coordinate has diverged.
+    along
+        Function from (P, D) positions to the (P, Q) components whose moments are taken.
     """
-    along = (lambda z: z) if directions is None else (lambda z: z @ directions.T)
+    integrator, h = Averaged(), clock.step_size
 
-    def step(number, chains):
-        z, linear, noise, alive, sums = chains
-        kick = jnp.sqrt(2 * step_size) * (noise + fresh[number]) / 2
-        new = z + step_size * gradient(z, order[number]) + kick
-        alive = alive & jnp.all(jnp.abs(new) <= limit, axis=1)
-        z = jnp.where(alive[:, None], new, z)
-        linear = linear - step_size * linear + kick
-        y, x = along(z), along(linear)
-        counts = number >= burn_in
+    def step(number, pilot):
+        index, normals = order[number], fresh[number]
+        new = integrator.step(pilot.chains, lambda z: gradient(z, index), normals, h, 1.0)
+        partners = integrator.step(pilot.partners, lambda z: -z, normals, h, 1.0)
+        alive = pilot.alive & jnp.all(jnp.abs(new.position) <= clock.limit, axis=1)
+        z = jnp.where(alive[:, None], new.position, pilot.chains.position)
+        y, x = along(z), along(partners.position)
+        counts = number >= clock.burn_in
         values = (y, y**2, x, x**2)
-        sums = tuple(s + jnp.where(counts, v, 0) for s, v in zip(sums, values, strict=True))
-        return PilotChains(z, linear, fresh[number], alive, sums)
+        sums = tuple(s + jnp.where(counts, v, 0) for s, v in zip(pilot.sums, values, strict=True))
+        return PilotChains(AveragedState(z, normals), partners, alive, sums)
 
-    return jax.lax.fori_loop(0, steps, step, chains)
+    return jax.lax.fori_loop(0, clock.steps, step, pilot)
 
 
-def summarise_pilot(chains: PilotChains, counted: int, step_size: float) -> Pilot:
+def summarise_pilot(pilot: PilotChains, counted: int, step_size: float) -> Pilot:
     """Moments with the linear partners as control variates, regressed direction by direction.
 
     The partners' exact moments are 0 and 1 at every step size below 2 (averaged noise);
     ``counted`` is the number of steps that were summed.
     """
-    alive = np.asarray(chains.alive)
+    alive = np.asarray(pilot.alive)
     diverged = 1 - alive.mean()
-    means = (np.asarray(total, float)[alive] / counted for total in chains.sums)
+    means = (np.asarray(total, float)[alive] / counted for total in pilot.sums)
     first, second, linear_first, linear_second = means
     if alive.sum() < 4:
         nan = np.full(first.shape[1], np.nan)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sgworld_mcmc.data.batches import Batches, RowBatches
 from sgworld_mcmc.gradients.weighting import epoch_mean
+from sgworld_mcmc.protocols import Feed
 
 __all__ = [
     "Scale",
@@ -46,23 +46,23 @@ def apply_scale(scale: jax.Array, z: jax.Array) -> jax.Array:
 def dense_hessian(
     log_density: Callable,
     position: jax.Array,
-    batches: Batches | RowBatches,
+    feed: Feed,
     used: jax.Array | int | None = None,
 ) -> jax.Array:
     """(D, D) Hessian of the potential, summed batch by batch (over the first ``used`` ones)."""
-    hessian = -epoch_mean(jax.hessian(log_density), position, batches, used)
+    hessian = -epoch_mean(jax.hessian(log_density), position, feed, used)
     return (hessian + hessian.T) / 2
 
 
 def hessian_product(
-    log_density: Callable, position: jax.Array, vector: jax.Array, batches: Batches | RowBatches
+    log_density: Callable, position: jax.Array, vector: jax.Array, feed: Feed
 ) -> jax.Array:
     """H v, the Hessian of the potential of all rows times a vector (D,)."""
 
     def product(x, rows):
         return jax.jvp(lambda y: jax.grad(log_density)(y, rows), (x,), (vector,))[1]
 
-    return -epoch_mean(product, position, batches)
+    return -epoch_mean(product, position, feed)
 
 
 def diagonal_probes(generator: np.random.Generator, dimension: int) -> np.ndarray:
@@ -73,10 +73,10 @@ def diagonal_probes(generator: np.random.Generator, dimension: int) -> np.ndarra
 
 
 def diagonal_hessian(
-    probes: jax.Array, log_density: Callable, position: jax.Array, batches: Batches | RowBatches
+    probes: jax.Array, log_density: Callable, position: jax.Array, feed: Feed
 ) -> jax.Array:
     """(D,) diagonal of the Hessian from the products with :func:`diagonal_probes`."""
-    products = jax.lax.map(lambda v: v * hessian_product(log_density, position, v, batches), probes)
+    products = jax.lax.map(lambda v: v * hessian_product(log_density, position, v, feed), probes)
     return products.sum(0)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sgworld_mcmc.data.batches import Batches, fetch, num_batches, num_examples
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
 from sgworld_mcmc.setup.curvature import apply_scale
 
@@ -27,7 +27,7 @@ def adam(
     start: jax.Array,
     order: jax.Array,
     log_density: Callable,
-    batches: Batches,
+    feed: FixedPartition,
     *,
     learning_rate: float = 0.1,
 ) -> jax.Array:
@@ -43,12 +43,12 @@ def adam(
         The first one; it falls to zero along a cosine. A coordinate can travel about half
         the number of steps times this far, in unconstrained units.
     """
-    size, count = num_examples(batches), num_batches(batches)
+    size = feed.size
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, order.shape[0]))
 
     def step(carry, index):
         x, state = carry
-        gradient = batch_estimate(jax.grad(log_density), x, fetch(batches, index), size, count)
+        gradient = batch_estimate(jax.grad(log_density), x, feed.fetch((), index), feed)
         updates, state = optimiser.update(-gradient / size, state)
         new = optax.apply_updates(x, updates)
         return (jnp.where(jnp.all(jnp.isfinite(new)), new, x), state), None
@@ -92,7 +92,7 @@ def descend(
     scale: jax.Array,
     newton: bool,
     log_density: Callable,
-    batches: Batches,
+    feed: FixedPartition,
     used: jax.Array | int,
     limit: jax.Array | int,
 ) -> Search:
@@ -112,14 +112,14 @@ def descend(
     limit
         Largest number of gradients.
     """
-    size, lbfgs = num_examples(batches), optax.scale_by_lbfgs()
+    size, lbfgs = feed.size, optax.scale_by_lbfgs()
     # The loss is a sum over all rows: it cannot be told apart more finely.
     slack = 10 * jnp.finfo(start.dtype).eps
     tiny = jnp.finfo(start.dtype).tiny
     fresh = () if newton else lbfgs.init(start)
 
     def evaluate(x):
-        value, gradient = epoch_mean(jax.value_and_grad(log_density), x, batches, used)
+        value, gradient = epoch_mean(jax.value_and_grad(log_density), x, feed, used)
         return -value / size, -gradient / size
 
     def next_direction(gradient, memory, x):

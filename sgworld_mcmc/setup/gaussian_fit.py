@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sgworld_mcmc.data.batches import Batches
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 
 __all__ = ["fit_gaussian"]
 
@@ -26,7 +26,7 @@ def fit_gaussian(
     start: jax.Array,
     order: jax.Array,
     log_density: Callable,
-    batches: Batches,
+    feed: FixedPartition,
     *,
     learning_rate: float = 0.03,
 ) -> tuple[jax.Array, jax.Array]:
@@ -66,7 +66,7 @@ def fit_gaussian(
         number, index = inputs
         key = jax.random.fold_in(jax.random.key(seed), number)
         noise = jax.random.normal(key, (DRAWS, dimension), start.dtype)
-        rows = jax.tree.map(lambda x: x[index], batches.main)
+        rows = jax.tree.map(lambda x: x[index], feed.main)
         gradient = jax.grad(loss)(parameters, noise, rows)
         updates, new_state = optimiser.update(gradient, state)
         new = optax.apply_updates(parameters, updates)

@@ -6,10 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.data.batches import num_batches
-from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST, is_far, recentre, with_width
+from sgworld_mcmc.setup.coordinates_from_pilots import (
+    MOST_LOST,
+    adapted,
+    is_far,
+    with_width,
+)
 from sgworld_mcmc.setup.pilot_chains import independent, other_pilots, reference_pilots
-from sgworld_mcmc.setup.posterior import Bench, gaussian_draws
+from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.row_noise import RowNoise, summarise_noise
 from sgworld_mcmc.setup.step_error import Discretisation, fit_discretisation
 
@@ -27,13 +31,10 @@ SHIFT, SHIFT_BATCHES = 0.3, 4
 
 
 class Measurements(NamedTuple):
-    """What the choice of the settings rests on.
+    """What the choice of the settings rests on: numbers only.
 
     Attributes
     ----------
-    bench
-        With the coordinates to sample in: of the mode, or of the pilot chains. None once the
-        data have been laid out.
     noise
         Of single rows.
     steps
@@ -46,7 +47,6 @@ class Measurements(NamedTuple):
         Fraction of the pilot chains that were lost at the smallest step size.
     """
 
-    bench: Bench | None
     noise: RowNoise
     steps: Discretisation
     starts: np.ndarray
@@ -54,84 +54,92 @@ class Measurements(NamedTuple):
     lost: float
 
 
-def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measurements:
+def measure(
+    generator: np.random.Generator, posterior: Posterior, adapt: bool
+) -> tuple[Posterior, Measurements]:
     """Run pilot chains around the center, and measure the rows' noise at their draws.
 
-    ``adapt`` says whether the coordinates may be changed to those of the pilot chains.
+    Parameters
+    ----------
+    adapt
+        Whether the coordinates may be changed to those of the pilot chains.
+
+    Returns
+    -------
+    Posterior, Measurements
+        The posterior in the coordinates to sample in, and what was measured in them.
     """
-    positions = gaussian_draws(generator, bench)
+    positions = gaussian_draws(generator, posterior)
     chains, last = len(positions), None
     for number in range(ROUNDS + 1):
-        pilots, ends, track = reference_pilots(generator, bench, positions)
+        pilots, ends, moved_by = reference_pilots(generator, posterior, positions)
         positions = ends if len(ends) >= FEWEST_CHAINS else positions
         if last is not None and pilots[0].step_size < last[2][0].step_size:
             # The chains have drifted to where the posterior is stiffer than it was before.
-            bench, positions, pilots, track = last
+            posterior, positions, pilots, moved_by = last
             break
-        if not adapt or number == ROUNDS or not is_far(pilots, bench.center):
+        fit = posterior.fit
+        if not adapt or number == ROUNDS or not is_far(pilots, fit):
             break
-        last = (bench, positions, pilots, track) if bench.center.by_curvature else None
-        lost = len(pilots) > 1 or bench.center.by_curvature
-        other, moved = recentre(bench, positions, lost)
-        if other is bench or (pilots[0].diverged > MOST_LOST and not other.center.by_curvature):
+        last = (posterior, positions, pilots, moved_by) if fit.by_curvature else None
+        lost = len(pilots) > 1 or fit.by_curvature
+        other, moved = adapted(posterior, positions, lost)
+        few = pilots[0].diverged > MOST_LOST and not other.fit.by_curvature
+        if other is posterior or few:
             break  # so few chains tell no covariance
-        bench, positions = other, moved
-    pilots, ends = other_pilots(generator, bench, track, positions, pilots)
-    steps = fit_discretisation(pilots, independent(bench.directions))
-    if bench.center.by_curvature:
-        bench = with_width(bench, steps.spread)
-        steps = steps._replace(largest=min(steps.largest, 1 / bench.center.stiffness))
+        posterior, positions = other, moved
+    pilots, ends = other_pilots(generator, posterior, moved_by, positions, pilots)
+    steps = fit_discretisation(pilots, independent(posterior.coordinates.directions))
+    if posterior.fit.by_curvature:
+        posterior = with_width(posterior, steps.spread)
+        steps = steps._replace(largest=min(steps.largest, 1 / posterior.fit.stiffness))
     # As many whether or not some were lost: the noise is compiled once.
     draws, count = np.concatenate(ends), min(NOISE_DRAWS, MOST_ENDS * chains)
     chosen = draws[np.linspace(0, len(draws) - 1, count).astype(int)]
-    return Measurements(
-        bench,
-        _noise(bench, chosen),
+    return posterior, Measurements(
+        _noise(posterior, chosen),
         steps,
-        ends[0] * np.sqrt(bench.temperature),
+        ends[0] * np.sqrt(posterior.temperature),
         number > 0,
         min(pilot.diverged for pilot in pilots),
     )
 
 
-def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
+def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
     """Noise of single rows at these positions, in double precision."""
-    center, directions = bench.center, bench.directions
-    dimension = len(center.position)
-    total = min(NOISE_ROWS, NOISE_NUMBERS / dimension)
+    total = min(NOISE_ROWS, NOISE_NUMBERS / posterior.fit.dimension)
     block = max(FEWEST_ROWS, round(total / len(positions)))
-    with jax.enable_x64(bench.functions.model.precise):
-        measured = bench.functions.noise(
-            jnp.asarray(center.position),
-            jnp.asarray(center.scale),
+    with jax.enable_x64(posterior.functions.model.precise):
+        measured = posterior.functions.noise(
+            jax.tree.map(jnp.asarray, posterior.coordinates),
             jnp.asarray(positions),
-            bench.rows_double,
-            bench.constants_double,
-            None if directions is None else jnp.asarray(directions),
-            bench.temperature,
-            block=min(bench.size, block),
+            posterior.rows_double,
+            posterior.constants_double,
+            posterior.temperature,
+            block=min(posterior.size, block),
         )
-        along = positions if directions is None else positions @ directions.T
-        noise = summarise_noise(measured, along)
-        return noise._replace(widening=_widening(bench, noise.coupling))
+        noise = summarise_noise(measured, posterior.coordinates.along(positions))
+        return noise._replace(widening=_widening(posterior, noise.coupling))
 
 
-def _widening(bench: Bench, coupling: np.ndarray) -> np.ndarray | float:
+def _widening(posterior: Posterior, coupling: np.ndarray) -> np.ndarray | float:
     """Relative change of each variance for a shift of the mean by ``coupling``, from Hessians.
 
     The variance along d where the curvature changes from I to I + E is 1 - d E d to first order
     (docs/theory.md, B14): third derivatives tie the shift of one mean to the variances of all.
     """
-    center, directions = bench.center, bench.directions
-    if directions is None or center.hessian is None or not np.isfinite(coupling).all():
+    coordinates, directions = posterior.coordinates, posterior.coordinates.directions
+    unknown = directions is None or posterior.fit.hessian is None
+    if unknown or not np.isfinite(coupling).all():
         return 0.0
     shift = np.linalg.solve(directions, coupling)
     length = np.linalg.norm(shift)
     if length == 0:
         return 0.0
-    step = SHIFT / length * np.sqrt(bench.temperature) * center.scale @ shift
-    used = min(num_batches(bench.batches_double), SHIFT_BATCHES)
-    ahead, behind = (bench.hessian(center.position + sign * step, used) for sign in (1, -1))
-    along = center.scale @ directions.T  # a unit step along each parameter's direction
+    step = coordinates.apply(SHIFT / length * np.sqrt(posterior.temperature) * shift)
+    used = min(posterior.feed_double.num_batches, SHIFT_BATCHES)
+    ahead, behind = (posterior.hessian(coordinates.center + sign * step, used) for sign in (1, -1))
+    # Columns are unit steps along each parameter's direction.
+    along = coordinates.apply(directions).T
     change = np.einsum("dq,de,eq->q", along, ahead - behind, along) / (2 * SHIFT / length)
     return -change if np.isfinite(change).all() else 0.0

@@ -5,15 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import init_to_uniform
 
-from sgworld_mcmc.data.batches import Batches, num_batches, num_examples
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import head
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.curvature import Scale, dense_scale, diagonal_probes, diagonal_scale
 from sgworld_mcmc.setup.descent import Search
 
-__all__ = ["DENSE_DIMENSION", "Finder", "distance", "finite_loss"]
+__all__ = ["DENSE_DIMENSION", "ModeSearch", "distance", "finite_loss"]
 
 # The D x D Hessian costs D gradients and D^2 numbers, its factors D^3: a second at a thousand.
 DENSE_DIMENSION = 1000
@@ -29,15 +28,15 @@ SETTLED = 1e-3
 ROUNDS, BUDGET, GAUSSIAN_STEPS = 8, 300, 3000
 
 
-class Finder(NamedTuple):
+class ModeSearch(NamedTuple):
     """A model and its data, in the precision of the set-up.
 
     Attributes
     ----------
     functions
         Of the model.
-    batches
-        From :func:`sgworld_mcmc.setup.coordinates_from_mode.set_up_batches`.
+    feed
+        From :func:`sgworld_mcmc.setup.coordinates_from_mode.set_up_feed`.
     constants
         The other arrays.
     generator
@@ -45,7 +44,7 @@ class Finder(NamedTuple):
     """
 
     functions: SetUpFunctions
-    batches: Batches
+    feed: FixedPartition
     constants: tuple
     generator: np.random.Generator | None = None
 
@@ -63,7 +62,7 @@ class Finder(NamedTuple):
         """Newton steps with ``scale``, or L-BFGS, on the first ``used`` batches."""
         start, scale = jnp.asarray(start), jnp.asarray(scale)
         return self.functions.descend(
-            start, scale, self.batches, self.constants, used, limit, newton=newton
+            start, scale, self.feed, self.constants, used, limit, newton=newton
         )
 
     def quasi_newton(self, start, used: int) -> Search:
@@ -81,17 +80,17 @@ class Finder(NamedTuple):
 
     def gradient(self, position) -> np.ndarray:
         """(D,) gradient of the log density of all rows."""
-        search = self.evaluate(position, num_batches(self.batches))
-        return -num_examples(self.batches) * np.asarray(search.gradient, float)
+        search = self.evaluate(position, self.feed.num_batches)
+        return -self.feed.size * np.asarray(search.gradient, float)
 
     def curvature(self, position, used: int) -> tuple[jax.Array | None, Scale]:
         """The Hessian (None if only its diagonal is used) and the preconditioner from it."""
         functions, position = self.functions, jnp.asarray(position)
         if self.dense:
-            hessian = functions.hessian(position, self.batches, self.constants, used)
+            hessian = functions.hessian(position, self.feed, self.constants, used)
             return hessian, dense_scale(hessian)
         probes = jnp.asarray(diagonal_probes(self.generator, self.dimension))
-        diagonal = functions.diagonal(probes, position, self.batches, self.constants)
+        diagonal = functions.diagonal(probes, position, self.feed, self.constants)
         return None, diagonal_scale(diagonal)
 
     def refine(self, position, used: int, rounds: int) -> tuple[Search, jax.Array | None, Scale]:
@@ -107,8 +106,8 @@ class Finder(NamedTuple):
 
     def initial_points(self) -> np.ndarray:
         """(S, D) points of the initialisation strategy; NumPyro's default needs no model."""
-        if self.functions.strategy is not init_to_uniform:
-            rows = jax.tree.map(lambda x: x[0, :ADAM_ROWS], self.batches.main)
+        if self.functions.strategy is not None:
+            rows = jax.tree.map(lambda x: x[0, :ADAM_ROWS], self.feed.main)
             seeds = self.generator.integers(2**32, size=(STARTS, TRIES), dtype=np.uint32)
             return np.asarray(self.functions.initial(seeds, rows, self.constants))
         directions = self.generator.uniform(-1, 1, (STARTS, self.dimension))
@@ -129,9 +128,9 @@ class Finder(NamedTuple):
             found = [self.refine(start, 1, ROUNDS) for start in initial]
             if _agree(found):
                 return [search for search, _, _ in found]
-        count = num_batches(self.batches)
+        count = self.feed.num_batches
         orders = self.generator.integers(0, count, (len(initial), 250 if count == 1 else 500))
-        some = head(self.batches, ADAM_ROWS)
+        some = head(self.feed, ADAM_ROWS)
         ends = self.functions.adam(
             jnp.asarray(initial), orders.astype(np.int32), some, self.constants
         )
@@ -147,7 +146,7 @@ class Finder(NamedTuple):
 
     def finish(self, position) -> tuple[Search, jax.Array | None, Scale]:
         """From a mode of the first batch to that of all rows, and the curvature there."""
-        count = num_batches(self.batches)
+        count = self.feed.num_batches
         if not self.dense:
             position = self.quasi_newton(position, count).position
         elif count > 1:
@@ -157,10 +156,10 @@ class Finder(NamedTuple):
 
     def gaussian(self, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
         """Mean and Cholesky factor of the Gaussian fitted to the posterior."""
-        count = num_batches(self.batches)
+        count = self.feed.num_batches
         order = self.generator.integers(0, count, GAUSSIAN_STEPS).astype(np.int32)
         seed = np.uint32(self.generator.integers(2**32))
-        some = head(self.batches, ADAM_ROWS)
+        some = head(self.feed, ADAM_ROWS)
         return self.functions.gaussian(seed, jnp.asarray(start), order, some, self.constants)
 
 

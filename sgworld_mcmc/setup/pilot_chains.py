@@ -5,16 +5,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from blackjax.types import ArrayTree
 
-from sgworld_mcmc.data.batches import Batches, num_batches
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, head
-from sgworld_mcmc.gradients.estimators import Anchor
-from sgworld_mcmc.setup.coordinates_from_mode import set_up_batches, spectrum, zero_anchor
-from sgworld_mcmc.setup.coupled_chains import Pilot, start_pilot, summarise_pilot
-from sgworld_mcmc.setup.posterior import Bench
+from sgworld_mcmc.gradients.control_variate import ControlVariate
+from sgworld_mcmc.gradients.plain import Plain
+from sgworld_mcmc.gradients.taylor import Taylor
+from sgworld_mcmc.protocols import Gradient
+from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.coupled_chains import (
+    Pilot,
+    PilotClock,
+    start_chains,
+    summarise_pilot,
+)
+from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.step_error import is_in_range
 
-__all__ = ["Track", "independent", "other_pilots", "reference_pilots"]
+__all__ = ["PilotGradient", "independent", "other_pilots", "reference_pilots"]
 
 # Rows up to which the pilot uses all of them, and rows of its minibatches above.
 WHOLE = 4096
@@ -32,37 +41,50 @@ BURN_IN, STEPS, MOST_NORMALS = 100, 200, 2**22
 SLOWEST = 10.0
 
 
-class Track(NamedTuple):
-    """Where pilot chains run: minibatches (or all rows) and what their gradients need."""
+class PilotGradient(NamedTuple):
+    """What moves pilot chains.
 
-    batches: Batches
-    anchor: Anchor | tuple
-    whole: bool
+    Attributes
+    ----------
+    feed
+        Minibatches, or one batch of all rows.
+    gradient, controls
+        The kind of gradient, and what it needs of the center.
+    """
+
+    feed: FixedPartition
+    gradient: Gradient
+    controls: ArrayTree
 
 
-def _track(bench: Bench) -> Track:
-    if bench.size <= WHOLE:
-        return Track(cut(bench.rows, 1), (), True)
-    batches = head(set_up_batches(bench.rows), PILOT_ROWS)
-    anchor = zero_anchor(bench.center, bench.gradient(), bench.temperature, _dtype())
-    return Track(batches, anchor, False)
+def _pilot_gradient(posterior: Posterior) -> PilotGradient:
+    if posterior.size <= WHOLE:
+        return PilotGradient(cut(posterior.rows, 1), Plain(), ())
+    feed = head(set_up_feed(posterior.rows), PILOT_ROWS)
+    values = derivatives(posterior, posterior.temperature)
+    gradient = Taylor() if values.jacobian is not None else ControlVariate(cached=False)
+    return PilotGradient(feed, gradient, gradient.prepare(None, None, None, *values))
 
 
-def reference_pilots(generator, bench, positions) -> tuple[list[Pilot], np.ndarray, Track]:
+def reference_pilots(
+    generator, posterior, positions
+) -> tuple[list[Pilot], np.ndarray, PilotGradient]:
     """Pilots from the largest reference step size down to the first at which no chain is lost.
 
     And where the chains of the last ended.
     """
-    track, pilots = _track(bench), []
+    moved_by, pilots = _pilot_gradient(posterior), []
     for h in REFERENCES:
-        pilot, ends = _pilot(generator, bench, track, positions, h)
+        pilot, ends = _pilot(generator, posterior, moved_by, positions, h)
         pilots.insert(0, pilot)
         if pilot.diverged == 0:
             break
-    return pilots, ends, track
+    return pilots, ends, moved_by
 
 
-def other_pilots(generator, bench, track, positions, tried) -> tuple[list[Pilot], list[np.ndarray]]:
+def other_pilots(
+    generator, posterior, moved_by, positions, tried
+) -> tuple[list[Pilot], list[np.ndarray]]:
     """Pilots at larger steps until the error is large; at smaller ones where it is from the start.
 
     And where the chains ended of all whose error is small, the smallest step size first.
@@ -74,13 +96,13 @@ def other_pilots(generator, bench, track, positions, tried) -> tuple[list[Pilot]
     near = True
     while near and 2 * h < most:
         h *= 2
-        larger, end = _pilot(generator, bench, track, positions, h)
+        larger, end = _pilot(generator, posterior, moved_by, positions, h)
         near = larger.diverged == 0 and is_in_range(pilot, larger)
         pilots, ends = [*pilots, larger], [*ends, end] if near else ends
     if near or larger.diverged > 0 or len(ends) > 1:
         return pilots, ends
     for _ in range(HALVINGS):
-        smaller, end = _pilot(generator, bench, track, ends[0], pilot.step_size / 2)
+        smaller, end = _pilot(generator, posterior, moved_by, ends[0], pilot.step_size / 2)
         if smaller.diverged > 0:
             break
         pilots, ends, near = [smaller, *pilots], [end, *ends], is_in_range(smaller, pilot)
@@ -101,44 +123,42 @@ def independent(directions: np.ndarray | None) -> float | None:
 
 
 def _pilot(
-    generator, bench: Bench, track: Track, positions, step_size: float
+    generator, posterior: Posterior, moved_by: PilotGradient, positions, step_size: float
 ) -> tuple[Pilot, np.ndarray]:
     """Chains of some three relaxation times of burn-in and six or more that count.
 
     And where those ended that were not lost.
     """
-    center, dtype = bench.center, _dtype()
-    values, _ = spectrum(center)
-    stiffest = 1.0 if values is None else float(values.max())
-    directions = bench.directions
-    h = step_size / stiffest
-    slow = min(center.width, SLOWEST)
+    fit, dtype = posterior.fit, _dtype()
+    h = step_size / fit.extremes()[0]
+    slow = min(fit.width, SLOWEST)
     burn_in = round(slow * min(max(4, round(3 / step_size)), BURN_IN))
     counted = round(slow * min(max(30, round(6 / step_size)), STEPS))
-    width = positions.shape[1] if directions is None else len(directions)
-    chains = _cast(start_pilot(generator, positions, h, width), dtype)
+    chains = _cast(start_chains(generator, positions, h, positions.shape[1]), dtype)
     length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
     for done in range(0, burn_in + counted, length):
         fresh = generator.standard_normal((length, *positions.shape), dtype.type)
-        chains = bench.functions.pilot(
-            chains,
-            fresh,
-            generator.integers(0, num_batches(track.batches), length).astype(np.int32),
+        order = generator.integers(0, moved_by.feed.num_batches, length).astype(np.int32)
+        clock = PilotClock(
             dtype.type(h),
             np.int32(burn_in - done),
             np.int32(min(length, burn_in + counted - done)),
-            _cast(center.position, dtype),
-            _cast(center.scale, dtype),
-            track.anchor,
-            track.batches,
-            bench.constants,
-            None if directions is None else _cast(directions, dtype),
             LIMIT,
-            bench.temperature,
-            whole=track.whole,
+        )
+        chains = posterior.functions.pilot(
+            chains,
+            fresh,
+            order,
+            clock,
+            fit.coordinates.cast(dtype),
+            moved_by.controls,
+            moved_by.feed,
+            posterior.constants,
+            posterior.temperature,
+            gradient=moved_by.gradient,
         )
     # A lost chain has stopped far out, at the limit or where the gradient explodes.
-    ends = np.asarray(chains.positions, float)[np.asarray(chains.alive)]
+    ends = np.asarray(chains.chains.position, float)[np.asarray(chains.alive)]
     return summarise_pilot(chains, counted, step_size), ends
 
 

@@ -1,4 +1,4 @@
-"""What the set-up works on: a model, its data in two precisions, and the sampler's coordinates."""
+"""What the set-up measures: a posterior, its data in two precisions, and the coordinates."""
 
 from typing import NamedTuple
 
@@ -6,28 +6,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.data.batches import Batches, num_batches
+from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.coordinates_from_mode import Center, spectrum
-from sgworld_mcmc.setup.mode_search import Finder
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.mode_search import ModeSearch
 
-__all__ = ["Bench", "gaussian_draws"]
+__all__ = ["Derivatives", "Posterior", "derivatives", "gaussian_draws"]
 
 
-class Bench(NamedTuple):
-    """A model, its data in two precisions, and the sampler's coordinates.
+class Posterior(NamedTuple):
+    """A model with its data, and the coordinates in which it is looked at.
 
     Attributes
     ----------
     functions
-        Of the model.
+        The model's, compiled.
     rows, constants
         Shuffled data leaves and constants in the sampler's precision.
-    rows_double, constants_double
-        The same in the precision of the set-up.
-    batches_double
-        ``rows_double`` cut into batches.
-    center
+    constants_double
+        The constants in the precision of the set-up.
+    feed_double
+        The rows in the precision of the set-up, cut into batches.
+    rows_double
+        The same, not cut.
+    fit
         The coordinates.
     temperature
         tau > 0.
@@ -38,8 +41,8 @@ class Bench(NamedTuple):
     constants: tuple
     rows_double: tuple
     constants_double: tuple
-    batches_double: Batches
-    center: Center
+    feed_double: FixedPartition
+    fit: CoordinateFit
     temperature: float
 
     @property
@@ -47,42 +50,66 @@ class Bench(NamedTuple):
         """N."""
         return jax.tree.leaves(self.rows)[0].shape[0]
 
-    def gradient(self) -> np.ndarray:
-        """(D,) gradient of the log density at the center."""
-        with jax.enable_x64(self.functions.model.precise):
-            finder = Finder(self.functions, self.batches_double, self.constants_double)
-            return finder.gradient(self.center.position)
-
     @property
-    def directions(self) -> np.ndarray | None:
-        """(D, D) unit vectors of the parameters in whitened coordinates; None for the axes."""
-        scale = self.center.scale
-        if scale.ndim == 1:
-            return None
-        return scale / np.linalg.norm(scale, axis=1, keepdims=True)
+    def coordinates(self) -> Coordinates:
+        """The sampler's, whatever the temperature."""
+        return self.fit.coordinates
+
+    def gradient(self) -> np.ndarray:
+        """Return the (D,) gradient of the log density at the center."""
+        with jax.enable_x64(self.functions.model.precise):
+            search = ModeSearch(self.functions, self.feed_double, self.constants_double)
+            return search.gradient(self.coordinates.center)
 
     def hessian(self, position: np.ndarray, used: int | None = None) -> np.ndarray:
-        """(D, D) of the potential of all rows, from the first ``used`` of the set-up's batches."""
-        batches = self.batches_double
+        """Return the (D, D) Hessian of the potential, from the first ``used`` set-up batches."""
+        feed = self.feed_double
         with jax.enable_x64(self.functions.model.precise):
             hessian = self.functions.hessian(
                 jnp.asarray(position),
-                batches,
+                feed,
                 self.constants_double,
-                num_batches(batches) if used is None else used,
+                feed.num_batches if used is None else used,
             )
         return np.asarray(hessian, float)
 
     def at(self, z: np.ndarray) -> np.ndarray:
-        """The model's unconstrained parameters at positions z (..., D) in these coordinates."""
-        center, scale = self.center.position, self.center.scale * self.temperature**0.5
-        return center + (z * scale if scale.ndim == 1 else z @ scale.T)
+        """Return the model's unconstrained parameters at positions z (..., D).
+
+        z is measured in standard deviations of the tempered posterior.
+        """
+        return self.coordinates.scaled(self.temperature**0.5).to_model(z)
 
 
-def gaussian_draws(generator: np.random.Generator, bench: Bench) -> np.ndarray:
-    """(P, D) draws of the Gaussian approximation at the center, in its coordinates."""
-    dimension = len(bench.center.position)
+class Derivatives(NamedTuple):
+    """Of the log density of all rows at the center, in the sampler's coordinates and precision.
+
+    Attributes
+    ----------
+    gradient
+        (D,).
+    jacobian
+        (D, D) of the gradient, or None where the Hessian is not known.
+    """
+
+    gradient: jax.Array
+    jacobian: jax.Array | None
+
+
+def derivatives(posterior: Posterior, temperature: float = 1.0) -> Derivatives:
+    """Return the derivatives at the center of log p / tau, in coordinates scaled by its root."""
+    coordinates, dtype = posterior.coordinates, jnp.result_type(float)
+    gradient = coordinates.pull_back(posterior.gradient()) / temperature**0.5
+    jacobian = None
+    if posterior.fit.hessian is not None:
+        jacobian = jnp.asarray(-coordinates.whiten(posterior.fit.hessian), dtype)
+    return Derivatives(jnp.asarray(gradient, dtype), jacobian)
+
+
+def gaussian_draws(generator: np.random.Generator, posterior: Posterior) -> np.ndarray:
+    """Draw (P, D) positions of the Gaussian approximation at the center."""
+    dimension = posterior.fit.dimension
     chains = 128 if dimension <= 64 else 64 if dimension <= 300 else 32
     draws = generator.standard_normal((chains, dimension))
-    values, vectors = spectrum(bench.center)
+    values, vectors = posterior.fit.spectrum()
     return draws if values is None else draws / np.sqrt(values) @ vectors.T

@@ -1,39 +1,32 @@
-"""From a model and its arguments to data laid out for a run, with every setting chosen."""
+"""From a model and its arguments to a plan, and to data laid out for it."""
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.checks import check_finite, check_integer
-from sgworld_mcmc.data.batches import Batches
+from sgworld_mcmc.coordinates.identity import Identity
+from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.in_memory import cut, generator_of, joined, shuffle, to_single
-from sgworld_mcmc.gradients.estimators import Anchor
-from sgworld_mcmc.model.additivity import check_initial, check_minibatching, make_evaluations
-from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
-from sgworld_mcmc.model.numpyro_model import MinibatchModel, minibatch_model
-from sgworld_mcmc.model.precision import closes_over_numpy
+from sgworld_mcmc.model.additivity import check_initial
+from sgworld_mcmc.model.description import describe, difference, probe
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.protocols import Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
+from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
 from sgworld_mcmc.setup.choose import Choice, Request, choose
-from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.coordinates_from_mode import (
-    Center,
-    find_center,
-    set_up_batches,
-    spectrum,
-    zero_anchor,
-)
-from sgworld_mcmc.setup.curvature import apply_scale
-from sgworld_mcmc.setup.measurements import Measurements, measure
-from sgworld_mcmc.setup.posterior import Bench, gaussian_draws
+from sgworld_mcmc.setup.compiled_functions import functions_of
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, fit_coordinates, set_up_feed
+from sgworld_mcmc.setup.measurements import measure
+from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 
-__all__ = ["MinibatchData", "Preparation", "Settings", "Tuning", "TuningWarning", "prepare"]
+__all__ = ["lay_out", "posterior_of", "prepare", "repartition", "request_of"]
 
 # In posterior standard deviations from the center: farther away, a chain has diverged.
 FARTHEST = 1e4
@@ -44,336 +37,241 @@ CACHE = 2**26
 ROUNDING = 0.01
 
 
-class TuningWarning(UserWarning):
-    """The automatic settings could not be made as good as the tolerance asks."""
-
-
-class Settings(NamedTuple):
-    """The settings of a kernel, fixed at construction: see :class:`sgworld_mcmc.SGWORLD`."""
-
-    order: str
-    batch_size: int | None
-    step_size: float | None
-    temperature: float
-    steps_per_draw: int | None
-    gradient: str | None
-    preconditioner: Any
-    noise: str
-    tolerance: float
-    init_strategy: Callable
-    record_moments: bool = False
-
-
-class Tuning(NamedTuple):
-    """The numbers that all chains share.
-
-    Attributes
-    ----------
-    center, scale
-        (D,) and (D, D) or (D,): theta = center + scale z.
-    step_size
-        h, in the coordinates z.
-    anchor
-        :class:`~sgworld_mcmc.gradients.estimators.Anchor`: what control variates know of the
-        center.
-    starts
-        (P, D) positions z from which chains start.
-    """
-
-    center: jax.Array
-    scale: jax.Array
-    step_size: jax.Array
-    anchor: Anchor
-    starts: jax.Array
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["batches", "constants", "originals", "tuning"],
-    meta_fields=["model", "dynamics"],
-)
-@dataclass(frozen=True, eq=False)
-class MinibatchData:
-    """Model arguments that have been checked and laid out: what compiled loops are given.
-
-    Attributes
-    ----------
-    batches
-        Contiguous batches of the data leaves, or (order ``"examples"``) the data leaves.
-    constants
-        The other arrays.
-    originals
-        The data leaves in the user's order if deterministic sites need them, else None.
-    tuning
-        Coordinates, step size and control variates.
-    model
-        The :class:`~sgworld_mcmc.model.numpyro_model.MinibatchModel`, static.
-    dynamics
-        The :class:`~sgworld_mcmc.sampling.chain.Dynamics`, static.
-    """
-
-    batches: Batches | tuple
-    constants: tuple
-    originals: tuple | None
-    tuning: Tuning
-    model: MinibatchModel
-    dynamics: Dynamics
-
-    @property
-    def num_batches(self) -> int:
-        """M."""
-        return self.dynamics.num_batches
-
-    def sites(self, position: jax.Array) -> dict[str, jax.Array]:
-        """The unconstrained sites at a position z (D,)."""
-        return self.model.unravel(self.tuning.center + apply_scale(self.tuning.scale, position))
-
-
-class Preparation(NamedTuple):
-    """What :func:`prepare` returns.
-
-    Attributes
-    ----------
-    data
-        For the compiled loop.
-    functions
-        Of the model, compiled.
-    center
-        The mode and the curvature there.
-    measurements
-        Of pilot chains; None where there was nothing to choose.
-    choice
-        The settings and their predicted errors; None where nothing was measured.
-    double
-        Whether the sampler works in double precision.
-    too_coarse
-        Whether it would need to, but cannot (:mod:`sgworld_mcmc.model.precision`).
-    """
-
-    data: MinibatchData
-    functions: SetUpFunctions
-    center: Center
-    measurements: Measurements | None
-    choice: Choice | None
-    double: bool
-    too_coarse: bool
-
-
 def prepare(
-    rng_key: jax.Array,
+    seed: np.ndarray,
     model: Callable,
     settings: Settings,
     args: tuple,
     kwargs: dict,
     init_params: tuple[dict, tuple | None] | None,
     cache: dict,
-) -> Preparation:
+) -> tuple[RunPlan, RunData]:
     """Check the model and its arguments, choose all settings, and lay the data out.
 
     Parameters
     ----------
+    seed
+        Integers: they decide the partition of the rows, and everything random in the set-up.
     init_params
         Unconstrained initial values by site and the leading axis that they must have (None:
         any), or None.
     cache
-        Compiled functions of models seen before, by the signature of their arguments.
+        Models seen before, by the signature of their arguments.
     """
-    generator = generator_of(rng_key)
-    functions, rows, whole = checked_model(generator, model, settings, args, kwargs, cache)
-    view = functions.model
+    generator = generator_of(seed)
+    checked = check_model(generator, model, settings, args, kwargs, cache)
+    view = checked.model
     initial = _initial_points(view, init_params)
     if initial is not None:
         with jax.enable_x64(view.precise):
-            check_initial(view, view.evaluations, initial, rows, whole)
+            check_initial(view, view.evaluations, initial, checked.rows, checked.constants)
     _warn_of_left_out(view)
-    data, _ = view.layout.split(args, kwargs)
-    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
-    return _set_up(generator, functions, settings, rows, whole, originals, initial)
-
-
-def checked_model(
-    generator: np.random.Generator,
-    model: Callable,
-    settings: Settings,
-    args: tuple,
-    kwargs: dict,
-    cache: dict,
-) -> tuple[SetUpFunctions, tuple, tuple]:
-    """The model seen through minibatches, after all checks, and its data.
-
-    Returns
-    -------
-    functions, rows, constants
-        Functions of the model, to be compiled; the data leaves in random order, and the other
-        arrays, in the precision of the set-up.
-    """
-    leaves = flatten_arguments(model, args, kwargs)
-    check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
-    signature = signature_of(args, kwargs)
-    base = cache.get(("base", signature))
-    if base is None:
-        base = minibatch_model(model, args, kwargs)
-        base.precise = _may_be_precise(base, args, kwargs)
-        base.evaluations = make_evaluations(base)
-        cache["base", signature] = base
-    _check_settings(base, settings)
-    data, constants = base.layout.split(args, kwargs)
-    with jax.enable_x64(base.precise):
-        rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
-        additive = check_minibatching(base, base.evaluations, rows, whole)
-    view = cache.setdefault((signature, additive), base.with_additive(additive))
-    if view not in cache:
-        cache[view] = SetUpFunctions(view, settings.init_strategy)
-    return cache[view], rows, whole
-
-
-def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
-    """Whether the set-up may use double precision: always if the user does."""
-    if jax.config.jax_enable_x64:
-        return True
-    abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731
-    data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
-    flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
-    return not closes_over_numpy(view.model, view.untraced, flat, data, constants)
-
-
-def _set_up(
-    generator, functions, settings, rows_double, constants_double, originals, initial
-) -> Preparation:
-    view = functions.model
-    user = bool(jax.config.jax_enable_x64)
-    with jax.enable_x64(view.precise):
-        batches = set_up_batches(rows_double)
-        center = find_center(
-            generator, functions, batches, constants_double, initial, settings.preconditioner
-        )
-    too_coarse = not user and _rounding(center) > ROUNDING
-    double = user or (too_coarse and view.precise)
+    posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
     with jax.enable_x64(double):
-        rows, constants = rows_double, constants_double
-        if view.precise and not double:
-            rows, constants = to_single((rows, constants))
-        tau = settings.temperature or 1.0
-        bench = Bench(
-            functions, rows, constants, rows_double, constants_double, batches, center, tau
-        )
         measurements = choice = None
-        if _nothing_to_choose(settings):
-            starts = gaussian_draws(generator, bench) * np.sqrt(settings.temperature)
+        if settings.complete:
+            starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
         else:
-            kind = settings.preconditioner
-            adapt = isinstance(kind, str) and kind in ("auto", "dense") and center.scale.ndim == 2
-            measurements = measure(generator, bench, adapt)
-            bench, starts = measurements.bench, measurements.starts
-            request = request_of(settings, view.size, bench.center)
+            adapt = settings.adapt and posterior.fit.hessian is not None
+            posterior, measurements = measure(generator, posterior, adapt)
+            starts = measurements.starts
+            request = request_of(settings, view.size, posterior.fit)
             choice = choose(request, measurements.noise, measurements.steps)
-        if isinstance(settings.preconditioner, str) and settings.preconditioner == "none":
+        if settings.coordinates is Identity:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice)
-        prepared = _lay_out(bench, settings, dynamics, step_size, starts, originals)
-    if measurements is not None:
-        measurements = measurements._replace(bench=None)  # it holds the data once more
-    return Preparation(
-        prepared, functions, bench.center, measurements, choice, double, too_coarse and not double
+        feed = _feed(posterior.rows, dynamics)
+        tuning = Tuning(
+            posterior.coordinates.cast(_dtype()),
+            jnp.asarray(step_size, _dtype()),
+            _controls(posterior, dynamics.gradient, feed),
+            jnp.asarray(starts, _dtype()),
+        )
+    data, constants = view.layout.split(args, kwargs)
+    plan = RunPlan(
+        dynamics=dynamics,
+        tuning=tuning,
+        fit=posterior.fit,
+        measurements=measurements,
+        choice=choice,
+        double=double,
+        too_coarse=too_coarse,
+        partition=np.asarray(seed),
+        description=describe(view, data, constants),
+        tolerance=settings.tolerance,
+        fixed=settings.fixed,
+    )
+    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
+    return plan, RunData(feed, posterior.constants, originals, tuning, view, dynamics)
+
+
+def lay_out(
+    plan: RunPlan, model: Callable, settings: Settings, args: tuple, kwargs: dict, cache: dict
+) -> RunData:
+    """Lay the data out for a plan that was made before: no search, no measurement.
+
+    Raises
+    ------
+    ValueError
+        If the plan was made for another model or other data; the message says what differs.
+    """
+    generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
+    checked = check_model(generator, model, settings, args, kwargs, cache, additive)
+    view = checked.model
+    data, constants = view.layout.split(args, kwargs)
+    described = describe(view, data, constants)
+    if plan.description.log_density is not None:
+        value = probe(view, data, constants, plan.fit.coordinates.center)
+        described = described._replace(log_density=value)
+    problem = difference(plan.description, described)
+    if problem:
+        raise ValueError(
+            f"The plan was made for another model or other data. What differs is {problem}. Run "
+            "without `plan` to set up anew."
+        )
+    with jax.enable_x64(plan.double):
+        rows, constants = _in_precision(checked, plan.double)
+        feed = _feed(rows, plan.dynamics)
+        tuning = jax.tree.map(jnp.asarray, plan.tuning)
+    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
+    return RunData(feed, constants, originals, tuning, view, plan.dynamics)
+
+
+def repartition(
+    plan: RunPlan, data: RunData, seed: np.ndarray, strategy: Callable | None = None
+) -> tuple[RunPlan, RunData]:
+    """Deal the rows into other batches of the same sizes; all else stays as it was laid out."""
+    with jax.enable_x64(plan.double):
+        posterior = posterior_of(plan, data, strategy)
+        rows = shuffle(generator_of(np.asarray(seed)), posterior.rows)
+        posterior = posterior._replace(rows=rows)
+        feed = _feed(rows, plan.dynamics)
+        controls = _controls(posterior, plan.dynamics.gradient, feed)
+    plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=np.asarray(seed))
+    return plan, replace(data, feed=feed, tuning=plan.tuning)
+
+
+def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Posterior:
+    """Return the posterior of data that have been laid out, for measurements afterwards."""
+    rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
+    return Posterior(
+        functions_of(data.model, strategy),
+        rows,
+        data.constants,
+        rows,
+        data.constants,
+        set_up_feed(rows),
+        plan.fit,
+        plan.dynamics.temperature or 1.0,
     )
 
 
-def bench_of(prepared: Preparation, settings: Settings) -> Bench:
-    """The bench of a run that has been laid out, for measurements afterwards."""
-    data = prepared.data
-    rows = joined(data.batches) if isinstance(data.batches, Batches) else data.batches
-    functions, tau = prepared.functions, settings.temperature or 1.0
-    return Bench(
+def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
+    """Return what the chooser is asked."""
+    kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
+    if fit.hessian is None:
+        kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
+    stiffest, softest = fit.extremes()
+    return Request(
+        size=size,
+        order=settings.order,
+        integrator=settings.integrator,
+        tolerance=settings.tolerance,
+        batch_size=settings.batch_size,
+        step_size=settings.step_size,
+        steps_per_draw=settings.steps_per_draw,
+        gradients=tuple(kinds) if settings.gradient is None else (settings.gradient,),
+        stiffest=stiffest,
+        softest=softest,
+    )
+
+
+def _with_coordinates(
+    generator: np.random.Generator,
+    checked: CheckedModel,
+    settings: Settings,
+    initial: np.ndarray | None,
+) -> tuple[Posterior, bool, bool]:
+    """The posterior in the coordinates of its mode, and the precision of the run.
+
+    Two flags: whether it is double, and whether it should be but cannot.
+    """
+    view = checked.model
+    functions = functions_of(view, settings.init_strategy)
+    user = bool(jax.config.jax_enable_x64)
+    with jax.enable_x64(view.precise):
+        feed = set_up_feed(checked.rows)
+        fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
+    rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
+    too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
+    double = bool(user or (too_coarse and view.precise))
+    with jax.enable_x64(double):
+        rows, constants = _in_precision(checked, double)
+    posterior = Posterior(
         functions,
         rows,
-        data.constants,
-        rows,
-        data.constants,
-        set_up_batches(rows),
-        prepared.center,
-        tau,
+        constants,
+        checked.rows,
+        checked.constants,
+        feed,
+        fit,
+        settings.temperature or 1.0,
     )
+    return posterior, double, bool(too_coarse and not double)
 
 
-def request_of(settings: Settings, size: int, center: Center) -> Request:
-    """What the chooser is asked."""
-    kinds = ("plain", "control_variate", "taylor")
-    if center.hessian is None:
-        kinds = kinds[:2]
-    values, _ = spectrum(center)
-    return Request(
-        size,
-        settings.order,
-        settings.noise,
-        settings.tolerance,
-        settings.batch_size,
-        settings.step_size,
-        settings.steps_per_draw,
-        kinds if settings.gradient is None else (settings.gradient,),
-        1.0 if values is None else float(values.max()),
-        1.0 / center.width if values is None else float(values.min()),
-    )
+def _in_precision(checked: CheckedModel, double: bool) -> tuple[tuple, tuple]:
+    """Rows and constants in the precision of the run."""
+    if checked.model.precise and not double:
+        return to_single((checked.rows, checked.constants))
+    return checked.rows, checked.constants
 
 
-def _dynamics(settings: Settings, view: MinibatchModel, choice: Choice | None):
+def _dynamics(
+    settings: Settings, view: MinibatchModel, choice: Choice | None
+) -> tuple[Dynamics, float]:
     """The static choices, and the step size."""
-    if choice is not None:
-        gradient, batch_size = choice.gradient, choice.batch_size
-        steps_per_draw, step_size = choice.steps_per_draw, choice.step_size
-    else:
-        gradient, batch_size = settings.gradient, settings.batch_size
-        steps_per_draw, step_size = settings.steps_per_draw, settings.step_size
-    count = -(-view.size // batch_size)
+    chosen = settings if choice is None else choice
+    count = -(-view.size // chosen.batch_size)
+    steps_per_draw = chosen.steps_per_draw
     if steps_per_draw is None:
-        steps_per_draw = 2 * count if settings.order == "symmetric" else count
-    unscaled = isinstance(settings.preconditioner, str) and settings.preconditioner == "none"
+        steps_per_draw = max(1, settings.order.period) * count
+    cache = not settings.order.redeals and count * view.dimension <= CACHE
     dynamics = Dynamics(
-        settings.order,
-        settings.noise,
-        settings.temperature,
-        gradient,
-        count,
-        steps_per_draw,
-        min(count, steps_per_draw),
-        None if unscaled else FARTHEST,
-        gradient == "control_variate"
-        and settings.order != "examples"
-        and count * view.dimension <= CACHE,
-        min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
+        order=settings.order,
+        gradient=GRADIENTS[chosen.gradient].make(cache=cache),
+        integrator=settings.integrator,
+        temperature=settings.temperature,
+        num_batches=count,
+        steps_per_draw=steps_per_draw,
+        steps_per_warmup=min(count, steps_per_draw),
+        limit=None if settings.coordinates is Identity else FARTHEST,
+        recorded=min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
     )
-    return dynamics, step_size
+    return dynamics, chosen.step_size
 
 
-def _nothing_to_choose(settings: Settings) -> bool:
-    fixed = (settings.batch_size, settings.step_size, settings.gradient)
-    return all(value is not None for value in fixed)
+def _feed(rows: tuple, dynamics: Dynamics):
+    """The rows dealt into the batches of a run."""
+    if dynamics.order.redeals:
+        return DealtRows(rows, dynamics.num_batches)
+    return cut(rows, dynamics.num_batches)
 
 
-def _lay_out(bench, settings, dynamics: Dynamics, step_size, starts, originals) -> MinibatchData:
-    center, dtype = bench.center, jnp.zeros(()).dtype
-    position, scale = jnp.asarray(center.position, dtype), jnp.asarray(center.scale, dtype)
-    batches = cut(bench.rows, dynamics.num_batches)
-    anchor = Anchor((), ())
-    if dynamics.cached:
-        anchor = Anchor(bench.functions.offsets(position, scale, batches, bench.constants), ())
-    elif dynamics.gradient != "plain":
-        anchor = zero_anchor(center, bench.gradient(), 1.0, dtype)
-    tuning = Tuning(
-        position, scale, jnp.asarray(step_size, dtype), anchor, jnp.asarray(starts, dtype)
-    )
-    laid_out = bench.rows if settings.order == "examples" else batches
-    return MinibatchData(
-        laid_out, bench.constants, originals, tuning, bench.functions.model, dynamics
-    )
+def _controls(posterior: Posterior, gradient: Gradient, feed):
+    """What the gradient needs to know of the center."""
+    if gradient.visits_batches:
+        coordinates = posterior.coordinates.cast(_dtype())
+        return posterior.functions.offsets(
+            coordinates, feed, posterior.constants, gradient=gradient
+        )
+    if gradient.needs == 0:
+        return ()
+    return gradient.prepare(None, None, None, *derivatives(posterior))
 
 
-def _rounding(center: Center) -> float:
-    """Posterior standard deviations by which rounding to single precision moves the center."""
-    size = np.abs(center.position) * np.finfo(np.float32).eps / 2
-    if center.scale.ndim == 1:
-        return float(np.max(size / center.scale))
-    inverse = np.linalg.inv(center.scale)
-    return float(np.sqrt(np.max((inverse**2) @ size**2)))
+def _dtype():
+    return jnp.zeros(()).dtype
 
 
 def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
@@ -396,22 +294,3 @@ def _warn_of_left_out(view: MinibatchModel) -> None:
             "numpyro.infer.Predictive.",
             stacklevel=5,
         )
-
-
-def _check_settings(model: MinibatchModel, settings: Settings) -> None:
-    if settings.batch_size is not None:
-        check_integer("batch_size", settings.batch_size, 1, model.size)
-    array = settings.preconditioner
-    if isinstance(array, str):
-        return
-    dimension = model.dimension
-    if np.shape(array) not in ((dimension,), (dimension, dimension)):
-        raise ValueError(
-            f"`preconditioner` has shape {np.shape(array)}; the unconstrained position has "
-            f"{dimension} coordinates {model.scalar_names()[:8]}..., so ({dimension},) or "
-            f"({dimension}, {dimension}) is needed."
-        )
-    array = np.asarray(array, float)
-    values = array if array.ndim == 1 else np.linalg.eigvalsh((array + array.T) / 2)
-    if not np.all(np.isfinite(array)) or values.min() <= 0:
-        raise ValueError("`preconditioner` must be a positive definite covariance estimate.")

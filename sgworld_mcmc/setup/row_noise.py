@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.setup.curvature import apply_scale
+from sgworld_mcmc.protocols import Coordinates
 
 __all__ = ["KINDS", "RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
 
@@ -53,15 +53,9 @@ def batch_factor(batch_size: int, size: int) -> float:
 
 
 def measure_noise(
-    log_density: Callable,
-    center: jax.Array,
-    scale: jax.Array,
-    draws: jax.Array,
-    rows: tuple,
-    block: int,
-    directions: jax.Array | None,
+    log_density: Callable, coordinates: Coordinates, draws: jax.Array, rows: tuple, block: int
 ) -> dict[str, jax.Array]:
-    """Variances along ``directions`` of the gradients of single rows.
+    """Measure the variances of the gradients of single rows along the parameters' directions.
 
     Every draw sees its own block of rows, so that many rows are seen at the price of a few.
 
@@ -69,30 +63,21 @@ def measure_noise(
     ----------
     log_density
         ``log_density(theta, rows)``, an estimate from any number of rows.
-    center, scale
-        theta0 (D,) and K, (D, D) or (D,): the directions are those of z, theta = theta0 + K z.
+    coordinates
+        Those of z: variances are along their ``directions``.
     draws
         (S, D) positions z.
     rows
         Pytree of arrays (N, ...): rows in random order.
     block
         Rows for each draw, static.
-    directions
-        (Q, D) unit vectors, or None for the coordinate axes.
 
     Returns
     -------
     dict
         ``"center"``, ``"coupling"`` and one entry for each of :data:`KINDS`, all (S, Q).
     """
-    # Projections of K^T g, in one product for each row.
-    if scale.ndim == 2:
-        projection = scale if directions is None else scale @ directions.T
-        along = lambda g: g @ projection  # noqa: E731
-        back = lambda g: g @ scale @ scale.T  # noqa: E731
-    else:
-        along = lambda g: g * scale if directions is None else (g * scale) @ directions.T  # noqa: E731
-        back = lambda g: g * scale**2  # noqa: E731
+    along, center = coordinates.projector(), coordinates.center
     gradients = jax.vmap(jax.grad(log_density))
     size = jax.tree.leaves(rows)[0].shape[0]
 
@@ -100,12 +85,13 @@ def measure_noise(
         start, z = inputs
         some = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, block)[:, None], rows)
         here = lambda theta: gradients(jnp.broadcast_to(theta, (block, theta.size)), some)  # noqa: E731
-        change = apply_scale(scale, z)
+        change = coordinates.apply(z)
         value = along(here(center + change))
         middle = jnp.broadcast_to(center, (block, center.size))
         base, push = jax.linearize(lambda x: gradients(x, some), middle)
         # The potential's row Hessian is minus the Jacobian, r_i the residual of the log density.
-        coupling = -along(push(back(base - base.mean(0))).mean(0))
+        moved = coordinates.apply(coordinates.pull_back(base - base.mean(0)))
+        coupling = -along(push(moved).mean(0))
         base, turned = along(base), along(push(jnp.broadcast_to(change, middle.shape)))
         kinds = (base, value, value - base, value - base - turned)
         return *(jnp.var(x, axis=0, ddof=min(1, block - 1)) for x in kinds), coupling

@@ -12,6 +12,7 @@ from sgworld_benchmarks.bias_plot import plot_bias
 from sgworld_benchmarks.repeated_runs import Moments, effective_draws, moments
 from sgworld_mcmc import exact
 from sgworld_mcmc.cli import main
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.setup.choose import Choice, Prediction
 
 
@@ -37,18 +38,12 @@ def test_terms_of_the_batches_add_up_to_the_posterior():
     X, y = np.random.default_rng(0).normal(size=(23, 2)), np.arange(23) / 10
     posterior = exact.LinearRegression.from_data(X, y, noise_scale=0.7, prior_scale=0.5)
 
-    class Prepared:  # what the function reads of a preparation
-        class center:
-            scale = np.linalg.cholesky(posterior.covariance)
-
-        class data:
-            num_batches = 5
-
-            class batches:
-                main = tuple(np.reshape(x[:20], (5, 4, *x.shape[1:])) for x in posterior.data)
-                extra = tuple(x[20:, None] for x in posterior.data)
-
-    matrices, offsets = efficiency.batch_terms(Prepared, posterior)
+    feed = FixedPartition(
+        tuple(np.reshape(x[:20], (5, 4, *x.shape[1:])) for x in posterior.data),
+        tuple(x[20:, None] for x in posterior.data),
+    )
+    root = np.linalg.cholesky(posterior.covariance)
+    matrices, offsets = efficiency.batch_terms(root, feed, posterior)
     assert matrices.shape == (5, 2, 2) and np.ptp(matrices[:, 0, 0]) > 0.1
     np.testing.assert_allclose(matrices.mean(0), np.eye(2), atol=1e-10)
     np.testing.assert_allclose(offsets.mean(0), 0, atol=1e-10)

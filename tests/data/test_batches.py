@@ -9,17 +9,10 @@ import pytest
 from blackjax.sgmcmc.gradients import control_variates, grad_estimator, logdensity_estimator
 
 import sgworld_mcmc as sg
-from sgworld_mcmc.data.batches import (
-    Batches,
-    RowBatches,
-    fetch,
-    num_batches,
-    num_examples,
-    partition,
-    partition_rows,
-)
-from sgworld_mcmc.data.orders import ORDERS, WITHOUT_REPLACEMENT, initial_order, next_order
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import FixedPartition, partition
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
+from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT
 
 # Compiling takes most of the time: nothing here runs long.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
@@ -45,9 +38,9 @@ def regression(size, dim=3):
     return log_prior, log_likelihood, data
 
 
-def rows_of(batches):
+def rows_of(batches, dealing=()):
     """The row numbers of each batch, from a partition of arange(N)."""
-    every = jax.vmap(lambda index: fetch(batches, index))(jnp.arange(num_batches(batches)))
+    every = jax.vmap(lambda index: batches.fetch(dealing, index))(jnp.arange(batches.num_batches))
     return every.main, every.extra, every.has_extra
 
 
@@ -56,10 +49,10 @@ def test_partition_deals_every_row_once_into_nearly_equal_batches(size, batch_si
     @jit
     def both(key):
         contiguous = partition(key, jnp.arange(size), batch_size)
-        numbered = RowBatches(jnp.arange(size), partition_rows(key, size, batch_size))
-        assert num_examples(contiguous) == num_examples(numbered) == size
-        assert num_batches(contiguous) == num_batches(numbered) == -(-size // batch_size)
-        return rows_of(contiguous), rows_of(numbered)
+        numbered = DealtRows(jnp.arange(size), -(-size // batch_size))
+        assert contiguous.size == numbered.size == size
+        assert contiguous.num_batches == numbered.num_batches == -(-size // batch_size)
+        return rows_of(contiguous), rows_of(numbered, numbered.renew(key, ()))
 
     contiguous, numbered = jax.tree.map(np.asarray, both(jax.random.key(size)))
     jax.tree.map(np.testing.assert_array_equal, contiguous, numbered)
@@ -75,7 +68,7 @@ def test_partition_is_random_and_keeps_rows_of_all_arrays_together():
         jax.random.split(jax.random.key(0), 400)
     )
     assert deals.main["x"].shape == (400, 3, 6, 3) and deals.extra["y"].shape == (400, 2, 1)
-    for part in deals:
+    for part in (deals.main, deals.extra):
         np.testing.assert_array_equal(part["x"][..., 1], part["y"].astype(float))
     # Every row is as likely to be an extra one: 40 times in 400 deals, within 4.5 standard errors.
     counts = np.bincount(np.asarray(deals.extra["y"]).ravel(), minlength=20)
@@ -114,8 +107,8 @@ def test_mean_over_the_batches_is_the_full_gradient(size, batch_size, layout):
         if layout == "contiguous":
             batches = partition(key, data, batch_size)
         else:
-            batches = RowBatches(data, partition_rows(key, size, batch_size))
-        count = num_batches(batches)
+            batches = DealtRows(data, -(-size // batch_size))
+        count, dealing = batches.num_batches, batches.init(key)
 
         def full(position):  # the sum over all rows, written out
             rows = jax.vmap(log_likelihood, (None, 0))(position, data)
@@ -131,11 +124,13 @@ def test_mean_over_the_batches_is_the_full_gradient(size, batch_size, layout):
             def all_three(position, rows):
                 return tuple(f(position, rows) for f in (plain, variates, value))
 
-            batch = lambda b: batch_estimate(all_three, position, fetch(batches, b), size, count)  # noqa: E731
+            def batch(b):
+                return batch_estimate(all_three, position, batches.fetch(dealing, b), batches)
+
             each = jax.vmap(batch)(jnp.arange(count))
             mean = jax.tree.map(lambda x: x.mean(axis=0), each)
             exact = jax.grad(full)(position), full(position)
-            return mean, epoch_mean(all_three, position, batches), each, exact
+            return mean, epoch_mean(all_three, position, batches, dealing=dealing), each, exact
 
         mean, scanned, each, (gradient, density) = everything(position, data, batches)
         for wanted, *found in (
@@ -158,7 +153,7 @@ def test_one_batch_is_the_same_memory_for_all_chains():
     batches = partition(jax.random.key(0), jnp.arange(12.0), 12)
     index = jnp.zeros(3, int)
     # out_axes=None is refused for whatever depends on the mapped index.
-    found = jax.vmap(lambda i: fetch(batches, i).main, out_axes=None)(index)
+    found = jax.vmap(lambda i: batches.fetch((), i).main, out_axes=None)(index)
     np.testing.assert_array_equal(np.sort(found), np.arange(12.0))
 
 
@@ -167,9 +162,9 @@ def test_a_plain_mean_over_ragged_batches_would_be_biased():
     log_prior, log_likelihood, data = regression(10)
     estimator = grad_estimator(log_prior, log_likelihood, 10)
     position = {"w": jnp.array([0.3, -1.0, 2.0]), "b": jnp.array(0.7)}
-    batches = Batches(jax.tree.map(lambda x: x[None, :6], data), None)
-    short = Batches(jax.tree.map(lambda x: x[None, 6:], data), None)
-    parts = [estimator(position, fetch(b, jnp.array(0)).main) for b in (batches, short)]
+    batches = FixedPartition(jax.tree.map(lambda x: x[None, :6], data))
+    short = FixedPartition(jax.tree.map(lambda x: x[None, 6:], data))
+    parts = [estimator(position, b.fetch((), jnp.array(0)).main) for b in (batches, short)]
     naive = np.mean([np.asarray(p["w"]) for p in parts], axis=0)
     full = np.asarray(estimator(position, data)["w"])
     assert np.abs(naive / full - 1).max() > 1e-3
@@ -179,9 +174,10 @@ def test_a_plain_mean_over_ragged_batches_would_be_biased():
 def test_orders(kind):
     count, epochs = 11, 7
     keys = jax.random.split(jax.random.key(5), epochs)
-    orders = [initial_order(keys[0], kind, count)]
+    order = ORDERS[kind]()
+    orders = [order.init(keys[0], count)]
     for epoch in range(1, epochs):
-        orders.append(next_order(keys[epoch], kind, orders[-1], jnp.array(epoch)))
+        orders.append(order.next(keys[epoch], orders[-1], jnp.array(epoch)))
     assert all(o.dtype == jnp.int32 and o.shape == (count,) for o in orders)
     orders = np.array(orders)
     if kind == "replacement":
@@ -224,9 +220,8 @@ def _epoch(order, key, step_size, position, size=23, batch_size=7, state_order=N
     data = jax.tree.map(jnp.asarray, data)
     batches = partition(jax.random.key(0), data, batch_size)
     if order == "examples":
-        rows = partition_rows(jax.random.key(0), size, batch_size)
-        batches = RowBatches(data, rows)
-    state = sg.sgworld.init(position, jax.random.key(1), num_batches(batches), order=order)
+        batches = DealtRows(data, -(-size // batch_size))
+    state = sg.sgworld.init(position, jax.random.key(1), batches.num_batches, order=order)
     if state_order is not None:
         state = state._replace(order=state_order)
     run = jit(lambda k, s, b, h: kernel(k, s, estimator, b, h, 0.0)[0])
@@ -239,17 +234,16 @@ def test_displacement_of_an_epoch_without_noise():
     For a ragged partition (6, 6, 6, 5 rows), in float64: the first order for every order of the
     batches, the second by Richardson extrapolation.
     """
-    size = 23
     with jax.enable_x64(True):
         position = {"w": jnp.array([0.3, -1.0, 2.0]), "b": jnp.array(0.7)}
         estimator, batches, state, run = _epoch("batches", None, None, position)
-        count = num_batches(batches)
+        count = batches.num_batches
         full = epoch_mean(estimator, position, batches)
         flat, unravel = jax.flatten_util.ravel_pytree(position)
         ravel = lambda tree: np.asarray(jax.flatten_util.ravel_pytree(tree)[0])  # noqa: E731
 
         def gradient(x, index):
-            tree = batch_estimate(estimator, unravel(x), fetch(batches, index), size, count)
+            tree = batch_estimate(estimator, unravel(x), batches.fetch((), index), batches)
             return jax.flatten_util.ravel_pytree(tree)[0]
 
         order = state.order

@@ -19,6 +19,7 @@ from tolerances import assert_moments
 
 from sgworld_mcmc import SGLD, SGWORLD, DivergenceWarning, exact
 from sgworld_mcmc.sampling import loop as driver
+from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.theory.variance_bias import order_mean_shift
 
 KEY = jax.random.key(0)
@@ -70,7 +71,7 @@ def test_same_key_same_draws_other_key_other_draws(small, target, draws):
 def test_second_run_on_other_data_compiles_nothing_and_sees_the_data(small, target, draws):
     (y,) = target.data
     before = driver._compiled("some")._cache_size()
-    functions = small.sampler._functions[small._prepared[1].data.model]
+    functions = functions_of(small.data.model, None)
     set_up = functions.descend._cache_size()
     small.run(KEY, y + 5.0)
     after = np.asarray(small.get_samples(group_by_chain=True)["mu"])
@@ -296,7 +297,7 @@ def test_every_setting_samples_the_posterior(cls, settings, automatic):
     expected = 0.0
     if settings.get("order") == "symmetric":
         step = float(mcmc.last_state.step_size[0])
-        expected = predicted_shift(mcmc._prepared[1].data.batches, target, step)
+        expected = predicted_shift(mcmc.data.feed, target, step)
     assert np.all(np.abs(flat.mean(0) - expected) < 4.5 / np.sqrt(ess))
     error = np.diag(np.cov(flat.T)) - 1
     assert np.all(np.abs(error) < 0.02 + 4.5 * np.sqrt(2 / ess))

@@ -17,7 +17,7 @@ from tolerances import SIGMAS, log_slope
 
 import sgworld_mcmc as sg
 from sgworld_mcmc import exact
-from sgworld_mcmc.data.batches import fetch, num_batches, partition
+from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.gradients.weighting import batch_estimate
 from sgworld_mcmc.theory.variance_bias import relative_variance_error
 
@@ -39,11 +39,9 @@ def problem():
     )
     data = posterior.data[0].astype(np.float32)
     batches = partition(jax.random.key(0), data, ROWS // COUNT)
-    assert num_batches(batches) == COUNT
+    assert batches.num_batches == COUNT
     at_mode = jit(
-        jax.vmap(
-            lambda b: batch_estimate(estimator, jnp.zeros(DIM), fetch(batches, b), ROWS, COUNT)
-        )
+        jax.vmap(lambda b: batch_estimate(estimator, jnp.zeros(DIM), batches.fetch((), b), batches))
     )(jnp.arange(COUNT))
     np.testing.assert_allclose(at_mode.mean(axis=0), 0, atol=1e-4)
     return estimator, batches, float(jnp.mean(at_mode**2))
@@ -55,7 +53,7 @@ def full_gradient(z, minibatch):
 
 def excess(estimator, batches, step_sizes, order, noise, burn, thin=1, draws=16):
     """Variance minus that of the twin, for every step size: estimates and standard errors."""
-    count = num_batches(batches)
+    count = batches.num_batches
 
     def kernel(estimator, noise):
         build = sg.sgworld.build_kernel(order, noise)

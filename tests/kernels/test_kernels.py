@@ -16,9 +16,10 @@ from blackjax.util import run_inference_algorithm
 from tolerances import assert_moments, differs
 
 import sgworld_mcmc as sg
-from sgworld_mcmc.data.batches import RowBatches, partition, partition_rows
-from sgworld_mcmc.data.orders import WITHOUT_REPLACEMENT
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.kernels import SGLDInfo, SGLDState, SGWORLDInfo, SGWORLDState
+from sgworld_mcmc.settings import WITHOUT_REPLACEMENT
 
 # Compiling takes most of the time: nothing here runs long.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
@@ -106,8 +107,7 @@ def test_sgworld_under_jit_vmap_and_scan(order):
     assert_same(jax.tree.map(lambda x: x[1], (chains, infos)), (state, info), rtol=1e-5)
     batches = partition(jax.random.key(0), rows(), BATCH_SIZE)
     if order == "examples":
-        numbers = partition_rows(jax.random.key(0), SIZE, BATCH_SIZE)
-        batches = RowBatches(jnp.asarray(rows()), numbers)
+        batches = DealtRows(jnp.asarray(rows()), COUNT)
     kernel = sg.sgworld.build_kernel(order, "averaged")
     same = jit(lambda k, s, b: kernel(k, s, ESTIMATOR, b, 0.02))(keys[1], one, batches)
     assert_same(same, (state, info), rtol=1e-5)
@@ -226,8 +226,7 @@ def test_other_data_of_the_same_shape_are_used_and_compile_nothing(order):
 
     def batches(data):
         if order == "examples":
-            numbers = partition_rows(jax.random.key(0), SIZE, BATCH_SIZE)
-            return RowBatches(jnp.asarray(data), numbers)
+            return DealtRows(jnp.asarray(data), COUNT)
         return partition(jax.random.key(0), data, BATCH_SIZE)
 
     first = run(jax.random.key(2), batches(rows(0)))

@@ -12,11 +12,12 @@ import pytest
 from numpyro.infer.util import potential_energy
 
 from sgworld_mcmc import SGWORLD
-from sgworld_mcmc.data.batches import RowBatches, partition, partition_rows
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.data.in_memory import cut, shuffle
 from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.infer import SGMCMCKernel
-from sgworld_mcmc.setup.prepare import checked_model
+from sgworld_mcmc.setup.checked_model import check_model
 
 KEY = jax.random.key(0)
 
@@ -24,7 +25,7 @@ KEY = jax.random.key(0)
 def view_of(model, *args, **kwargs):
     """The model through minibatches, after all checks and before the search for the mode."""
     settings = SGMCMCKernel(model).settings
-    return checked_model(np.random.default_rng(0), model, settings, args, kwargs, {})[0].model
+    return check_model(np.random.default_rng(0), model, settings, args, kwargs, {}).model
 
 
 @pytest.mark.parametrize(
@@ -64,11 +65,12 @@ def test_gathered_rows_give_the_same_gradient_as_contiguous_batches():
     flat = jnp.array([0.1, 0.2, 0.3, -0.4])
 
     @jax.jit
-    def mean_gradient(batches):
+    def mean_gradient(feed, dealing=()):
         log_density = lambda flat, rows: view.log_density(flat, rows, ())  # noqa: E731
-        return epoch_mean(jax.grad(log_density), flat, batches)
+        return epoch_mean(jax.grad(log_density), flat, feed, dealing=dealing)
 
-    gathered = mean_gradient(RowBatches(data, partition_rows(jax.random.key(5), len(y), 20)))
+    feed = DealtRows(data, 11)
+    gathered = mean_gradient(feed, feed.init(jax.random.key(5)))
     contiguous = mean_gradient(partition(jax.random.key(6), data, 20))
     np.testing.assert_allclose(gathered, contiguous, rtol=1e-5)
 

@@ -15,6 +15,7 @@ from sgworld_mcmc import SGLD, SGWORLD, exact
 from sgworld_mcmc import nonequilibrium as ne
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.report.detailed_balance import measured_detailed_balance
+from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.sampling import lagged_moments as moments
 
 REVERSIBLE = reversible([1.0, 3.0, 8.0], 0.1)
@@ -172,8 +173,8 @@ def test_thinning_loses_nothing(runs):
     assert every.last_state.moments == ()
     with pytest.raises(ValueError, match="record_moments=True"):
         ne.recorded_moments(every)
-    path = every._positions
-    np.testing.assert_allclose(path[:, 19::20], thinned._positions, atol=1e-6)  # same run
+    path = every.draws().positions
+    np.testing.assert_allclose(path[:, 19::20], thinned.draws().positions, atol=1e-6)  # same run
     found, expected = ne.recorded_moments(thinned).moments(), ne.trajectory_moments(path)
     assert found.num_steps == 4 * 60
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
@@ -183,7 +184,7 @@ def test_thinning_loses_nothing(runs):
 
 def test_epochs_are_the_steps_without_replacement(runs):
     """Draws 1.5 epochs of four batches apart; what is recorded are the ends of all epochs."""
-    path = runs["epochs"]._positions
+    path = runs["epochs"].draws().positions
     found = ne.recorded_moments(runs["epochs"])
     assert found.num_pairs == 2 * (40 * 6 // 4 - 1)
     # Each draw is a block as yet, but for the first, with a single position: no pair.
@@ -209,33 +210,33 @@ def test_report_from_draws_or_without(runs):
     assert "draws, " in str(report)
 
 
-def fake_run(diverged=(-1, -1)):
+def tested(positions, diverged=(-1, -1)):
     state = SimpleNamespace(moments=(), diverged_at=np.array(diverged))
-    return SimpleNamespace(last_state=state)
+    return measured_detailed_balance(Draws(positions, state))
 
 
 def test_measurement_never_fails():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 400, 3))
-    result, line = measured_detailed_balance(fake_run(), x)
+    result, line = tested(x)
     assert result.p_value > 1e-3 and "draws, " in line
-    result, line = measured_detailed_balance(fake_run(), x[:, :7])
+    result, line = tested(x[:, :7])
     assert result is None and "7 draws" in line
-    result, line = measured_detailed_balance(fake_run((3, 5)), x)
+    result, line = tested(x, (3, 5))
     assert result is None and "no chain moved" in line
-    result, line = measured_detailed_balance(fake_run(), np.ones((2, 400, 3)))
+    result, line = tested(np.ones((2, 400, 3)))
     assert result is None and "no chain moved" in line
-    result, _ = measured_detailed_balance(fake_run((-1, 17)), x)  # the other chain is used
+    result, _ = tested(x, (-1, 17))  # the other chain is used
     assert result.num_blocks == result.num_blocks_per_chain
     for odd in (np.where(x > 3, np.nan, x), x * [1, 1, 0], x[..., [0, 0, 1]], x[..., :1], x[:1]):
-        measured_detailed_balance(fake_run((-1,) * len(odd)), odd)
+        tested(odd, (-1,) * len(odd))
     wide = rng.standard_normal((2, 300, 2000))
-    result, _ = measured_detailed_balance(fake_run(), wide)
+    result, _ = tested(wide)
     assert len(result.names) == 10 and result.p_value > 1e-3
     # A rotation in the leading coordinates of many is seen.
     wide = rng.standard_normal((4, 1000, 200))
     wide[..., :3] = simulate(*ROTATING, 1000, 4, seed=4)
-    assert measured_detailed_balance(fake_run((-1,) * 4), wide)[0].p_value < 1e-4
+    assert tested(wide, (-1,) * 4)[0].p_value < 1e-4
     recorded = ne.recorded_moments(record(wide[..., :30].astype(np.float32)))
     result = recorded.detailed_balance_violation()
     assert result.p_value < 1e-4 and 2 <= len(result.names) < 30
@@ -245,7 +246,7 @@ def test_measurement_never_fails():
 def test_diverged_run_has_a_report(runs):
     mcmc = runs["thinned"]
     gone = mcmc.last_state._replace(diverged_at=np.array([2, 3, 2, 1]))
-    result, line = measured_detailed_balance(SimpleNamespace(last_state=gone), mcmc._positions)
+    result, line = measured_detailed_balance(Draws(mcmc.draws().positions, gone))
     assert result is None and "3 draws" in line and "every chain has diverged" in line
     one = mcmc.last_state._replace(diverged_at=np.array([-1, -1, 2, -1]))
     assert ne.recorded_moments(SimpleNamespace(last_state=one)).sums.shape[0] == 3

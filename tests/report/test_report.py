@@ -8,10 +8,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from sgworld_mcmc import SGWORLD, exact
-from sgworld_mcmc.report import make_report as diagnose
-from sgworld_mcmc.report.bias_report import Check
-from sgworld_mcmc.setup.prepare import TuningWarning
+from sgworld_mcmc import SGWORLD, TuningWarning, exact
+from sgworld_mcmc.report import make_report, stein_check
+from sgworld_mcmc.report.check import Check
 
 KEY = jax.random.key(0)
 TARGET = exact.LinearRegression(jax.random.key(1), num_data=400, dim=3, correlation=0.5)
@@ -72,7 +71,7 @@ def test_disagreement_names_the_parameter_that_is_off_beyond_its_error(report):
 
 def test_a_run_says_unasked_and_once_that_it_contradicts_its_prediction(mcmc, monkeypatch):
     wrong = _measured([0.0, 0.3, 0.0], 3 * [0.02])
-    monkeypatch.setattr(diagnose, "_stein_check", lambda *_: wrong)
+    monkeypatch.setattr(make_report, "stein_check", lambda *_, **__: wrong)
     with pytest.warns(TuningWarning, match=r"disagree: the Stein identity.*beta\[1\]"):
         mcmc.run(KEY, *TARGET.data)
     mcmc.post_warmup_state = mcmc.last_state
@@ -85,7 +84,7 @@ def test_a_run_says_unasked_and_once_that_it_contradicts_its_prediction(mcmc, mo
 def test_no_error_below_that_of_a_gaussian():
     """Few draws that happen to lie close together look more certain than they are."""
     draws = np.full((4, 8, 1), 0.1) + 0.01 * np.random.default_rng(0).normal(size=(4, 8, 1))
-    _, error = diagnose._mean_and_error(draws**2, np.sqrt(2))
+    _, error = stein_check.mean_and_error(draws**2, np.sqrt(2))
     assert error == pytest.approx(0.25)
 
 

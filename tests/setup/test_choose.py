@@ -7,6 +7,8 @@ from scipy.special import polygamma
 
 from sgworld_mcmc import exact
 from sgworld_mcmc.infer import SGMCMCKernel
+from sgworld_mcmc.integrators.averaged import Averaged
+from sgworld_mcmc.settings import ORDERS, resolve
 from sgworld_mcmc.setup.choose import Request, candidates, choose, draw_spacing, predict
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.row_noise import RowNoise
@@ -19,7 +21,7 @@ KINDS = ("plain", "control_variate", "taylor")
 
 def request(size=100_000, order="batches", **given):
     settings = {
-        "noise": "averaged",
+        "integrator": Averaged(),
         "tolerance": 0.02,
         "batch_size": None,
         "step_size": None,
@@ -29,7 +31,7 @@ def request(size=100_000, order="batches", **given):
         "softest": 1.0,
         **given,
     }
-    return Request(size, order, **settings)
+    return Request(size=size, order=resolve("order", order, ORDERS), **settings)
 
 
 def regression_noise(size, dimension=5, taylor=0.0):
@@ -129,13 +131,13 @@ def test_a_shifted_mean_moves_the_variances_that_depend_on_it():
     """With unknown noise the variance of the coefficients is that of the noise, which shifts up."""
     target = exact.LinearRegressionUnknownNoise(jax.random.key(2), num_data=96, dim=3)
     kernel = SGMCMCKernel(target.model, gradient="plain", batch_size=5)
-    prepared = kernel.prepare(jax.random.key(0), target.data, {})
-    found = prepared.measurements.noise
-    last = prepared.data.model.scalar_names().index("sigma2")
+    plan, data = kernel.prepare(jax.random.key(0), target.data, {})
+    found = plan.measurements.noise
+    last = data.model.scalar_names().index("sigma2")
     moved = found.coupling[last] * np.sqrt(polygamma(1, target.a))  # of log sigma2
     assert moved > 0
     np.testing.assert_allclose(np.delete(found.widening, last), moved, rtol=0.1)
-    assert "shifted mean" in prepared.choice.prediction.parts
+    assert "shifted mean" in plan.choice.prediction.parts
 
 
 def test_an_unstable_step_has_no_prediction():

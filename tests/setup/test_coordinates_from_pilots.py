@@ -10,10 +10,11 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGWORLD, TuningWarning
-from sgworld_mcmc.setup.coordinates_from_mode import Center
-from sgworld_mcmc.setup.coordinates_from_pilots import is_far, recentre
+from sgworld_mcmc.coordinates.dense import Dense
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinates_from_pilots import adapted, is_far
 from sgworld_mcmc.setup.coupled_chains import Pilot
-from sgworld_mcmc.setup.posterior import Bench
+from sgworld_mcmc.setup.posterior import Posterior
 
 GROUPS, SIGMA = 30, 0.7
 
@@ -66,7 +67,7 @@ def test_non_centred_hierarchy_with_many_rows_in_each_group(rows):
 def test_when_coordinates_are_changed():
     ones = np.ones(2)
     pilot = Pilot(0.125, 0 * ones, 0.1 * ones, ones, 0.1 * ones, 0.0)
-    center = Center(np.zeros(2), np.eye(2), np.eye(2), True, 0.0, 0, ())
+    center = CoordinateFit(Dense(np.zeros(2), np.eye(2)), np.eye(2), True, 0.0, 0, ())
     curved = center._replace(fitted=True, by_curvature=True)
     assert not is_far([pilot], center)
     wide, narrow = (pilot._replace(variance=scale * ones) for scale in (3.0, 0.2))
@@ -94,7 +95,7 @@ def test_where_the_density_overflows_the_run_ends_with_a_warning_not_an_error():
     assert mcmc.get_samples()["x"].shape == (100, 3)
 
 
-class Cliff(Bench):
+class Cliff(Posterior):
     """A potential of curvature 4 within a distance of the origin; not finite beyond."""
 
     def hessian(self, position, used=None):
@@ -103,13 +104,14 @@ class Cliff(Bench):
 
 
 def test_curvature_is_that_of_the_draws_where_it_is_finite():
-    center = Center(np.zeros(2), np.eye(2), np.eye(2), True, 0.0, 0, ())
+    center = CoordinateFit(Dense(np.zeros(2), np.eye(2)), np.eye(2), True, 0.0, 0, ())
     cliff = Cliff(*[None] * 6, center, 1.0)
     positions = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 3.0], [0.0, -3.0]])
-    found, moved = recentre(cliff, positions, True)
-    assert found.center.by_curvature and found.center.stiffness == pytest.approx(1.0)
-    np.testing.assert_allclose(found.center.scale @ found.center.scale.T, np.eye(2) / 4)
-    np.testing.assert_allclose(moved @ found.center.scale.T, positions)
+    found, moved = adapted(cliff, positions, True)
+    assert found.fit.by_curvature and found.fit.stiffness == pytest.approx(1.0)
+    coordinates = found.fit.coordinates
+    np.testing.assert_allclose(coordinates.covariance(), np.eye(2) / 4)
+    np.testing.assert_allclose(coordinates.to_model(moved), positions)
     # Around a point where there is no Hessian nothing changes.
-    far, same = recentre(cliff, positions + 5, True)
+    far, same = adapted(cliff, positions + 5, True)
     assert far is cliff and same[0, 0] == 5.5

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sgworld_mcmc.coordinates.dense import Dense
+from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.setup.row_noise import batch_factor, measure_noise, summarise_noise
 
 SIZE, DIM = 60, 3
@@ -31,15 +33,15 @@ def row_gradient(theta):
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize("turned", [False, True])
-def test_variances_are_those_of_the_rows(diagonal, turned):
-    scale = np.sqrt(np.diag(DENSE @ DENSE.T)) if diagonal else DENSE
-    K = np.diag(scale) if diagonal else DENSE
-    directions = np.linalg.qr(RNG.normal(size=(DIM, DIM)))[0] if turned else None
-    along = (lambda g: g @ K) if directions is None else (lambda g: g @ K @ directions.T)
+def test_variances_are_those_of_the_rows_along_the_parameters(diagonal):
+    sd = np.sqrt(np.diag(DENSE @ DENSE.T))
+    K = np.diag(sd) if diagonal else DENSE
+    directions = np.eye(DIM) if diagonal else DENSE / sd[:, None]
+    along = lambda g: g @ K @ directions.T  # noqa: E731
+    coordinates = Diagonal(CENTER, sd) if diagonal else Dense(CENTER, DENSE)
     with jax.enable_x64(True):
-        inputs = jax.tree.map(jnp.asarray, (CENTER, scale, DRAWS, (X, Y)))
-        measured = measure_noise(log_density, *inputs, SIZE, directions)
+        inputs = jax.tree.map(jnp.asarray, (coordinates, DRAWS, (X, Y)))
+        measured = measure_noise(log_density, *inputs, SIZE)
         found = {name: np.asarray(value) for name, value in measured.items()}
 
     base, hessian = row_gradient(CENTER)
@@ -62,18 +64,21 @@ def test_variances_are_those_of_the_rows(diagonal, turned):
 
 def test_draws_share_the_rows_among_them_and_the_mean_has_its_error():
     with jax.enable_x64(True):
-        inputs = jax.tree.map(jnp.asarray, (CENTER, DENSE, DRAWS, (X, Y)))
-        measured = measure_noise(log_density, *inputs, 8, None)
-        noise = summarise_noise(measured, DRAWS)
+        coordinates = Dense(CENTER, DENSE)
+        inputs = jax.tree.map(jnp.asarray, (coordinates, DRAWS, (X, Y)))
+        measured = measure_noise(log_density, *inputs, 8)
+        components = coordinates.along(DRAWS)
+        noise = summarise_noise(measured, components)
     starts = np.linspace(0, SIZE - 8, len(DRAWS)).astype(int)
     base = row_gradient(CENTER)[0]
-    blocks = [np.var((base @ DENSE)[start : start + 8], axis=0, ddof=1) for start in starts]
+    projected = base @ coordinates.covariance() / np.sqrt(np.diag(coordinates.covariance()))
+    blocks = [np.var(projected[start : start + 8], axis=0, ddof=1) for start in starts]
     np.testing.assert_allclose(noise.center["plain"], np.mean(blocks, 0), rtol=1e-9)
     assert not noise.center["taylor"].any() and not noise.center["control_variate"].any()
     values = np.asarray(measured["taylor"])
     error = values.std(0, ddof=1) / np.sqrt(len(DRAWS))
     np.testing.assert_allclose(noise.mean["taylor"], values.mean(0) + error)
-    weights = DRAWS**2 / (DRAWS**2).sum(0)
+    weights = components**2 / (components**2).sum(0)
     tail = (weights * values).sum(0)
     error = np.sqrt((weights**2 * (values - tail) ** 2).sum(0))
     np.testing.assert_allclose(noise.tail["taylor"], tail + error)

@@ -1,0 +1,66 @@
+"""A full matrix: for up to a thousand dimensions or so."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.protocols import Coordinates
+
+__all__ = ["Dense"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["center", "scale"], meta_fields=[])
+@dataclass(frozen=True)
+class Dense(Coordinates):
+    """theta = center + scale @ z.
+
+    Attributes
+    ----------
+    center
+        (D,).
+    scale
+        (D, D), any matrix K with K K^T the covariance.
+    """
+
+    name: ClassVar[str] = "dense"
+
+    center: Any
+    scale: Any
+
+    def apply(self, z):
+        return self.scale @ z if z.ndim == 1 else z @ self.scale.T
+
+    def solve(self, change):
+        return _library(change).linalg.solve(self.scale, change.T).T
+
+    def pull_back(self, gradient):
+        return self.scale.T @ gradient if gradient.ndim == 1 else gradient @ self.scale
+
+    def scaled(self, factor):
+        return Dense(self.center, self.scale * factor)
+
+    def covariance(self):
+        return np.asarray(self.scale @ self.scale.T)
+
+    def whiten(self, hessian):
+        return self.scale.T @ hessian @ self.scale
+
+    def error_of(self, errors):
+        return np.sqrt(np.linalg.inv(self.scale) ** 2 @ errors**2)
+
+    @property
+    def directions(self):
+        return self.scale / _library(self.scale).linalg.norm(self.scale, axis=1, keepdims=True)
+
+    def projector(self):
+        # One product for each gradient, instead of two.
+        projection = self.scale @ self.directions.T
+        return lambda gradient: gradient @ projection
+
+
+def _library(x):
+    """JAX for its arrays, NumPy for NumPy's, whose linear algebra needs no compilation."""
+    return jax.numpy if isinstance(x, jax.Array) else np

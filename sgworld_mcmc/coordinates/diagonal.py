@@ -1,0 +1,50 @@
+"""One scale for each coordinate: for many dimensions."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.protocols import Coordinates
+
+__all__ = ["Diagonal"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["center", "scale"], meta_fields=[])
+@dataclass(frozen=True)
+class Diagonal(Coordinates):
+    """theta = center + scale * z.
+
+    Attributes
+    ----------
+    center, scale
+        (D,).
+    """
+
+    name: ClassVar[str] = "diagonal"
+
+    center: Any
+    scale: Any
+
+    def apply(self, z):
+        return self.scale * z
+
+    def solve(self, change):
+        return change / self.scale
+
+    def pull_back(self, gradient):
+        return self.scale * gradient
+
+    def scaled(self, factor):
+        return Diagonal(self.center, self.scale * factor)
+
+    def covariance(self):
+        return np.asarray(self.scale) ** 2
+
+    def error_of(self, errors):
+        return errors / self.scale
+
+    def whiten(self, hessian):
+        return hessian * self.scale[:, None] * self.scale[None, :]

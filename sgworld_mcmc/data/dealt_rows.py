@@ -1,0 +1,50 @@
+"""Batches that every chain deals anew when an epoch begins, gathered from the rows in memory."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+from blackjax.types import ArrayTree, PRNGKey
+
+from sgworld_mcmc.data.dealing import Blocks, deal_rows, read_block, split_rows
+from sgworld_mcmc.data.orders.fresh import random_order
+from sgworld_mcmc.protocols import Batch, Feed
+
+__all__ = ["DealtRows"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["count"])
+@dataclass(frozen=True)
+class DealtRows(Feed):
+    """The rows in memory, and row numbers dealt into new batches each epoch.
+
+    Attributes
+    ----------
+    data
+        Pytree of arrays (N, ...).
+    count
+        M.
+    """
+
+    data: ArrayTree
+    count: int
+
+    @property
+    def size(self) -> int:
+        return jax.tree.leaves(self.data)[0].shape[0]
+
+    @property
+    def num_batches(self) -> int:
+        return self.count
+
+    def init(self, rng_key: PRNGKey) -> Blocks:
+        return split_rows(random_order(rng_key, self.size), self.num_batches)
+
+    def renew(self, rng_key: PRNGKey, dealing: Blocks) -> Blocks:
+        return deal_rows(rng_key, self.size, self.num_batches)
+
+    def fetch(self, dealing: Blocks, index: jax.Array | int) -> Batch:
+        rows = read_block(dealing, 0 if self.num_batches == 1 else index)
+        pick = lambda numbers: jax.tree.map(lambda x: x[numbers], self.data)  # noqa: E731
+        extra = None if rows.extra is None else pick(rows.extra)
+        return Batch(pick(rows.main), extra, rows.has_extra)

@@ -1,0 +1,17 @@
+"""Every row once an epoch: the rows are dealt into new batches when an epoch begins."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sgworld_mcmc.data.orders.fresh import FreshOrder
+
+__all__ = ["FreshExamples"]
+
+
+@dataclass(frozen=True)
+class FreshExamples(FreshOrder):
+    """A fresh order of batches into which the rows have just been dealt anew."""
+
+    name: ClassVar[str] = "examples"
+    law: ClassVar[str] = "examples"
+    redeals: ClassVar[bool] = True

@@ -1,0 +1,33 @@
+"""Every batch once an epoch, in a fresh random order each epoch."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from blackjax.types import PRNGKey
+
+from sgworld_mcmc.protocols import Order
+
+__all__ = ["FreshOrder", "random_order"]
+
+
+def random_order(rng_key: PRNGKey, count: int) -> jax.Array:
+    """Return a random permutation: (count,) int32."""
+    # Compiles in half the time of jax.random.permutation; equal bits, which keep their order, are
+    # rarer than one pair in 2^33 / M^2 epochs.
+    return jnp.argsort(jax.random.bits(rng_key, (count,))).astype(jnp.int32)
+
+
+@dataclass(frozen=True)
+class FreshOrder(Order):
+    """Every batch once an epoch, in a fresh random order each epoch."""
+
+    name: ClassVar[str] = "batches"
+    law: ClassVar[str] = "batches"
+
+    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+        return random_order(rng_key, count)
+
+    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+        return random_order(rng_key, order.shape[0])

@@ -1,0 +1,26 @@
+"""One random order for ever."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+from blackjax.types import PRNGKey
+
+from sgworld_mcmc.data.orders.fresh import random_order
+from sgworld_mcmc.protocols import Order
+
+__all__ = ["SingleOrder"]
+
+
+@dataclass(frozen=True)
+class SingleOrder(Order):
+    """One random order for ever: it shifts the mean, too (docs/theory.md, B9)."""
+
+    name: ClassVar[str] = "once"
+    law: ClassVar[str] = "once"
+
+    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+        return random_order(rng_key, count)
+
+    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+        return order

@@ -1,0 +1,27 @@
+"""Each batch drawn independently of all others: SGLD."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from blackjax.types import PRNGKey
+
+from sgworld_mcmc.protocols import Order
+
+__all__ = ["Replacement"]
+
+
+@dataclass(frozen=True)
+class Replacement(Order):
+    """Each batch drawn independently (Welling & Teh 2011): the noise never cancels."""
+
+    name: ClassVar[str] = "replacement"
+    law: ClassVar[str] = "replacement"
+    period: ClassVar[int] = 0
+
+    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+        return jax.random.randint(rng_key, (count,), 0, count, dtype=jnp.int32)
+
+    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+        return self.init(rng_key, order.shape[0])

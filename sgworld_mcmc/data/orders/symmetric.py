@@ -1,0 +1,28 @@
+"""A fresh random order, then in the next epoch the same order backward."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from blackjax.types import PRNGKey
+
+from sgworld_mcmc.data.orders.fresh import random_order
+from sgworld_mcmc.protocols import Order
+
+__all__ = ["SymmetricOrder"]
+
+
+@dataclass(frozen=True)
+class SymmetricOrder(Order):
+    """A fresh random order, then the same backward (Paulin et al., arXiv:2410.19780)."""
+
+    name: ClassVar[str] = "symmetric"
+    law: ClassVar[str] = "symmetric"
+    period: ClassVar[int] = 2
+
+    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+        return random_order(rng_key, count)
+
+    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+        return jnp.where(epoch % 2 == 1, order[::-1], random_order(rng_key, order.shape[0]))

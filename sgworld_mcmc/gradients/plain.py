@@ -1,0 +1,21 @@
+"""The gradient of the minibatch alone."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from sgworld_mcmc.gradients.weighting import batch_estimate
+from sgworld_mcmc.protocols import Gradient
+
+__all__ = ["Plain"]
+
+
+@dataclass(frozen=True)
+class Plain(Gradient):
+    """g_b(z): needs no mode and no Hessian; without replacement its noise cancels in an epoch."""
+
+    name: ClassVar[str] = "plain"
+
+    def __call__(self, target, controls, feed, position, batch, index):
+        return batch_estimate(jax.grad(target), position, batch, feed)

@@ -1,0 +1,141 @@
+"""One epoch in BlackJAX's form: what SGWORLD and SGD share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
+
+from sgworld_mcmc.data.dealing import count_batches
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import partition
+from sgworld_mcmc.gradients.weighting import batch_estimate
+from sgworld_mcmc.protocols import Feed, Integrator, Order
+from sgworld_mcmc.sampling.sweep import sweep
+
+__all__ = ["EpochInfo", "EpochState", "Schedule", "make_feed", "run_epoch", "start", "value_at"]
+
+Schedule = float | jax.Array | Callable[[jax.Array], jax.Array]
+
+
+class EpochState(NamedTuple):
+    """State of a chain between epochs.
+
+    Attributes
+    ----------
+    motion
+        The integrator's state: the position, and what else its steps carry on.
+    order
+        (M,) int32: the order in which the next epoch visits the batches.
+    step
+        Number of minibatch steps made, int32: the argument of schedules.
+    """
+
+    motion: ArrayTree
+    order: jax.Array
+    step: jax.Array
+
+    @property
+    def position(self) -> ArrayTree:
+        """Pytree of floating-point arrays."""
+        return self.motion.position
+
+    @property
+    def velocity(self) -> ArrayTree:
+        """Like the position, of integrators that have a velocity."""
+        return self.motion.velocity
+
+
+class EpochInfo(NamedTuple):
+    """What happened in an epoch.
+
+    Attributes
+    ----------
+    step_size
+        The step size (or learning rate) of this epoch's steps.
+    finite_steps
+        Number of steps made, M unless the chain diverged, int32.
+    diverging
+        True if a step led to NaN or infinity; the state is then that after the last finite step.
+    """
+
+    step_size: jax.Array
+    finite_steps: jax.Array
+    diverging: jax.Array
+
+    @property
+    def learning_rate(self) -> jax.Array:
+        """The step size, as it is called where no noise is injected."""
+        return self.step_size
+
+
+def value_at(schedule: Schedule, step: jax.Array) -> jax.Array | float:
+    """Return the value of a number or of a function of the step counter."""
+    return schedule(step) if callable(schedule) else schedule
+
+
+def make_feed(
+    partition_key: PRNGKey | None,
+    data: ArrayLikeTree,
+    batch_size: int,
+    rows_anew: type[DealtRows] | None = None,
+) -> Feed:
+    """Deal the data into batches: fixed ones, or rows of ``rows_anew`` dealt anew each epoch.
+
+    The partition belongs to the algorithm rather than to a chain; without a key it is that of
+    ``jax.random.key(0)``, so that all chains share one.
+    """
+    count = count_batches(data, batch_size)
+    if rows_anew is not None:
+        return rows_anew(jax.tree.map(jnp.asarray, data), count)
+    key = jax.random.key(0) if partition_key is None else partition_key
+    return partition(key, data, batch_size)
+
+
+def start(motion: ArrayTree, rng_key: PRNGKey, order: Order, num_batches: int) -> EpochState:
+    """Return the state before the first epoch, whose order is drawn."""
+    return EpochState(motion, order.init(rng_key, num_batches), jnp.zeros((), jnp.int32))
+
+
+def run_epoch(
+    keys: Any,
+    state: EpochState,
+    estimator: Callable,
+    feed: Feed,
+    *,
+    order: Order,
+    integrator: Integrator,
+    step_size: Schedule,
+    temperature: Schedule,
+) -> tuple[EpochState, EpochInfo]:
+    """Visit every batch in the state's order, and draw the order of the next epoch.
+
+    Parameters
+    ----------
+    keys
+        Three keys: of the rows dealt, of the injected noise, of the next order.
+    estimator
+        ``estimator(position, minibatch)`` of the gradient of the log density, a mean over rows.
+    """
+    rows_key, noise_key, order_key = keys
+    count = feed.num_batches
+    dealing = feed.renew(rows_key, ())
+    h = value_at(step_size, state.step)
+
+    def gradient(position, index):
+        return batch_estimate(estimator, position, feed.fetch(dealing, index), feed)
+
+    result = sweep(
+        noise_key,
+        state.motion,
+        state.order,
+        integrator=integrator,
+        gradient=gradient,
+        step_size=h,
+        temperature=value_at(temperature, state.step),
+    )
+    step = state.step + count
+    following = order.next(order_key, state.order, step // count)
+    info = EpochInfo(jnp.asarray(h), result.finite_steps, result.finite_steps < count)
+    return EpochState(result.state, following, step), info

@@ -1,0 +1,18 @@
+"""The log density of a model as gradients know it: a function of a position and rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.protocols import Coordinates
+
+__all__ = ["target_of"]
+
+
+def target_of(model: MinibatchModel, constants: tuple, coordinates: Coordinates) -> Callable:
+    """Return the log density estimated from rows, as a function of (z, rows)."""
+
+    def target(position: Any, rows: tuple) -> Any:
+        return model.log_density(coordinates.to_model(position), rows, constants)
+
+    return target

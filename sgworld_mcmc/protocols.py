@@ -1,0 +1,336 @@
+"""The five ideas that a sampler is put together from, as protocols.
+
+==============  ==========================================================================
+:class:`Feed`         where the batches come from
+:class:`Order`        in which order an epoch visits them
+:class:`Gradient`     what is computed from a batch
+:class:`Integrator`   what a step does with the gradient
+:class:`Coordinates`  in which coordinates the chain moves
+==============  ==========================================================================
+
+Orders, gradients and integrators are *static*: frozen dataclasses of Python numbers, hashable, so
+that a compiled program is found again by the objects that it was made with. Feeds and coordinates
+are pytrees whose leaves are arrays, so that data are arguments of compiled programs. The members
+live in ``data/``, ``gradients/``, ``integrators/`` and ``coordinates/``, one in a file;
+:mod:`sgworld_mcmc.settings` finds them there by their ``name``. docs/add_a_sampler.md shows how to
+write another one. This module imports nothing of the package.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
+
+__all__ = ["AffineStep", "Batch", "Coordinates", "Feed", "Gradient", "Integrator", "Order"]
+
+
+class Batch(NamedTuple):
+    """One minibatch.
+
+    Attributes
+    ----------
+    main
+        Pytree of arrays (b, ...): the rows that all batches have.
+    extra
+        Pytree of arrays (1, ...), or None: one row more, where batches differ in size.
+    has_extra
+        Whether this batch has the extra row, bool.
+    """
+
+    main: ArrayTree
+    extra: ArrayTree | None
+    has_extra: jax.Array
+
+
+class Feed(ABC):
+    """Where batches come from: N rows dealt into M batches.
+
+    A pytree. What differs from chain to chain, such as which rows are in which batch, is in a state
+    of the chain's own that :meth:`init` and :meth:`renew` return; ``()`` if there is nothing.
+    """
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """N, the number of rows."""
+
+    @property
+    @abstractmethod
+    def num_batches(self) -> int:
+        """M, the number of batches in an epoch."""
+
+    def init(self, rng_key: PRNGKey) -> ArrayTree:
+        """Return the chain's own dealing of the rows for its first epoch."""
+        return ()
+
+    def renew(self, rng_key: PRNGKey, dealing: ArrayTree) -> ArrayTree:
+        """Return the dealing for the epoch that begins."""
+        return dealing
+
+    @abstractmethod
+    def fetch(self, dealing: ArrayTree, index: jax.Array | int) -> Batch:
+        """Return batch number ``index`` of a dealing."""
+
+
+class Order(ABC):
+    """In which order an epoch visits the M batches.
+
+    Attributes
+    ----------
+    name
+        The public spelling.
+    law
+        The scheme of :mod:`sgworld_mcmc.theory.variance_bias` whose closed form holds.
+    period
+        Epochs after which the noise of the batches has cancelled; 0 if it never does.
+    redeals
+        Whether the rows are dealt into new batches when an epoch begins.
+    """
+
+    name: ClassVar[str]
+    law: ClassVar[str]
+    period: ClassVar[int] = 1
+    redeals: ClassVar[bool] = False
+
+    @abstractmethod
+    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+        """Return the order of the first epoch: (count,) int32 batch numbers."""
+
+    @abstractmethod
+    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+        """Return the order of epoch number ``epoch`` >= 1, given that of the epoch before."""
+
+
+class Gradient(ABC):
+    """What is computed from a batch: an unbiased estimate of the gradient of the log density.
+
+    All gradients know a ``target(position, rows)``, the log density estimated as a mean over rows
+    (:mod:`sgworld_mcmc.gradients.weighting`), in coordinates whose origin is the center.
+
+    Attributes
+    ----------
+    name
+        The public spelling.
+    cost
+        Gradients of a row that one row costs.
+    needs
+        Derivatives of the log density of all rows at the origin that it needs: 0, 1 (its gradient)
+        or 2 (the gradient's Jacobian, too).
+    """
+
+    name: ClassVar[str]
+    cost: ClassVar[float] = 1.0
+    needs: ClassVar[int] = 0
+
+    @classmethod
+    def make(cls, *, cache: bool) -> "Gradient":
+        """Return the gradient; ``cache`` says whether one array (D,) for each batch may be kept."""
+        return cls()
+
+    @property
+    def visits_batches(self) -> bool:
+        """Whether :meth:`prepare` reads the batches although the derivatives are known."""
+        return False
+
+    def prepare(
+        self,
+        target: Callable,
+        feed: Feed,
+        origin: jax.Array,
+        gradient: jax.Array | None = None,
+        jacobian: jax.Array | None = None,
+    ) -> ArrayTree:
+        """Return the arrays that :meth:`__call__` needs of the origin.
+
+        Parameters
+        ----------
+        target, feed
+            The log density as a function of (position, rows), and the batches.
+        origin
+            (D,) zeros.
+        gradient, jacobian
+            (D,) gradient of the log density of all rows at the origin, and (D, D) its Jacobian,
+            if they are known.
+        """
+        return ()
+
+    @abstractmethod
+    def __call__(
+        self,
+        target: Callable,
+        controls: ArrayTree,
+        feed: Feed,
+        position: ArrayTree,
+        batch: Batch,
+        index: jax.Array | int,
+    ) -> ArrayTree:
+        """Estimate the gradient of the log density of all rows from one batch.
+
+        Parameters
+        ----------
+        target, feed
+            As for :meth:`prepare`.
+        controls
+            What :meth:`prepare` returned.
+        position
+            Where; the estimate is like it.
+        batch, index
+            The batch and its number.
+        """
+
+
+class AffineStep(NamedTuple):
+    """One step of an integrator where the potential is quadratic.
+
+    With state ``s`` (k numbers), batch gradient ``-(H x - r)`` of the log density and standard
+    normal numbers ``xi``: s <- advance s + push r + kick xi, and the position is ``read s``.
+
+    Attributes
+    ----------
+    advance
+        (k, k).
+    push
+        (k, D).
+    kick
+        (k, n D), n vectors of normal numbers.
+    read
+        (D, k).
+    """
+
+    advance: np.ndarray
+    push: np.ndarray
+    kick: np.ndarray
+    read: np.ndarray
+
+
+class Integrator(ABC):
+    """What a step does with the gradient: one discretisation of a stochastic dynamics.
+
+    Attributes
+    ----------
+    name
+        The public spelling.
+    normals
+        Vectors of standard normal numbers that a step needs.
+    law
+        The ``noise`` of :mod:`sgworld_mcmc.theory.variance_bias` for which the closed forms hold;
+        None if there are none: predictions then come from :meth:`affine`.
+    """
+
+    name: ClassVar[str]
+    normals: ClassVar[int] = 1
+    law: ClassVar[str | None] = None
+
+    @abstractmethod
+    def init(self, rng_key: PRNGKey | None, position: ArrayLikeTree) -> ArrayTree:
+        """Return the state of a chain at ``position``."""
+
+    @abstractmethod
+    def step(
+        self,
+        state: ArrayTree,
+        gradient: Callable,
+        normals: ArrayTree | tuple,
+        step_size: jax.Array | float,
+        temperature: jax.Array | float,
+    ) -> ArrayTree:
+        """Advance the state by one minibatch step.
+
+        Parameters
+        ----------
+        state
+            From :meth:`init` or the last step.
+        gradient
+            Function of the position: the minibatch's gradient of the log density there.
+        normals
+            Standard normal numbers like the position; a tuple of :attr:`normals` of them if
+            there are several, ``()`` if none.
+        step_size, temperature
+            h, in BlackJAX's convention, and tau.
+        """
+
+    @abstractmethod
+    def position(self, state: ArrayTree) -> ArrayTree:
+        """Return the position that a state stands for."""
+
+    @abstractmethod
+    def affine(self, step_size: float, hessian: np.ndarray, temperature: float = 1.0) -> AffineStep:
+        """Return the step as an affine map, for a batch whose potential has this Hessian (D, D)."""
+
+
+class Coordinates(ABC):
+    """The coordinates z in which a chain moves: theta = center + K z.
+
+    A pytree with the center (D,) and what K is made of; K K^T estimates the posterior covariance.
+    All methods take NumPy and JAX arrays.
+
+    Attributes
+    ----------
+    name
+        The public spelling.
+    """
+
+    name: ClassVar[str]
+    center: Any
+
+    @abstractmethod
+    def apply(self, z: Any) -> Any:
+        """Return K z for z (..., D)."""
+
+    @abstractmethod
+    def solve(self, change: Any) -> Any:
+        """Return K^-1 times a change of theta (..., D)."""
+
+    @abstractmethod
+    def pull_back(self, gradient: Any) -> Any:
+        """Return K^T times gradients with respect to theta (..., D): those with respect to z."""
+
+    @abstractmethod
+    def scaled(self, factor: Any) -> "Coordinates":
+        """Return the coordinates with ``factor`` K in place of K."""
+
+    @abstractmethod
+    def covariance(self) -> np.ndarray:
+        """Return K K^T, as (D, D) or, where it is diagonal, as (D,)."""
+
+    @abstractmethod
+    def whiten(self, hessian: np.ndarray) -> np.ndarray:
+        """Return K^T H K of a Hessian (D, D) with respect to theta."""
+
+    @abstractmethod
+    def error_of(self, errors: np.ndarray) -> np.ndarray:
+        """Return the standard deviations in z (D,) of independent errors of theta (D,)."""
+
+    @property
+    def directions(self) -> np.ndarray | None:
+        """(D, D) unit vectors of the parameters theta in z; None if they are the axes."""
+        return None
+
+    def to_model(self, z: Any) -> Any:
+        """Return theta of positions z (..., D)."""
+        return self.center + self.apply(z)
+
+    def to_z(self, theta: Any) -> Any:
+        """Return z of the model's unconstrained coordinates theta (..., D)."""
+        return self.solve(theta - self.center)
+
+    def distance(self, change: np.ndarray) -> float:
+        """Return the length of a change of theta (D,) in posterior standard deviations."""
+        return float(np.linalg.norm(self.solve(np.asarray(change))))
+
+    def along(self, z: Any) -> Any:
+        """Return the components of z (..., D) along :attr:`directions`."""
+        return z if self.directions is None else z @ self.directions.T
+
+    def projector(self) -> Callable:
+        """Return the function of gradients with respect to theta (..., D) that gives the components
+        along :attr:`directions` of those with respect to z.
+        """
+        return self.pull_back
+
+    def cast(self, dtype: Any) -> "Coordinates":
+        """Return the coordinates with JAX arrays of this precision."""
+        return jax.tree.map(lambda x: jax.numpy.asarray(x, dtype), self)

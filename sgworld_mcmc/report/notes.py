@@ -1,0 +1,100 @@
+"""What a user should know of a run: also issued as warnings."""
+
+import numpy as np
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+from sgworld_mcmc.report.draws import Draws
+from sgworld_mcmc.setup.measurements import Measurements
+from sgworld_mcmc.setup.run_plan import RunPlan
+
+__all__ = ["notes_of"]
+
+
+def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
+    """Return what a user should know of a run, in whole sentences."""
+    notes = []
+    fit, choice, found = plan.fit, plan.choice, plan.measurements
+    if not fit.converged or (fit.indefinite and not fit.fitted):
+        notes.append(
+            "No usable posterior mode was found: the density may be unbounded (a scale parameter "
+            "that goes to zero in a centred hierarchy), improper or flat. The sampler's "
+            "coordinates come from "
+            + ("a Gaussian fitted to the posterior" if fit.fitted else "the best point found")
+            + ", and its predictions are rough. Use a non-centred parametrisation or proper "
+            "priors, give `init_params`, or compare with NUTS."
+        )
+    if fit.other_modes:
+        far = ", ".join(f"{distance:.0f}" for distance in fit.other_modes)
+        notes.append(
+            f"The posterior has other modes, {far} standard deviations away: the chains stay at "
+            "one of them. Remove the symmetry (an ordered constraint for mixtures), or compare "
+            "chains with different `init_params`."
+        )
+    if plan.too_coarse:
+        notes.append(
+            "Single precision is too coarse for this posterior's correlations, and the model "
+            "closes over NumPy arrays, which JAX cannot trace in two precisions. Standardise the "
+            "regressors, pass the arrays as arguments or make them with jnp.asarray, or start "
+            "with jax.config.update('jax_enable_x64', True)."
+        )
+    if found is not None and found.lost > 0:
+        notes.append(
+            f"{found.lost:.0%} of the pilot chains were lost even at a small step: the posterior "
+            "is far from the Gaussian at its mode (a funnel, or heavy tails). Use another "
+            "parametrisation (of a hierarchy non-centred for few rows in a group, centred for "
+            "many), or NUTS."
+        )
+    if choice is not None and not choice.met:
+        notes.append(
+            f"The tolerance {plan.tolerance:g} could not be met"
+            + (" with the settings given" if plan.fixed else "")
+            + f": the predicted error is {choice.prediction.worst():.2g}. "
+            + (
+                "Leave `step_size`, `batch_size`, `gradient`, `steps_per_draw` and `noise` to the "
+                "package, or accept a larger `tolerance`."
+                if plan.fixed
+                else "The posterior is far from Gaussian: reparametrise it, or use NUTS."
+            )
+        )
+    notes += _mixing_notes(found, draws.positions, plan.dynamics.temperature or 1.0)
+    return notes
+
+
+def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float) -> list[str]:
+    """Do the chains agree, and do they agree with the pilot chains?"""
+    chains, draws, _ = positions.shape
+    if draws < 50 or not np.isfinite(positions).all():
+        return []
+    notes = []
+    flat = positions.reshape(chains * draws, -1)
+    moving = flat.std(0) > 0
+    if not moving.any():
+        return []
+    if chains > 1:
+        r_hat = float(np.max(split_gelman_rubin(positions[:, :, moving])))
+        if r_hat > 1.1:
+            notes.append(
+                f"The chains do not agree (R-hat {r_hat:.2f}): they have not mixed. Raise "
+                "`num_samples` and `num_warmup`, reparametrise, or use NUTS."
+            )
+    far = np.abs(flat).max() / np.sqrt(tau)
+    if found is not None and far > 12 + 2 * np.sqrt(2 * np.log(flat.size)):
+        notes.append(
+            f"Some draws lie {far:.0f} standard deviations of the Gaussian approximation from its "
+            "center: tails that heavy make step sizes and predictions unreliable. Compare with "
+            "NUTS on part of the rows."
+        )
+    if found is not None and chains * draws >= 400:
+        ess = np.asarray(effective_sample_size(positions[:, :, moving]))
+        spread = np.asarray(found.starts)[:, moving]
+        ratio = flat[:, moving].std(0) / np.maximum(spread.std(0), 1e-12)
+        shift = np.abs(flat[:, moving].mean(0) - spread.mean(0)) / spread.std(0)
+        noise = 5 * np.sqrt(1 / len(spread) + 1 / np.maximum(ess, 1.0))
+        if (np.abs(np.log(ratio)) > 0.25 + noise).any() or (shift > 0.3 + noise).any():
+            notes.append(
+                "The draws spread differently from the pilot chains that the settings rest on "
+                f"(sd ratio {ratio.min():.2f} to {ratio.max():.2f}, shift up to "
+                f"{shift.max():.2f} sd): the posterior is far from Gaussian, and the predicted "
+                "errors may be too small. Compare with NUTS, or reduce `tolerance`."
+            )
+    return notes

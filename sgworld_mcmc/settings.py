@@ -1,0 +1,222 @@
+"""The settings of a sampler, and the one place where their public spellings become objects.
+
+Every string that a user may give is looked up here and nowhere else. A new order, gradient,
+integrator or kind of coordinates is found by itself once its file lies in its folder.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from sgworld_mcmc import coordinates, gradients, integrators
+from sgworld_mcmc.checks import check_choice, check_integer, check_positive
+from sgworld_mcmc.data import orders
+from sgworld_mcmc.protocols import Coordinates, Gradient, Integrator, Order
+
+__all__ = [
+    "COORDINATES",
+    "GRADIENTS",
+    "INTEGRATORS",
+    "ORDERS",
+    "WITHOUT_REPLACEMENT",
+    "Settings",
+    "choose_integrator",
+    "make_settings",
+    "members",
+    "resolve",
+]
+
+
+def members(package: ModuleType, protocol: type) -> dict[str, type]:
+    """Find the members of a protocol in the modules of a package, by their ``name``.
+
+    Examples
+    --------
+    >>> from sgworld_mcmc import gradients
+    >>> sorted(members(gradients, Gradient))
+    ['control_variate', 'plain', 'taylor']
+    """
+    found = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for value in vars(module).values():
+            own = inspect.isclass(value) and value.__module__ == module.__name__
+            if own and issubclass(value, protocol) and not inspect.isabstract(value):
+                found[value.name] = value
+    return found
+
+
+ORDERS = members(orders, Order)
+GRADIENTS = members(gradients, Gradient)
+INTEGRATORS = members(integrators, Integrator)
+COORDINATES = members(coordinates, Coordinates)
+WITHOUT_REPLACEMENT = tuple(name for name, order in ORDERS.items() if order.period)
+# The two noises of overdamped Langevin dynamics: what the setting `noise` chooses from.
+NOISES = tuple(name for name, kind in INTEGRATORS.items() if kind.law is not None)
+
+
+def resolve(name: str, value: Any, table: dict[str, type], choices: tuple[str, ...] = ()) -> Any:
+    """Return the object that a public spelling stands for; an object stands for itself.
+
+    Parameters
+    ----------
+    name
+        The argument, for the error message.
+    value
+        One of ``choices``, or an instance of one of the protocols.
+    table
+        Class by name.
+    choices
+        The names allowed; all of the table by default.
+
+    Raises
+    ------
+    ValueError
+        If it is neither; the message suggests the closest name.
+    """
+    protocols = {base for kind in table.values() for base in kind.__mro__ if base in _PROTOCOLS}
+    if isinstance(value, tuple(protocols)):
+        return value
+    check_choice(name, value, choices or tuple(table))
+    return table[value]()
+
+
+def choose_integrator(noise: str, integrator: Integrator | None = None) -> Integrator:
+    """Return the integrator given, or that of overdamped dynamics with this kind of noise."""
+    if integrator is None:
+        return resolve("noise", noise, INTEGRATORS, NOISES)
+    if not isinstance(integrator, Integrator):
+        raise TypeError(
+            f"`integrator` must be an object of sgworld_mcmc.protocols.Integrator, not "
+            f"{integrator!r}."
+        )
+    return integrator
+
+
+_PROTOCOLS = (Order, Gradient, Integrator, Coordinates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of a kernel, fixed at construction: see :class:`sgworld_mcmc.SGWORLD`.
+
+    Attributes
+    ----------
+    order, integrator
+        Objects.
+    batch_size, step_size, steps_per_draw
+        Numbers; None stands for an automatic choice.
+    gradient
+        One of :data:`GRADIENTS`, or None for an automatic choice.
+    coordinates
+        The class to use, or None to choose; with a ``covariance`` that class is :class:`Dense` or
+        :class:`Diagonal` of it.
+    adapt
+        Whether coordinates may be made anew from pilot chains.
+    covariance
+        The user's estimate of the posterior covariance, (D, D) or (D,), or None.
+    temperature, tolerance, record_moments
+        As the user gave them.
+    init_strategy
+        NumPyro's, for the search for the mode; None is its default.
+    """
+
+    order: Order
+    integrator: Integrator
+    batch_size: int | None = None
+    step_size: float | None = None
+    temperature: float = 1.0
+    steps_per_draw: int | None = None
+    gradient: str | None = None
+    coordinates: type[Coordinates] | None = None
+    adapt: bool = True
+    covariance: np.ndarray | None = None
+    tolerance: float = 0.02
+    init_strategy: Callable | None = None
+    record_moments: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the user has given everything that would otherwise be chosen."""
+        return None not in (self.batch_size, self.step_size, self.gradient)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the user has given anything on which the predicted error depends."""
+        given = (self.batch_size, self.step_size, self.gradient, self.steps_per_draw)
+        return any(value is not None for value in given) or self.integrator.law != "averaged"
+
+
+def make_settings(
+    *,
+    order: str | Order = "batches",
+    batch_size: int | None = None,
+    step_size: float | str = "auto",
+    temperature: float = 1.0,
+    steps_per_draw: int | str | None = None,
+    gradient: str = "auto",
+    preconditioner: str | np.ndarray = "auto",
+    noise: str = "averaged",
+    integrator: Integrator | None = None,
+    tolerance: float = 0.02,
+    init_strategy: Callable | None = None,
+    record_moments: bool = False,
+) -> Settings:
+    """Check the settings as users spell them, and turn names into objects.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument that makes no sense, and what it may be.
+    """
+    order = resolve("order", order, ORDERS)
+    integrator = choose_integrator(noise, integrator)
+    check_choice("gradient", gradient, ("auto", *GRADIENTS))
+    if batch_size is not None:
+        batch_size = check_integer("batch_size", batch_size, 1)
+    if isinstance(steps_per_draw, str):
+        check_choice("steps_per_draw", steps_per_draw, ("auto",))
+        steps_per_draw = None
+    elif steps_per_draw is not None:
+        steps_per_draw = check_integer("steps_per_draw", steps_per_draw, 1)
+    if isinstance(step_size, str):
+        check_choice("step_size", step_size, ("auto",))
+        step_size = None
+    else:
+        step_size = check_positive("step_size", step_size)
+    if not isinstance(record_moments, bool):
+        raise TypeError(f"`record_moments` must be True or False, not {record_moments!r}.")
+    if step_size is None and integrator.law is None:
+        raise ValueError(
+            f"`step_size` must be given for the integrator {type(integrator).__name__}: it is "
+            "chosen by itself only for overdamped Langevin dynamics."
+        )
+    return Settings(
+        order=order,
+        integrator=integrator,
+        batch_size=batch_size,
+        step_size=step_size,
+        temperature=check_positive("temperature", temperature, zero=True),
+        steps_per_draw=steps_per_draw,
+        gradient=None if gradient == "auto" else gradient,
+        tolerance=check_positive("tolerance", tolerance),
+        init_strategy=init_strategy,
+        record_moments=record_moments,
+        **_preconditioner(preconditioner),
+    )
+
+
+def _preconditioner(value: Any) -> dict[str, Any]:
+    """The three settings that the public ``preconditioner`` stands for."""
+    if not isinstance(value, str):
+        kind = COORDINATES["dense" if np.ndim(value) == 2 else "diagonal"]
+        return {"coordinates": kind, "adapt": False, "covariance": value}
+    check_choice("preconditioner", value, ("auto", *sorted(COORDINATES)))
+    kind = COORDINATES.get(value)
+    return {"coordinates": kind, "adapt": value in ("auto", "dense")}

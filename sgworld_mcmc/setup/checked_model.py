@@ -1,0 +1,106 @@
+"""A user's model and arguments after all checks, and the rows of the data in random order."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgworld_mcmc.checks import check_finite, check_integer
+from sgworld_mcmc.data.in_memory import shuffle
+from sgworld_mcmc.model.additivity import check_minibatching, make_evaluations
+from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
+from sgworld_mcmc.model.numpyro_model import MinibatchModel, minibatch_model
+from sgworld_mcmc.model.precision import closes_over_numpy
+from sgworld_mcmc.settings import Settings
+
+__all__ = ["CheckedModel", "check_model"]
+
+
+class CheckedModel(NamedTuple):
+    """A model seen through minibatches, and its data.
+
+    Attributes
+    ----------
+    model
+        The model, with the sites that are sums over rows.
+    rows
+        The data leaves in random order, in the precision of the set-up.
+    constants
+        The other arrays, likewise.
+    """
+
+    model: MinibatchModel
+    rows: tuple
+    constants: tuple
+
+
+def check_model(
+    generator: np.random.Generator,
+    model: Callable,
+    settings: Settings,
+    args: tuple,
+    kwargs: dict,
+    cache: dict,
+    additive: frozenset[str] | None = None,
+) -> CheckedModel:
+    """Check a model and its arguments, and deal the rows at random.
+
+    Parameters
+    ----------
+    cache
+        Models seen before, by the signature of their arguments.
+    additive
+        The sites that are sums over rows, where a plan tells them; else they are found out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the site or argument that cannot be sampled, and the cure.
+    """
+    leaves = flatten_arguments(model, args, kwargs)
+    check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
+    signature = signature_of(args, kwargs)
+    base = cache.get(("base", signature))
+    if base is None:
+        base = minibatch_model(model, args, kwargs)
+        base.precise = _may_be_precise(base, args, kwargs)
+        base.evaluations = make_evaluations(base)
+        cache["base", signature] = base
+    _check_settings(base, settings)
+    data, constants = base.layout.split(args, kwargs)
+    with jax.enable_x64(base.precise):
+        rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
+        if additive is None:
+            additive = check_minibatching(base, base.evaluations, rows, whole)
+    view = cache.setdefault((signature, additive), base.with_additive(additive))
+    return CheckedModel(view, rows, whole)
+
+
+def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
+    """Whether the set-up may use double precision: always if the user does."""
+    if jax.config.jax_enable_x64:
+        return True
+    abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731
+    data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
+    flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
+    return not closes_over_numpy(view.model, view.untraced, flat, data, constants)
+
+
+def _check_settings(model: MinibatchModel, settings: Settings) -> None:
+    if settings.batch_size is not None:
+        check_integer("batch_size", settings.batch_size, 1, model.size)
+    array, dimension = settings.covariance, model.dimension
+    if array is None:
+        return
+    if np.shape(array) not in ((dimension,), (dimension, dimension)):
+        raise ValueError(
+            f"`preconditioner` has shape {np.shape(array)}; the unconstrained position has "
+            f"{dimension} coordinates {model.scalar_names()[:8]}..., so ({dimension},) or "
+            f"({dimension}, {dimension}) is needed."
+        )
+    array = np.asarray(array, float)
+    values = array if array.ndim == 1 else np.linalg.eigvalsh((array + array.T) / 2)
+    if not np.all(np.isfinite(array)) or values.min() <= 0:
+        raise ValueError("`preconditioner` must be a positive definite covariance estimate.")

@@ -1,0 +1,147 @@
+"""A plan as a file: named arrays and a description in one NumPy archive, without code.
+
+The archive (``numpy.savez``) holds the arrays under names such as ``tuning.coordinates.scale``,
+and under ``plan`` a JSON text with everything else. Reading it runs no code: records are rebuilt
+from a list of known classes.
+"""
+
+import dataclasses
+import json
+import os
+import zipfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.gradients.taylor import TaylorControls
+from sgworld_mcmc.model.description import ModelDescription
+from sgworld_mcmc.protocols import Integrator
+from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.settings import COORDINATES, GRADIENTS, INTEGRATORS, ORDERS
+from sgworld_mcmc.setup.choose import Choice, Prediction
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.measurements import Measurements
+from sgworld_mcmc.setup.row_noise import RowNoise
+from sgworld_mcmc.setup.run_plan import RunPlan, Tuning
+from sgworld_mcmc.setup.step_error import Discretisation
+
+__all__ = ["VERSION", "load_plan", "save_plan"]
+
+# Raised when a record changes: plans of another version are refused, not guessed at.
+VERSION = 1
+_FORMAT = "sgworld_mcmc plan"
+_RECORDS = (
+    *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, Discretisation),
+    *(Choice, Prediction, ModelDescription, TaylorControls),
+)
+
+
+def save_plan(plan: RunPlan, path: str | os.PathLike) -> None:
+    """Write a plan to a file; it is complete or not there.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    tree = _encode(plan, "", arrays)
+    text = json.dumps({"format": _FORMAT, "version": VERSION, "plan": tree})
+    temporary = f"{os.fspath(path)}.part"
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, plan=np.array(text), **arrays)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def load_plan(path: str | os.PathLike, integrator: Integrator | None = None) -> RunPlan:
+    """Read a plan from a file.
+
+    Parameters
+    ----------
+    path
+        Written by :func:`save_plan`.
+    integrator
+        The integrator that the plan was made with, if it is none of the package.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no plan, truncated, or of another version.
+    """
+    name = os.fspath(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        header = json.loads(str(arrays.pop("plan")))
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`plan` {name!r} cannot be read: it is truncated, or no plan that "
+            f"`mcmc.save_plan(path)` has written ({type(error).__name__}: {error})."
+        ) from error
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise ValueError(f"`plan` {name!r} is no plan that `mcmc.save_plan(path)` has written.")
+    if header["version"] != VERSION:
+        raise ValueError(
+            f"`plan` {name!r} is of version {header['version']}, this package reads version "
+            f"{VERSION}: set up anew, without `plan`, and save again."
+        )
+    try:
+        return _decode(header["plan"], arrays, _classes(integrator))
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"`plan` {name!r} cannot be read: {error} is missing or not known. Where the plan was "
+            "made with an integrator of your own, give it as `integrator` too."
+        ) from error
+
+
+def _classes(integrator: Integrator | None) -> dict[str, type]:
+    tables = (ORDERS, GRADIENTS, INTEGRATORS, COORDINATES)
+    known = [*_RECORDS, *(kind for table in tables for kind in table.values())]
+    if integrator is not None:
+        known.append(type(integrator))
+    return {kind.__name__: kind for kind in known}
+
+
+def _encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """A value as JSON can hold it; arrays are put aside under their names."""
+    inner = lambda key, part: _encode(part, f"{name}.{key}".lstrip("."), arrays)  # noqa: E731
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray | jax.Array):
+        arrays[name] = np.asarray(value)
+        return {"array": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, inner(key, part)] for key, part in value.items()]}
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    elif hasattr(value, "_asdict"):
+        fields = value._asdict()
+    elif isinstance(value, tuple | list):
+        return {"tuple": [inner(number, part) for number, part in enumerate(value)]}
+    else:
+        raise TypeError(f"A plan cannot hold a {type(value).__name__} ({name}).")
+    return {"record": type(value).__name__, "fields": {k: inner(k, v) for k, v in fields.items()}}
+
+
+def _decode(tree: Any, arrays: dict[str, np.ndarray], classes: dict[str, type]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if "array" in tree:
+        return arrays[tree["array"]]
+    if "dict" in tree:
+        return {key: _decode(part, arrays, classes) for key, part in tree["dict"]}
+    if "tuple" in tree:
+        return tuple(_decode(part, arrays, classes) for part in tree["tuple"])
+    fields = {key: _decode(part, arrays, classes) for key, part in tree["fields"].items()}
+    return classes[tree["record"]](**fields)

@@ -1,0 +1,146 @@
+"""What the set-up decides, and what a run is given.
+
+A :class:`RunPlan` holds no data and no closures: static objects and named arrays, which can be
+saved, shared and used again. A :class:`RunData` is a plan's part in the loop together with the data
+laid out for it, and the argument of every compiled loop.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from blackjax.types import ArrayTree
+
+from sgworld_mcmc.model.description import ModelDescription
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.protocols import Coordinates, Feed
+from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.setup.choose import Choice
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.measurements import Measurements
+
+__all__ = ["RunData", "RunPlan", "Tuning"]
+
+
+class Tuning(NamedTuple):
+    """The numbers that all chains share.
+
+    Attributes
+    ----------
+    coordinates
+        theta = center + K z.
+    step_size
+        h, in the coordinates z.
+    controls
+        What control variates know of the center.
+    starts
+        (P, D) positions z from which chains start.
+    """
+
+    coordinates: Coordinates
+    step_size: jax.Array
+    controls: ArrayTree
+    starts: jax.Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """Everything that a set-up has decided and measured: no data, no closures.
+
+    Attributes
+    ----------
+    dynamics
+        Static objects and counts.
+    tuning
+        Arrays of the loop, in the sampler's precision.
+    fit
+        The coordinates in double precision, and how they were found.
+    measurements
+        Of pilot chains; None where there was nothing to choose.
+    choice
+        The settings and their predicted errors; None where nothing was measured.
+    double
+        Whether the sampler works in double precision.
+    too_coarse
+        Whether it would need to, but cannot (:mod:`sgworld_mcmc.model.precision`).
+    partition
+        Seed of the partition of the rows: integers.
+    description
+        The model and data that the plan was made for.
+    tolerance
+        The relative error of the posterior variance that was asked for.
+    fixed
+        Whether the user had given anything on which the predicted error depends.
+    """
+
+    dynamics: Dynamics
+    tuning: Tuning
+    fit: CoordinateFit
+    measurements: Measurements | None
+    choice: Choice | None
+    double: bool
+    too_coarse: bool
+    partition: np.ndarray
+    description: ModelDescription
+    tolerance: float
+    fixed: bool
+
+    def with_step_size(self, step_size: float) -> "RunPlan":
+        """Return the same plan at another step size."""
+        tuning = self.tuning
+        value = np.asarray(step_size, tuning.step_size.dtype)
+        return replace(self, tuning=tuning._replace(step_size=value))
+
+    @property
+    def num_batches(self) -> int:
+        """M."""
+        return self.dynamics.num_batches
+
+    @property
+    def step_size(self) -> float:
+        """h, in the sampler's coordinates."""
+        return float(self.tuning.step_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the larger batches."""
+        return -(-self.description.size // self.dynamics.num_batches)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["feed", "constants", "originals", "tuning"],
+    meta_fields=["model", "dynamics"],
+)
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """The data laid out for a plan: what compiled loops are given.
+
+    Attributes
+    ----------
+    feed
+        The rows, dealt into batches.
+    constants
+        The other arrays.
+    originals
+        The data leaves in the user's order if deterministic sites need them, else None.
+    tuning
+        The plan's.
+    model
+        The :class:`~sgworld_mcmc.model.numpyro_model.MinibatchModel`, static.
+    dynamics
+        The plan's, static.
+    """
+
+    feed: Feed
+    constants: tuple
+    originals: tuple | None
+    tuning: Tuning
+    model: MinibatchModel
+    dynamics: Dynamics
+
+    def sites(self, position: jax.Array) -> dict[str, jax.Array]:
+        """Return the unconstrained sites at a position z (D,)."""
+        return self.model.unravel(self.tuning.coordinates.to_model(position))
