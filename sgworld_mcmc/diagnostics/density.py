@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+import scipy
 
 __all__ = ["density_on_grid", "finite_draws", "guess_support", "plot_range"]
 
@@ -53,7 +53,9 @@ def density_on_grid(
     counts, edges = np.histogram(draws, bins=_BINS, range=(start, stop))
     step = edges[1] - edges[0]
     # `reflect` does nothing at the ends that are no bounds: they are 5 widths off the grid.
-    smooth = gaussian_filter1d(counts / (draws.size * step), width / step, mode="reflect")
+    smooth = scipy.ndimage.gaussian_filter1d(
+        counts / (draws.size * step), width / step, mode="reflect"
+    )
     centres = (edges[1:] + edges[:-1]) / 2
     inside = (grid >= low) & (grid <= high)
     return np.where(inside, np.interp(grid, centres, smooth), 0.0)

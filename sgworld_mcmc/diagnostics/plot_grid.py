@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
 __all__ = [
     "COLOURS",
     "DARK",
@@ -14,7 +11,7 @@ __all__ = [
     "finish",
     "label_panel",
     "legend",
-    "panels",
+    "make_panels",
     "style",
 ]
 
@@ -25,8 +22,10 @@ _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 GREY, DARK = "#D5D5D5", "#7F7F7F"
 
 
-def panels(count, columns, width, height, split=None):
+def make_panels(count, columns, width, height, split=None):
     """A figure with ``count`` panels, or pairs of panels of widths ``split``, in reading order."""
+    from matplotlib.figure import Figure
+
     columns = min(count, columns or _columns(count))
     rows = -(-count // columns)
     figure = Figure(figsize=(max(width * columns, 3.4), height * rows + 0.3), layout="constrained")
@@ -62,6 +61,8 @@ def style(index, width=1.2):
 
 def label_panel(axis, title):
     """Title and ticks of one panel."""
+    from matplotlib.ticker import ScalarFormatter
+
     axis.set_title(title, fontsize=8, loc="left", pad=3)
     axis.tick_params(labelsize=7, length=2.5, pad=2)
     for side in (axis.xaxis, axis.yaxis):
@@ -73,6 +74,8 @@ def label_panel(axis, title):
 
 def density_axis(axis, left, right, title):
     """Only a horizontal axis, with a few ticks away from the ends: equal panels, no collisions."""
+    from matplotlib.ticker import MaxNLocator
+
     axis.set_xlim(left, right)
     axis.set_ylim(bottom=0)
     axis.set_yticks([])

@@ -3,15 +3,11 @@
 from collections.abc import Iterable, Mapping
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+import scipy
 from numpyro.diagnostics import effective_sample_size
-from scipy.stats import rankdata
 
 from sgworld_mcmc.diagnostics import plot_grid
 from sgworld_mcmc.diagnostics.density import (
@@ -21,6 +17,9 @@ from sgworld_mcmc.diagnostics.density import (
     plot_range,
 )
 from sgworld_mcmc.diagnostics.scalars import as_chains, flatten_scalars, select_scalars
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_density", "plot_trace"]
 
@@ -36,7 +35,7 @@ def plot_density(
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     columns: int | None = None,
     chain_axes: int | None = None,
-) -> Figure:
+) -> "Figure":
     """Draw the marginal density of each parameter, of one or several samplers, over the exact one.
 
     Parameters
@@ -84,6 +83,9 @@ def plot_density(
     >>> len(plot_density(draws).axes)
     3
     """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     labelled = samples if _is_labelled(samples) else {label: samples}
     if not labelled:
         raise ValueError("`samples` is an empty dict: it holds no draws")
@@ -104,7 +106,7 @@ def plot_density(
             "the sites of both the same names"
         )
 
-    figure, axes = plot_grid.panels(len(chosen), columns, width=1.75, height=1.45)
+    figure, axes = plot_grid.make_panels(len(chosen), columns, width=1.75, height=1.45)
     for axis, name in zip(axes, chosen, strict=True):
         draws = {
             k: finite_draws(k, name, curve[name]) for k, curve in curves.items() if name in curve
@@ -147,7 +149,7 @@ def plot_trace(
     side: str | None = None,
     bins: int = 20,
     chain_axes: int | None = None,
-) -> Figure:
+) -> "Figure":
     """Draw each parameter's trace by chain, with the ranks or the density of each chain beside it.
 
     Parameters
@@ -185,13 +187,16 @@ def plot_trace(
     >>> len(plot_trace(draws).axes)
     2
     """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
     scalars = select_scalars(flatten_scalars(as_chains(samples, chain_axes=chain_axes)), names)
     count = next(iter(scalars.values())).shape[0]
     side = side or ("rank" if count > 1 else "density")
     if side not in ("rank", "density"):
         raise ValueError(f"`side` is {side!r}: pass 'rank', 'density' or None")
     columns = 1 if len(scalars) <= 6 else 2 if len(scalars) <= 24 else 3
-    figure, axes = plot_grid.panels(
+    figure, axes = plot_grid.make_panels(
         len(scalars), columns, width=(7.0, 4.6, 4.0)[columns - 1], height=1.15, split=(2.6, 1)
     )
     for i, ((trace, beside), (name, values)) in enumerate(zip(axes, scalars.items(), strict=True)):
@@ -238,7 +243,7 @@ def _ranks(axis, name, values, bins, title):
     """Histograms of the ranks of each chain's draws among all, relative to a flat one."""
     chains, count = values.shape
     bins = min(bins, count)
-    fractions = (rankdata(values).reshape(values.shape) - 0.5) / values.size
+    fractions = (scipy.stats.rankdata(values).reshape(values.shape) - 0.5) / values.size
     with np.errstate(all="ignore"):  # a chain that does not move has no effective size
         effective = np.mean([effective_sample_size(chain[None]) for chain in values])
     if np.isfinite(effective) and effective > 0:

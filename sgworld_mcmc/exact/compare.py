@@ -6,9 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from sgworld_mcmc.exact.marginal import ks_distance, wasserstein_distance, wasserstein_noise
 from sgworld_mcmc.exact.samples import flatten_samples
@@ -177,6 +174,10 @@ def _ess(values):
 
 
 def _render(result):
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("parameter")
     for heading in ("mean error", "sd ratio", "KS", "Wasserstein-1", "ESS"):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 
 class Marginal(NamedTuple):
@@ -31,35 +31,35 @@ class Marginal(NamedTuple):
 
 def normal(mean, sd):
     """Return the marginal N(mean, sd^2)."""
-    return Marginal(stats.norm(mean, sd), lambda x: np.full_like(x, sd**2))
+    return Marginal(scipy.stats.norm(mean, sd), lambda x: np.full_like(x, sd**2))
 
 
 def student_t(df, mean, scale):
     """Return the marginal of ``mean + scale * t_df``, df > 2."""
     return Marginal(
-        stats.t(df, mean, scale),
+        scipy.stats.t(df, mean, scale),
         lambda x: (df * scale**2 + (x - mean) ** 2) / (df - 1),
     )
 
 
 def inverse_gamma(shape, scale):
     """Return the marginal with density proportional to x^(-shape-1) exp(-scale/x), shape > 2."""
-    return Marginal(stats.invgamma(shape, scale=scale), lambda x: x**2 / (shape - 1))
+    return Marginal(scipy.stats.invgamma(shape, scale=scale), lambda x: x**2 / (shape - 1))
 
 
 def beta(a, b):
     """Return the marginal Beta(a, b)."""
-    return Marginal(stats.beta(a, b), lambda x: x * (1 - x) / (a + b))
+    return Marginal(scipy.stats.beta(a, b), lambda x: x * (1 - x) / (a + b))
 
 
 def gamma(shape, rate):
     """Return the marginal with density proportional to x^(shape-1) exp(-rate x)."""
-    return Marginal(stats.gamma(shape, scale=1 / rate), lambda x: x / rate)
+    return Marginal(scipy.stats.gamma(shape, scale=1 / rate), lambda x: x / rate)
 
 
 def ks_distance(marginal, draws):
     """Kolmogorov-Smirnov distance of ``draws`` (n,) from the marginal: max |F_n - F|."""
-    return float(stats.kstest(draws, marginal.distribution.cdf).statistic)
+    return float(scipy.stats.kstest(draws, marginal.distribution.cdf).statistic)
 
 
 def wasserstein_distance(marginal, draws):
@@ -100,7 +100,7 @@ def wasserstein_noise(marginal):
     # u = 1/(1 + exp(-s)): the integrand decays exponentially at both ends, where the trapezoid
     # rule is accurate far beyond what a noise level needs; small u and 1 - u keep their digits.
     s = np.linspace(-60.0, 60.0, 1201)
-    tail = special.expit(-np.abs(s))
+    tail = scipy.special.expit(-np.abs(s))
     exact = marginal.distribution
     x = np.where(s < 0, exact.ppf(tail), exact.isf(tail))
     density = exact.pdf(x)

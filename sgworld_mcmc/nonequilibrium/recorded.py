@@ -305,11 +305,11 @@ def recorded_moments(source: Any) -> RecordedMoments:
     >>> import jax
     >>> from sgworld_mcmc import SGLD, exact
     >>> target = exact.LinearRegression(num_data=200)
-    >>> settings = dict(batch_size=20, num_samples=100, thinning=10, record_moments=True)
-    >>> mcmc = SGLD(target.model, **settings)
+    >>> settings = dict(batch_size=20, steps_per_draw=10, num_samples=100, thinning=10)
+    >>> mcmc = SGLD(target.model, **settings, record_moments=True)
     >>> mcmc.run(jax.random.key(0), *target.data)
     >>> moments = recorded_moments(mcmc)
-    >>> moments.areal_velocity().shape, moments.num_pairs  # 4 chains of 100 x 10 steps
+    >>> moments.areal_velocity().shape, moments.num_pairs  # 4 chains of 100 x 10 steps, all seen
     ((3, 3), 3996)
     """
     kept = None

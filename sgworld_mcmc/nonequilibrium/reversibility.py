@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.nonequilibrium.lagged_pairs import (
@@ -114,7 +114,7 @@ class DetailedBalanceViolation(NamedTuple):
         labels = contrast_labels(len(self.names), self.order)
         z = np.concatenate([[s[i, j] for i, j in labels] for s in self.z_scores])
         z = np.sort(z[np.isfinite(z)])
-        chance = stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+        chance = scipy.stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
         ax.plot(chance, chance, color="0.5", lw=1, label="detailed balance")
         ax.plot(chance, z, "o", ms=4, label=f"contrasts (p = {self.p_value:.2g})")
         ax.set(xlabel="normal quantile", ylabel="z score")
@@ -263,7 +263,7 @@ def symmetry_test(blocks) -> tuple[float, float, tuple[int, int]]:
         statistic = float(total * (total - 1) * np.sum(projected**2))
         ratio = (total - rank) / (rank * (total - 1)) * statistic
         dof = (rank, total - rank)
-        return statistic, float(stats.f.sf(ratio, *dof)), dof
+        return statistic, float(scipy.stats.f.sf(ratio, *dof)), dof
     by_chain = flat.reshape(chains, count, size)
     first, second = (
         (by_chain[: chains // 2], by_chain[chains // 2 :])
@@ -274,7 +274,7 @@ def symmetry_test(blocks) -> tuple[float, float, tuple[int, int]]:
     direction = first.mean(axis=0) / np.maximum(first.var(axis=0), 1e-12)
     scores = second @ direction
     statistic = float(scores.mean() / (scores.std(ddof=1) / np.sqrt(len(scores))))
-    return statistic, float(stats.t.sf(statistic, len(scores) - 1)), (1, len(scores) - 1)
+    return statistic, float(scipy.stats.t.sf(statistic, len(scores) - 1)), (1, len(scores) - 1)
 
 
 def _basis(trajectory, moments, num_components, project):
