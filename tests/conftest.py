@@ -29,6 +29,15 @@ import jax
 _SETTINGS = ("jax_enable_x64", "jax_debug_nans", "jax_default_matmul_precision")
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the examples in docstrings that run a benchmark or a whole sampler as slow."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            runs_sampler = any("mcmc.run(" in example.source for example in item.dtest.examples)
+            if runs_sampler or "sgworld_benchmarks" in item.path.parts:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def global_settings_stay():
     """Neither the package nor a test may leave JAX's global settings changed."""
