@@ -1,4 +1,7 @@
-"""Panels, colours and ticks that all pictures share; figures live outside of pyplot."""
+"""Panels, colours, ticks and legends that all pictures share.
+
+Figures are made without pyplot, so that they need no closing and change no global state.
+"""
 
 from pathlib import Path
 
@@ -6,24 +9,27 @@ __all__ = [
     "COLOURS",
     "DARK",
     "GREY",
+    "add_legend",
     "density_axis",
-    "fill",
-    "finish",
+    "fill_density",
     "label_panel",
-    "legend",
+    "line_style",
     "make_panels",
-    "style",
+    "save",
 ]
 
-# Okabe and Ito's palette, told apart also by the colour-blind, without its yellow (too light for
-# lines); dashes tell curves apart that lie on each other.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow (too light
+# for lines). Dashes tell curves apart that lie on each other.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 GREY, DARK = "#D5D5D5", "#7F7F7F"
 
 
 def make_panels(count, columns, width, height, split=None):
-    """A figure with ``count`` panels, or pairs of panels of widths ``split``, in reading order."""
+    """Make a figure with ``count`` panels in reading order.
+
+    With ``split``, each panel is a row of axes whose widths are in these proportions.
+    """
     from matplotlib.figure import Figure
 
     columns = min(count, columns or _columns(count))
@@ -50,8 +56,8 @@ def _columns(count):
     return min(candidates, key=lambda columns: (-count % columns, -columns))
 
 
-def style(index, width=1.2):
-    """Colour and dashes of the curve number ``index``."""
+def line_style(index, width=1.2):
+    """Return the colour and dashes of curve number ``index``."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": _DASHES[index % len(_DASHES)],
@@ -60,7 +66,7 @@ def style(index, width=1.2):
 
 
 def label_panel(axis, title):
-    """Title and ticks of one panel."""
+    """Set the title of a panel, and the format of its ticks."""
     from matplotlib.ticker import ScalarFormatter
 
     axis.set_title(title, fontsize=8, loc="left", pad=3)
@@ -73,7 +79,10 @@ def label_panel(axis, title):
 
 
 def density_axis(axis, left, right, title):
-    """Only a horizontal axis, with a few ticks away from the ends: equal panels, no collisions."""
+    """Leave only a horizontal axis with a few ticks away from its ends.
+
+    Panels then have equal sizes, and the tick labels of neighbours do not collide.
+    """
     from matplotlib.ticker import MaxNLocator
 
     axis.set_xlim(left, right)
@@ -86,10 +95,10 @@ def density_axis(axis, left, right, title):
     axis.set_xticks([t for t in ticks if left + inner <= t <= right - inner or t == 0 == left])
 
 
-def legend(figure, handles):
-    """One legend above all panels, in as many columns as fit the figure's width."""
+def add_legend(figure, handles):
+    """Put one legend above all panels, in as many columns as fit the figure's width."""
     if handles:
-        # An 8-point letter is some 0.06 inch wide, a handle with its gaps 0.55 inch.
+        # An 8-point letter is about 0.06 inch wide, a handle with its gaps 0.55 inch.
         widest = 0.55 + 0.06 * max(len(handle.get_label()) for handle in handles)
         columns = max(1, int(figure.get_figwidth() / widest))
         figure.legend(
@@ -102,7 +111,7 @@ def legend(figure, handles):
         )
 
 
-def finish(figure, path):
+def save(figure, path):
     """Save the figure if there is a path, and return it."""
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +119,7 @@ def finish(figure, path):
     return figure
 
 
-def fill(axis, grid, density):
+def fill_density(axis, grid, density):
     """Draw a reference density as a grey area with an outline."""
     axis.fill_between(grid, density, color=GREY, linewidth=0)
     axis.plot(grid, density, color=DARK, linewidth=0.8)
