@@ -1,9 +1,9 @@
-"""The kernels in BlackJAX's form: SGWORLD in BlackJAX's loop, SGLD in a scan of your own.
+"""Run the kernels in BlackJAX's form: SGWORLD in BlackJAX's loop, SGLD in a scan of your own.
 
 python examples/blackjax_kernels.py [--num-data 1000] [--epochs 5000]
 
-The mean of normal data, whose posterior is N(mean(y), 1/N). At the same step size SGLD is too
-wide by the noise of the minibatches, which SGWORLD cancels within each epoch.
+The parameter is the mean of normal data, whose posterior is N(mean(y), 1/N). At the same step size
+the noise of the minibatches makes SGLD's draws too wide; SGWORLD cancels it within each epoch.
 """
 
 import argparse
@@ -18,17 +18,17 @@ from sgworld_mcmc.theory.variance_bias import relative_variance_error
 
 
 def log_prior(mu):
-    """Flat."""
+    """Return the log density of a flat prior."""
     return 0.0 * mu
 
 
 def log_likelihood(mu, y):
-    """Of one observation."""
+    """Return the log likelihood of one observation."""
     return -((y - mu) ** 2) / 2
 
 
 def run_sgworld(rng_key, estimator, y, batch_size, step_size, epochs):
-    """Positions at the ends of epochs: BlackJAX's own loop runs the algorithm as it stands."""
+    """Return positions at the ends of epochs; BlackJAX's own loop runs the algorithm unchanged."""
     algorithm = sg.sgworld(estimator, y, batch_size, step_size, noise="averaged")
     _, (states, infos) = run_inference_algorithm(
         rng_key, algorithm, num_steps=epochs, initial_position=jnp.mean(y)
@@ -38,7 +38,7 @@ def run_sgworld(rng_key, estimator, y, batch_size, step_size, epochs):
 
 
 def run_sgld(rng_key, estimator, y, batch_size, step_size, epochs):
-    """Positions after every N / B steps with minibatches drawn by ourselves."""
+    """Return positions after every N / B steps, with minibatches that we draw ourselves."""
     algorithm = sg.sgld(estimator, noise="averaged")
     init_key, loop_key = jax.random.split(rng_key)
 
@@ -56,19 +56,19 @@ def run_sgld(rng_key, estimator, y, batch_size, step_size, epochs):
 
 
 def main(argv=None):
-    """Print sampled over exact standard deviations; returns the two ratios."""
+    """Print and return the two ratios of sampled to exact standard deviations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-data", type=int, default=1000, help="rows")
     parser.add_argument("--batch-size", type=int, default=10, help="rows in a minibatch")
     parser.add_argument("--epochs", type=int, default=5000, help="epochs, one draw each")
-    parser.add_argument("--seed", type=int, default=0, help="of data and samplers")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and samplers")
     options = parser.parse_args(argv)
     size, batch_size = options.num_data, options.batch_size
 
     keys = jax.random.split(jax.random.key(options.seed), 3)
     y = 1.0 + jax.random.normal(keys[0], (size,))
     estimator = grad_estimator(log_prior, log_likelihood, size)
-    # An epoch of half a relaxation time; the posterior's curvature is N.
+    # An epoch takes half a relaxation time, since the posterior's curvature is N.
     count = size // batch_size
     whitened = 0.5 / count
     ratios = []

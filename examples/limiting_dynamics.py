@@ -30,7 +30,7 @@ LAGS = np.unique(np.geomspace(1, 1000, 16).astype(int))
 
 
 def make_regression(seed):
-    """Rows (x, y) whose Hessian has exactly the eigenvalues CURVATURES; and the loss of rows."""
+    """Make rows (x, y) whose Hessian has exactly the eigenvalues CURVATURES."""
     rng = np.random.default_rng(seed)
     left = np.linalg.qr(rng.standard_normal((BATCH, 6)))[0]
     right = np.linalg.qr(rng.standard_normal((6, 6)))[0]
@@ -40,12 +40,12 @@ def make_regression(seed):
 
 
 def regression_loss(theta, rows):
-    """Half the mean squared error."""
+    """Return half the mean squared error."""
     return jnp.mean((rows["y"] - rows["x"] @ theta) ** 2) / 2
 
 
 def regression_theory(data):
-    """The exact dynamics around the minimum of the loss with its weight decay."""
+    """Return the exact dynamics around the minimum of the loss with its weight decay."""
     features, targets = data["x"], data["y"]
     hessian = features.T @ features / len(targets)
     minimum = np.linalg.solve(
@@ -59,7 +59,7 @@ def regression_theory(data):
 
 
 class Run(NamedTuple):
-    """Moments over the chains after each step, and what followed at stationarity."""
+    """Moments over the chains after each step, and their motion at stationarity."""
 
     means: np.ndarray  # (steps, 12) of position and velocity
     covariances: np.ndarray  # (steps, 12, 12)
@@ -100,13 +100,15 @@ def _simulate(key, loss, data, start, settings, chains, steps, longest):
 
 
 def simulate(*arguments):
-    """``simulate(key, loss, data, start, settings, chains, steps, longest)``: ``steps`` steps of
-    all chains from ``start``, then ``longest`` more from where they then are."""
+    """Run ``steps`` steps of all chains from ``start``, then ``longest`` more at stationarity.
+
+    The arguments are (key, loss, data, start, settings, chains, steps, longest).
+    """
     return Run(*(np.asarray(x, np.float64) for x in _simulate(*arguments)))
 
 
 def compare(theory, found, start, times):
-    """Print simulation against exact and continuous theory; returns the largest deviations."""
+    """Print simulation against exact and continuous theory; return the largest deviations."""
     exact, model = theory.covariance(times), theory.covariance(times, continuous=True)
     simulated = found.covariances[times - 1]
     sd = np.sqrt(np.diagonal(exact, axis1=1, axis2=2))
@@ -138,7 +140,7 @@ def compare(theory, found, start, times):
 
 
 def phase_space_section(theory, found):
-    """Oscillation and circulation between position and velocity."""
+    """Print the oscillation and the circulation between position and velocity."""
     print("  frequency of each mode, radians per step (0: overdamped): exact, continuous")
     for exact, model in zip(
         theory.oscillation_frequencies(), theory.oscillation_frequencies(True), strict=True
@@ -152,8 +154,11 @@ def phase_space_section(theory, found):
 
 
 def reversibility_section(key, chains, steps):
-    """Two quadratic losses in two dimensions that differ in their noise. Their positions are told
-    from their time reverse only where the noise does not commute with the curvature."""
+    """Test the reversibility of two quadratic losses in two dimensions that differ in their noise.
+
+    The test can tell positions from their time reverse only if the noise does not commute with the
+    curvature.
+    """
     rng = np.random.default_rng(5)
     white = rng.standard_normal((16, 2))
     white -= white.mean(axis=0)
@@ -184,7 +189,7 @@ def reversibility_section(key, chains, steps):
 
 
 def displacement_of_spectrum(curvatures, lags):
-    """Mean squared displacement for C = H / B: the sum over the modes, each exact."""
+    """Sum the exact mean squared displacements of the modes for C = H / B."""
     total = np.zeros(len(lags))
     for a in curvatures:
         mode = LinearRegressionDynamics([[a]], [[a]], 0.001, MOMENTUM, BATCH)
@@ -193,8 +198,11 @@ def displacement_of_spectrum(curvatures, lags):
 
 
 def spectra_section(modes):
-    """Exponents of the displacement for eigenvalues i^-s: 1/s between the relaxation times of the
-    stiffest and of the softest mode, since t^(1/s) modes have relaxed by then."""
+    """Fit the exponent of the displacement for eigenvalues i^-s.
+
+    It is 1/s between the relaxation times of the stiffest and of the softest mode, since t^(1/s)
+    modes have relaxed after a time t.
+    """
     print(f"\nDisplacement ~ lag^exponent for the eigenvalues i^-s, i = 1, ..., {modes}")
     curves = {}
     for s in (1.5, 2.0, 3.0):
@@ -210,7 +218,7 @@ def spectra_section(modes):
 
 
 def plot_results(path, theory, found, start, curves):
-    """Six panels: phase plane, variances from start to stationarity, displacements, losses."""
+    """Plot phase plane, variances from start to stationarity, displacements and losses."""
     figure = Figure(figsize=(13, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
@@ -263,7 +271,7 @@ def plot_results(path, theory, found, start, curves):
 
 
 def plot_losses(ax, theory, found, plane):
-    """Level lines of the training loss and of the modified loss in the plane of two modes."""
+    """Draw levels of the training loss and of the modified loss in the plane of two modes."""
     points = (found.paths[:, ::25, :6].reshape(-1, 6) - theory.minimum) @ plane
     sd = points.std(axis=0)
     ax.plot(*points[:4000].T, ".", ms=1.5, color="0.7")
@@ -272,7 +280,7 @@ def plot_losses(ax, theory, found, plane):
     decayed = theory.hessian + WEIGHT_DECAY * np.eye(6)
     training = np.einsum("abi,ij,abj->ab", grid @ plane.T, decayed, grid @ plane.T)
     modified = theory.modified_loss(flat)
-    # Levels at which each loss has the same mean over the positions.
+    # The levels of each loss are relative to its mean over the positions.
     own = lambda f: np.mean(f) * np.array([0.3, 1, 2.5])  # noqa: E731
     cloud = points @ plane.T
     levels = own(np.einsum("ki,ij,kj->k", cloud, decayed, cloud))
@@ -287,19 +295,20 @@ def plot_losses(ax, theory, found, plane):
 
 
 def main(argv=None):
-    """Print simulation against theory; returns the largest deviations, p-values and curves."""
+    """Print simulation against theory; return the largest deviations, p-values and curves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chains", type=int, default=40_000, help="chains of SGD")
     parser.add_argument("--steps", type=int, default=1000, help="from the start, then as many")
     parser.add_argument("--modes", type=int, default=1000, help="eigenvalues of a spectrum")
-    parser.add_argument("--seed", type=int, default=0, help="of the data and the chains")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data and the chains")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     options = parser.parse_args(argv)
     began = time.monotonic()
     data = make_regression(options.seed)
     theory = regression_theory(data)
-    # Near the minimum: the noise of the batch Hessians grows with the distance and is left out by
-    # the theory. From 1.5 standard deviations it raises the first covariances by 8 %.
+    # Chains start near the minimum, because the theory leaves out the noise of the batch Hessians,
+    # which grows with the distance: from 1.5 standard deviations it raises the first covariances by
+    # 8 %.
     start = theory.minimum + 0.2 * np.sqrt(np.diag(theory.stationary_covariance())[:6])
     keys = jax.random.split(jax.random.key(options.seed), 2)
     settings = (LEARNING_RATE, MOMENTUM, WEIGHT_DECAY)

@@ -2,10 +2,11 @@
 
 python examples/limiting_dynamics_network.py [--settle 150] [--epochs 250] [--seeds 2]
 
-Handwritten digits (scikit-learn's, 8 x 8 pixels), a network of two convolutions in plain JAX, SGD
-with momentum: how far the weights move within a number of steps, as a power of that number, for
-several learning rates, batch sizes and momenta. After Kunin et al., "The Limiting Dynamics of SGD"
-(arXiv:2107.09133), who did this for ResNets on ImageNet; docs/limiting_dynamics.md.
+A network of two convolutions in plain JAX learns scikit-learn's handwritten digits (8 x 8 pixels)
+by SGD with momentum. The example measures how far the weights move within a number of steps, as a
+power of that number, for several learning rates, batch sizes and momenta. Kunin et al., "The
+Limiting Dynamics of SGD" (arXiv:2107.09133), did this for ResNets on ImageNet; see also
+docs/limiting_dynamics.md.
 """
 
 import argparse
@@ -36,7 +37,7 @@ WEIGHT_DECAY = 1e-3
 
 
 def load(seed):
-    """Training and test digits, pixels in [0, 1]."""
+    """Load training and test digits, with pixels in [0, 1]."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(images))
     images = (images[order] / 16).astype(np.float32).reshape(-1, 8, 8, 1)
@@ -48,7 +49,7 @@ def load(seed):
 
 
 def initial_weights(key):
-    """Two 3 x 3 convolutions of stride 2 (8 and 16 channels) and a dense layer: 1898 weights."""
+    """Draw 1898 weights: two 3 x 3 convolutions of stride 2 (8, 16 channels), a dense layer."""
     weights = {}
     for name, shape, fan_in in (
         ("first", (3, 3, 1, 8), 9),
@@ -61,7 +62,7 @@ def initial_weights(key):
 
 
 def logits(weights, images):
-    """Scores (n, 10) of images (n, 8, 8, 1)."""
+    """Return the scores (n, 10) of images (n, 8, 8, 1)."""
     x = images
     for name in ("first", "second"):
         kernel, bias = weights[name]
@@ -73,14 +74,14 @@ def logits(weights, images):
 
 
 def loss(weights, rows):
-    """Mean cross-entropy."""
+    """Return the mean cross-entropy."""
     log_probability = jax.nn.log_softmax(logits(weights, rows["x"]))
     return -jnp.mean(jnp.take_along_axis(log_probability, rows["y"][:, None], axis=1))
 
 
 @partial(jax.jit, static_argnames="epochs")
 def train(key, weights, batches, test, learning_rate, momentum, epochs):
-    """Weights after each epoch, flat (epochs, P), and loss and test accuracy (epochs,)."""
+    """Return flat weights (epochs, P), loss and test accuracy (epochs,) after each epoch."""
     kernel = sg.sgd.build_kernel("batches")
     begin, *keys = jax.random.split(key, epochs + 1)
     state = sg.sgd.init(weights, begin, batches.num_batches)
@@ -98,7 +99,7 @@ def train(key, weights, batches, test, learning_rate, momentum, epochs):
 
 
 class Diffusion(NamedTuple):
-    """What the weights do after the accuracy has settled."""
+    """The motion of the weights after the accuracy has settled."""
 
     lags: np.ndarray  # in steps
     displacement: np.ndarray  # mean |theta(k + lag) - theta(k)|^2, mean over seeds
@@ -111,7 +112,7 @@ class Diffusion(NamedTuple):
 
 
 def mean_squared_displacement(path, lags):
-    """Over all origins of a path (epochs, P)."""
+    """Average the squared displacement at each lag over all origins of a path (epochs, P)."""
     return np.array([np.mean(np.sum((path[n:] - path[:-n]) ** 2, axis=1)) for n in lags])
 
 
@@ -155,7 +156,7 @@ def measure(train_data, test_data, setting, settle, epochs, seeds):
 
 
 def plot_results(path, results):
-    """One panel per sweep: displacement against lag."""
+    """Plot displacement against lag, with one panel per sweep."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(results), squeeze=False)[0]
@@ -172,7 +173,7 @@ def plot_results(path, results):
 
 
 def main(argv=None):
-    """Print accuracy and exponent for every setting; returns the results by sweep and value."""
+    """Print accuracy and exponent for every setting; return the results by sweep and value."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settle", type=int, default=150, help="epochs before measuring")
     parser.add_argument("--epochs", type=int, default=250, help="epochs of the measurement")

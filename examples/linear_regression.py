@@ -1,4 +1,4 @@
-"""Linear regression with unknown noise: SGWORLD's draws against the exact posterior.
+"""Compare SGWORLD's draws with the exact posterior of a linear regression with unknown noise.
 
 python examples/linear_regression.py [--num-data 2000] [--dim 5]
 """
@@ -11,12 +11,12 @@ from sgworld_mcmc import SGWORLD, exact
 
 
 def main(argv=None):
-    """Sample a simulated regression and print the errors; returns the comparison."""
+    """Sample a simulated regression, print the errors, and return the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-data", type=int, default=2000, help="rows")
     parser.add_argument("--dim", type=int, default=5, help="features")
     parser.add_argument("--num-samples", type=int, default=1000, help="draws of each chain")
-    parser.add_argument("--seed", type=int, default=0, help="of data and sampler")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and sampler")
     options = parser.parse_args(argv)
 
     data_key, run_key = jax.random.split(jax.random.key(options.seed))

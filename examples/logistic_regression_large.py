@@ -1,9 +1,9 @@
-"""Logistic regression on many rows: minibatches of 1000, compared with a Laplace approximation.
+"""Sample a logistic regression with many rows, and compare with a Laplace approximation.
 
 python examples/logistic_regression_large.py [--num-data 100000] [--dim 20]
 
 With so many rows the posterior is close to Gaussian, so that the Laplace approximation is a
-check of the sampler: both should agree.
+check of the sampler, which uses minibatches of 1000 rows: both should agree.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from sgworld_mcmc import SGWORLD
 
 
 def model(X, y=None):
-    """Logistic regression with standard normal coefficients."""
+    """Define a logistic regression with standard normal coefficients."""
     beta = numpyro.sample("beta", dist.Normal(0.0, 1.0).expand([X.shape[1]]).to_event(1))
     with numpyro.plate("data", X.shape[0]):
         numpyro.sample("y", dist.Bernoulli(logits=X @ beta), obs=y)
 
 
 def simulate(rng_key, num_data, dim):
-    """Features and responses, float32."""
+    """Simulate features and responses in float32."""
     keys = jax.random.split(rng_key, 3)
     X = jax.random.normal(keys[0], (num_data, dim))
     beta = jax.random.normal(keys[1], (dim,)) / jnp.sqrt(dim)
@@ -35,7 +35,7 @@ def simulate(rng_key, num_data, dim):
 
 
 def laplace(X, y):
-    """Mode and covariance there, by Newton's method."""
+    """Find the mode by Newton's method; return it and the covariance there."""
     beta = jnp.zeros(X.shape[1])
 
     @jax.jit
@@ -50,13 +50,13 @@ def laplace(X, y):
 
 
 def main(argv=None):
-    """Sample and print both approximations; returns (mean differences in sd, sd ratios)."""
+    """Sample, print both results, and return (mean differences in sd, sd ratios)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-data", type=int, default=100_000, help="rows")
     parser.add_argument("--dim", type=int, default=20, help="features")
     parser.add_argument("--batch-size", type=int, default=1000, help="rows in a minibatch")
     parser.add_argument("--num-samples", type=int, default=200, help="draws of each chain")
-    parser.add_argument("--seed", type=int, default=0, help="of data and sampler")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and sampler")
     options = parser.parse_args(argv)
 
     data_key, run_key = jax.random.split(jax.random.key(options.seed))

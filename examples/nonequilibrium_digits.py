@@ -1,12 +1,12 @@
-"""Fluctuation theorems of a digit classifier, in its leading principal components.
+"""Test fluctuation theorems of a digit classifier, in its leading principal components.
 
 python examples/nonequilibrium_digits.py                 # scikit-learn's 8 x 8 digits
 python examples/nonequilibrium_digits.py --data FOLDER   # the MNIST files, .gz or not
 
-The second numerical example of "Machine learning in and out of equilibrium" (arXiv:2306.03521): a
-small network with one hidden layer at the minimum of its regularised loss, chains of SGD with and
-without replacement around it. Circulation, covariance and diffusion are measured on the first half
-of each chain, the theorems are tested on the second.
+This is the second numerical example of "Machine learning in and out of equilibrium"
+(arXiv:2306.03521). Chains of SGD with and without replacement run around the minimum of the
+regularised loss of a small network with one hidden layer. Circulation, covariance and diffusion are
+measured on the first half of each chain, and the theorems are tested on the second.
 """
 
 import argparse
@@ -46,10 +46,10 @@ MNIST_FILES = {
 
 
 def read_idx(path):
-    """Array in a file of the idx format, compressed with gzip or not.
+    """Read the array in a file of the idx format, compressed with gzip or not.
 
-    Two zero bytes, the type, the number of axes; the length of each axis as a big-endian int32;
-    the numbers. ValueError names the file and what is wrong with it.
+    The file has two zero bytes, the type, the number of axes, the length of each axis as a
+    big-endian int32, and the numbers. A ValueError names the file and what is wrong with it.
     """
     raw = Path(path).read_bytes()
     if raw[:2] == b"\x1f\x8b":
@@ -77,7 +77,7 @@ def read_idx(path):
 
 
 def load_mnist(folder):
-    """Training images (n, pixels) in [0, 1] and labels (n,) from the idx files in a folder."""
+    """Read training images (n, pixels) in [0, 1] and labels (n,) from idx files in a folder."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: --data names that of the MNIST files.")
@@ -102,7 +102,7 @@ def load_mnist(folder):
 
 
 def make_data(folder, count, seed):
-    """Pytree of ``count`` examples in random order, whose number divides into batches."""
+    """Return a pytree of ``count`` examples in random order."""
     if folder is None:
         images, labels = load_digits(return_X_y=True)
         images, labels = (images / 16).astype(np.float32), labels.astype(np.int32)
@@ -113,7 +113,7 @@ def make_data(folder, count, seed):
 
 
 def make_loss(pixels, hidden, decay):
-    """Number of weights, and the loss of flat weights on rows: cross-entropy + decay |w|^2 / 2."""
+    """Return the number of weights, and the loss: cross-entropy + decay |w|^2 / 2."""
     template = {
         "in": (np.zeros((pixels, hidden), np.float32), np.zeros(hidden, np.float32)),
         "out": (np.zeros((hidden, 10), np.float32), np.zeros(10, np.float32)),
@@ -131,7 +131,7 @@ def make_loss(pixels, hidden, decay):
 
 
 def find_minimum(loss, data, dim, seed):
-    """A minimum of the loss, by L-BFGS from random weights."""
+    """Find a minimum of the loss by L-BFGS from random weights."""
     function = jax.jit(jax.value_and_grad(loss))
 
     def value_and_gradient(weights):
@@ -146,7 +146,7 @@ def find_minimum(loss, data, dim, seed):
 
 
 def make_step(loss, data, batch_size, learning_rate, replacement):
-    """``step(key, weights)``: a minibatch step with replacement, an epoch without."""
+    """Return ``step(key, weights)``: a minibatch step with replacement, or an epoch without."""
     if not replacement:
         algorithm = sg.sgd(jax.grad(loss), data, batch_size, learning_rate, order="examples")
         return lambda key, w: algorithm.step(key, algorithm.init(w, key))[0].position
@@ -154,7 +154,7 @@ def make_step(loss, data, batch_size, learning_rate, replacement):
 
     def step(key, weights):
         rows = jax.random.randint(key, (batch_size,), 0, size)
-        # One batch of fresh rows: the epoch is a single step.
+        # With a single batch of new rows, an epoch of the kernel is one step.
         batches = FixedPartition(jax.tree.map(lambda x: jnp.asarray(x)[rows][None], data))
         state = sg.sgd.init(weights, key, 1)
         return kernel(key, state, jax.grad(loss), batches, learning_rate)[0].position
@@ -164,7 +164,7 @@ def make_step(loss, data, batch_size, learning_rate, replacement):
 
 @partial(jax.jit, static_argnames=("step", "length"))
 def run_block(step, key, weights, origin, components, length):
-    """Weights (chains, D) after ``length`` steps, and on the way their projections."""
+    """Return weights (chains, D) after ``length`` steps, and their projections on the way."""
     advance = jax.vmap(step)
 
     def one(w, key):
@@ -176,7 +176,7 @@ def run_block(step, key, weights, origin, components, length):
 
 
 class Result(NamedTuple):
-    """What was found in the leading components."""
+    """The results in the leading components."""
 
     trajectory: np.ndarray
     circulation: np.ndarray
@@ -187,7 +187,7 @@ class Result(NamedTuple):
 
 
 def analyse(path):
-    """Matrices from the first half of each chain (chains, draws, k), theorems on the second."""
+    """Estimate matrices on the first half of each chain, and test the theorems on the second."""
     half = path.shape[1] // 2
     center = path.mean(axis=(0, 1))
     first, second = path[:, :half], path[:, half:]
@@ -207,8 +207,11 @@ def analyse(path):
 
 
 def simulate(key, step, start, chains, relaxation, draws, num_components):
-    """Ten ``relaxation`` times, the last four of which give the components; then ``draws`` steps
-    of which only the components are recorded. All in blocks of one length, compiled once."""
+    """Run the chains, and record ``draws`` steps in their leading components.
+
+    Ten ``relaxation`` times come first, the last four of which determine the components. All steps
+    run in blocks of one length, so that the loop is compiled once.
+    """
     length, pilots = max(1, relaxation // 25), 250
     weights = jnp.tile(jnp.asarray(start), (chains, 1))
     components = jnp.zeros((len(start), num_components), jnp.float32)
@@ -226,7 +229,7 @@ def simulate(key, step, start, chains, relaxation, draws, num_components):
 
 
 def print_result(name, result, explained):
-    """The theorems as a table."""
+    """Print the production and the tests of the theorems."""
     print(f"\n{name}: {len(result.covariance)} components, {explained:.0%} of the variance")
     share = np.linalg.norm(result.circulation) / np.linalg.norm(result.covariance)
     print(f"  circulation / covariance, in norm: {share:.2e} per step")
@@ -235,7 +238,7 @@ def print_result(name, result, explained):
         f"  entropy production per step: {p.rate:.2e} ± {p.standard_error:.1e} nats (plug-in, bias"
     )
     print(f"    {p.null_level:.1e} removed)")
-    # Measured on n / 2 steps, it has an error that enters quadratically: d (d - 1) / (n / 2).
+    # The circulation is measured on n / 2 steps. Its error enters squared: d (d - 1) / (n / 2).
     print(f"  the error of the measured circulation adds about {2 * p.null_level:.1e} per step to")
     for theorem in result.integral:
         print(
@@ -248,7 +251,7 @@ def print_result(name, result, explained):
 
 
 def plot_results(path, results):
-    """A row for each scheme: positions with mean velocity, detailed theorem, integral theorem."""
+    """Plot a row for each scheme: positions with mean velocity, and both theorems."""
     figure = Figure(figsize=(12.5, 7.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(results), 3)
@@ -283,7 +286,7 @@ def plot_results(path, results):
 
 
 def main(argv=None):
-    """Print and plot the theorems; returns the results with and without replacement."""
+    """Print and plot the theorems; return the results with and without replacement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--data", type=Path, help="folder of the MNIST files (default: 8 x 8 digits)"
@@ -297,7 +300,7 @@ def main(argv=None):
     parser.add_argument("--chains", type=int, default=48, help="chains of SGD")
     parser.add_argument("--steps", type=int, default=16_000, help="recorded steps with replacement")
     parser.add_argument("--epochs", type=int, default=2000, help="recorded epochs without")
-    parser.add_argument("--seed", type=int, default=0, help="of everything")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     options = parser.parse_args(argv)
     began = time.monotonic()

@@ -1,10 +1,11 @@
-"""A network with seven weights as a nonequilibrium system: with and without replacement.
+"""Study a network with seven weights as a nonequilibrium system, with and without replacement.
 
 python examples/nonequilibrium_regression.py [--chains 512] [--relaxation-times 3] [--seed 26]
 
-The first numerical example of "Machine learning in and out of equilibrium" (arXiv:2306.03521): 200
-points of y = exp(-x^2) + 0.1 noise, the network w5 tanh(w1 x + w3) + w6 tanh(w2 x + w4) + w7, the
-loss N / (2 sigma^2) (mean squared error + 0.001 |w|^2), batches of 10, learning rate 1e-7. The
+This is the first numerical example of "Machine learning in and out of equilibrium"
+(arXiv:2306.03521). It has 200 points of y = exp(-x^2) + 0.1 noise, the network
+w5 tanh(w1 x + w3) + w6 tanh(w2 x + w4) + w7, the loss
+N / (2 sigma^2) (mean squared error + 0.001 |w|^2), batches of 10 and the learning rate 1e-7. The
 paper ran one chain for 3e7 steps; here many chains run side by side, in float64.
 
 The seed decides the data. All of 0, ..., 59 lead to the same kind of minimum (smallest eigenvalue
@@ -41,15 +42,18 @@ from sgworld_mcmc.nonequilibrium import (
 
 SIZE, BATCH, SIGMA, DECAY, LEARNING_RATE = 200, 10, 0.1, 0.001, 1e-7
 COUNT = SIZE // BATCH
-# Near one of the mirror images of the minimum: exchanging the two neurons, or the signs of the
-# weights of one of them, changes nothing.
+# The search starts near one of the mirror images of the minimum: exchanging the two neurons, or the
+# signs of the weights of one of them, changes nothing.
 START = np.array([-1.1, -1.2, -0.6, 0.65, -0.9, 0.9, 0.0])
 LENGTHS = (1, 2, 3, 10)
 BLOCK = 2**21  # chain steps simulated, and recorded, at a time: 120 MB
 
 
 def example_loss(weights, example):
-    """Its mean over the data is the loss. Weights (7,); or (7, chains), examples (B, chains)."""
+    """Return the loss of an example, whose mean over the data is the loss.
+
+    Weights are (7,), or (7, chains) with examples (B, chains).
+    """
     w, x = weights, example["x"]
     output = w[4] * jnp.tanh(w[0] * x + w[2]) + w[5] * jnp.tanh(w[1] * x + w[3]) + w[6]
     error = (output - example["y"]) ** 2
@@ -57,7 +61,7 @@ def example_loss(weights, example):
 
 
 def make_data(seed):
-    """The 200 points."""
+    """Make the 200 points."""
     x = -3 + 0.03 * np.arange(SIZE)
     noise = np.random.default_rng(seed).standard_normal(SIZE)
     return {"x": x, "y": np.exp(-(x**2)) + SIGMA * noise}
@@ -65,8 +69,11 @@ def make_data(seed):
 
 @partial(jax.jit, static_argnames="every")
 def _run(weights, rows, data, every):
-    """Steps of all chains with batches ``rows`` (steps, B, chains): the weights (7, chains) at the
-    end, and after every ``every`` steps (steps / every, 7, chains)."""
+    """Make steps of all chains with the batches ``rows`` (steps, B, chains).
+
+    Returns the weights (7, chains) at the end, and those after every ``every`` steps,
+    (steps / every, 7, chains).
+    """
 
     def loss(w, batch):
         return jnp.sum(jnp.mean(example_loss(w, batch), axis=0))
@@ -83,9 +90,9 @@ def _run(weights, rows, data, every):
 
 
 def fresh_batches(rng, steps, chains):
-    """(steps, B, chains) row numbers: distinct within a batch, batches independent."""
+    """Draw row numbers (steps, B, chains): distinct within a batch, in independent batches."""
     rows = np.empty((steps, BATCH, chains), dtype=np.uint8)
-    # Floyd's algorithm, a few steps at a time: the comparisons then stay in the cache.
+    # Floyd's algorithm runs a few steps at a time, so that the comparisons stay in the cache.
     some = max(1, 2**15 // chains)
     for part in (rows[k : k + some] for k in range(0, steps, some)):
         drawn = np.empty((BATCH, len(part), chains), dtype=np.uint8)
@@ -100,17 +107,17 @@ def fresh_batches(rng, steps, chains):
 
 
 def shuffled_batches(rng, steps, chains):
-    """(steps, B, chains) row numbers: all rows once an epoch, in a fresh order each epoch."""
+    """Draw row numbers (steps, B, chains): all rows once an epoch, in a new order each epoch."""
     order = np.tile(np.arange(SIZE, dtype=np.uint8), (steps // COUNT * chains, 1))
     order = rng.permuted(order, axis=1).reshape(-1, chains, COUNT, BATCH)
     return order.transpose(0, 2, 3, 1).reshape(steps, BATCH, chains)
 
 
 def trajectories(rng, weights, data, batches, steps, every):
-    """Yield (number, how many, block (chains, draws, 7), last weights (7, chains)).
+    """Yield (number, total, block (chains, draws, 7), last weights (7, chains)) for each block.
 
-    Recorded every ``every`` steps, or at the ends of blocks if None. All blocks have the same
-    length, so that the loop is compiled once.
+    Weights are recorded every ``every`` steps, or at the ends of blocks if None. All blocks have
+    the same length, so that the loop is compiled once.
     """
     chains = weights.shape[1]
     length = max(COUNT, min(BLOCK // chains, steps) // COUNT * COUNT)
@@ -123,7 +130,7 @@ def trajectories(rng, weights, data, batches, steps, every):
 
 
 class Theory(NamedTuple):
-    """Linear theory about ``center``, per step with replacement and per epoch without."""
+    """The linear theory about ``center``, per step with replacement and per epoch without."""
 
     center: np.ndarray
     covariance: np.ndarray
@@ -133,8 +140,10 @@ class Theory(NamedTuple):
 
 
 def linear_theory(data, replacement, num_orders=4096):
-    """Theory about the minimum of the (effective) loss; and the relaxation time, in steps, of the
-    softest mode."""
+    """Return the theory about the minimum of the (effective) loss, and the relaxation time.
+
+    The relaxation time is that of the softest mode, in steps.
+    """
     settings = (data, BATCH, LEARNING_RATE, replacement)
     center = effective_minimum(example_loss, *settings, START)
     hessian = loss_hessian(example_loss, center, data)
@@ -148,7 +157,7 @@ def linear_theory(data, replacement, num_orders=4096):
 
 
 class Simulation(NamedTuple):
-    """Moments of a simulation about ``center`` + deviation, each with the error of its norm."""
+    """The moments of a simulation about ``center`` + deviation, and the errors of their norms."""
 
     deviation: np.ndarray
     covariance: np.ndarray
@@ -159,7 +168,7 @@ class Simulation(NamedTuple):
 
 
 def measure(blocks, theory, thin, num_sigma):
-    """Average over blocks (chains, draws, 7); ``num_sigma`` of them for the entropy production."""
+    """Average over blocks (chains, draws, 7); use ``num_sigma`` of them for the production."""
     sums, sigma, positions = [], [], []
     blocks_of_sigma = None
     for number, total, block in blocks:
@@ -189,16 +198,16 @@ def measure(blocks, theory, thin, num_sigma):
 
 
 def distance(one, other):
-    """Distance of two arrays, relative to the norm of the second."""
+    """Return the distance of two arrays, relative to the norm of the second."""
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
 def with_replacement(rng, data, chains, duration, theory, relaxation):
-    """Simulation against theory; returns both, and the detailed theorem.
+    """Compare simulation with theory; return both, and the detailed theorem.
 
     The chains start in the predicted Gaussian, for a short burn-in, and run half of ``duration``
-    relaxation times before anything is measured: what is wrong with the prediction of a variance
-    falls by e^-1 in half a relaxation time.
+    relaxation times before anything is measured: an error in the predicted variance falls by e^-1
+    in half a relaxation time.
     """
     start = rng.multivariate_normal(theory.center, theory.covariance, chains).T
     steps = int(duration * relaxation)
@@ -215,9 +224,9 @@ def with_replacement(rng, data, chains, duration, theory, relaxation):
 
 
 def without_replacement(rng, data, chains, duration, plain_minimum, num_orders):
-    """Simulation against theory, an epoch being a step; returns both, and the detailed theorem.
+    """Compare simulation with theory, with epochs as steps; return both, and the detailed theorem.
 
-    The chains start at the minimum of the plain loss, not knowing the effective one, and take 8
+    The chains start at the minimum of the plain loss, not of the effective one, and get 8
     relaxation times to leave it.
     """
     theory, relaxation = linear_theory(data, False, num_orders)
@@ -240,7 +249,7 @@ def without_replacement(rng, data, chains, duration, plain_minimum, num_orders):
 
 
 def report(found, theory):
-    """Covariance and areal velocity, as distances in norm."""
+    """Print how far covariance and areal velocity are from theory, in norm."""
     for name, i, value in (
         ("covariance", 1, theory.covariance),
         ("areal velocity", 2, theory.circulation),
@@ -253,7 +262,7 @@ def report(found, theory):
 
 
 def print_theorems(sigma):
-    """Integral theorem for some lengths, and the slope of the detailed one."""
+    """Print the integral theorem for some lengths, and the slope of the detailed one."""
     for length in LENGTHS:
         result = integral_fluctuation_theorem(sigma, length)
         print(
@@ -266,7 +275,7 @@ def print_theorems(sigma):
 
 
 def plot_results(path, replaced, shuffled, plain_minimum):
-    """Six panels: with replacement above, what differs without below."""
+    """Plot results with replacement in the upper panels, and without in the lower ones."""
     (theory, found, detailed), (cold, cold_found, _) = replaced, shuffled
     figure = Figure(figsize=(12, 7.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -308,7 +317,7 @@ def plot_results(path, replaced, shuffled, plain_minimum):
 
 
 def plot_cloud(ax, theory, found):
-    """Positions in the plane with the largest circulation, and the probability velocity there."""
+    """Plot positions in the plane of the largest circulation, and the mean velocity there."""
     scale = np.linalg.cholesky(theory.covariance)
     white = np.linalg.solve(scale, np.linalg.solve(scale, theory.circulation).T)
     left, *_ = np.linalg.svd(white)
@@ -325,7 +334,7 @@ def plot_cloud(ax, theory, found):
         shape = {"fill": False, "ec": color, "ls": style, "lw": 1.6, "label": label}
         ax.add_patch(Ellipse((0, 0), width, height, angle=angle, **shape))
     grid = np.stack(np.meshgrid([-2, -1, 0, 1, 2], [-2, -1, 0, 1, 2]), -1).reshape(-1, 2)
-    # Conditional mean of the other coordinates: in whitened coordinates it is 0.
+    # In whitened coordinates the conditional mean of the other coordinates is 0.
     velocity = -(plane.T @ theory.circulation @ plane) @ grid.T
     ax.quiver(*grid.T, *velocity, color="#009E73", angles="xy", width=0.006)
     ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title="with replacement: mean velocity")
@@ -334,17 +343,17 @@ def plot_cloud(ax, theory, found):
 
 
 def main(argv=None):
-    """Print theory against simulation; returns (Theory, Simulation, detailed theorem) twice."""
+    """Print theory against simulation; return (Theory, Simulation, detailed theorem) twice."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--chains", type=int, default=512, help="chains with replacement")
-    parser.add_argument("--chains-without", type=int, default=32, help="and without")
+    parser.add_argument("--chains", type=int, default=512, help="number of chains with replacement")
+    parser.add_argument("--chains-without", type=int, default=32, help="number of chains without")
     parser.add_argument(
         "--relaxation-times", type=float, default=3.0, help="of the softest mode, per chain"
     )
     parser.add_argument(
-        "--orders", type=int, default=4096, help="sampled for the diffusion without"
+        "--orders", type=int, default=4096, help="orders sampled for the diffusion without"
     )
-    parser.add_argument("--seed", type=int, default=26, help="of the data")
+    parser.add_argument("--seed", type=int, default=26, help="seed of the data")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     options = parser.parse_args(argv)
     began = time.monotonic()

@@ -48,7 +48,7 @@ STYLES = {
 
 
 class Problem(NamedTuple):
-    """Batches in coordinates z, theta = scale z, and the posterior there."""
+    """Batches in coordinates z with theta = scale z, and the posterior there."""
 
     batches: object  # of (features, responses)
     prior: np.ndarray  # (D, D) precision
@@ -58,7 +58,7 @@ class Problem(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One sampler at one step size; production per epoch, in nats."""
+    """Results for one sampler at one step size; production is per epoch, in nats."""
 
     time: float  # per epoch, in units of the stiffest curvature
     variance_error: float  # exact: the largest in any direction, relative
@@ -71,11 +71,11 @@ class Row(NamedTuple):
 
 
 def make_problem(seed, whitened):
-    """Features of unequal size; scatter, taken as constant, that grows with the sum of two."""
+    """Make a regression whose scatter grows with two features, but is modelled as constant."""
     rng = np.random.default_rng(seed)
     unit = rng.standard_normal((SIZE, DIM))
     features = unit * [1.0, 0.6, 0.4]
-    # Noise of the gradient along the sum of two features whose curvatures differ.
+    # The gradient is noisy along the sum of two features whose curvatures differ.
     scatter = 0.1 + (unit[:, 0] + unit[:, 1]) ** 2
     responses = features @ [1.0, -1.0, 0.5] + scatter * rng.standard_normal(SIZE)
     noise = float(np.sqrt(np.mean(scatter**2)))
@@ -92,7 +92,7 @@ def make_problem(seed, whitened):
 
 
 def predict(problem, order, steps):
-    """Exact stationary mean and covariance, and production per time step, for each step size.
+    """Compute the exact stationary moments and the production per time step for each step size.
 
     A time step is a minibatch step with replacement and an epoch without; its mean map A and the
     covariance S determine the linear chain of the same second moments (docs/nonequilibrium.md,
@@ -121,7 +121,7 @@ def _log_likelihood(position, row):
 
 @partial(quick_jit, static_argnames=("order", "epochs"))
 def simulate(rng_key, start, batches, prior, step_size, order, epochs):
-    """Chains from ``start`` (chains, D): positions at ends of epochs and the recorded moments.
+    """Run chains from ``start`` (chains, D); return positions after each epoch, and moments.
 
     Moments are recorded at every minibatch step with replacement, at every epoch without.
     """
@@ -162,7 +162,7 @@ def simulate(rng_key, start, batches, prior, step_size, order, epochs):
 
 
 def measure(problem, order, times, chains, epochs, seed):
-    """Rows of one sampler; chains start in the predicted stationary Gaussian."""
+    """Measure one sampler; its chains start in the predicted stationary Gaussian."""
     steps = np.asarray(times) / (COUNT * problem.stiffest)
     stationary, rates = predict(problem, order, steps)
     per_epoch = COUNT if order == "replacement" else 1
@@ -200,7 +200,7 @@ def measure(problem, order, times, chains, epochs, seed):
 
 
 def table(results):
-    """The measured numbers, as text."""
+    """Format the results as a table."""
     head = (
         f"{'T':>5} {'variance error':>14} {'production / epoch':>19} {'measured':>21} "
         f"{'p':>8} {'R-hat':>6} {'ESS':>7}"
@@ -219,7 +219,7 @@ def table(results):
 
 
 def plot(results, path):
-    """True bias, entropy production and p against the time per epoch."""
+    """Plot true bias, entropy production and p against the time per epoch."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     bias, production, chance = figure.subplots(1, 3)
@@ -232,7 +232,7 @@ def plot(results, path):
         seen = measured > 2 * se
         shown = {**style, "ls": "", "capsize": 3}
         production.errorbar(t[seen], measured[seen], 2 * se[seen], **shown)
-        # What is not seen is below this.
+        # An arrow marks an upper limit if nothing is seen.
         limit = {"color": color, "marker": "$\\downarrow$", "ls": "", "ms": 8}
         production.plot(t[~seen], np.maximum(measured, 0)[~seen] + 2 * se[~seen], **limit)
         chance.plot(t, np.maximum(p, 1e-100), **style)
@@ -253,14 +253,14 @@ def plot(results, path):
 
 
 def main(argv=None):
-    """Print the table and write the picture; returns sampler name to list of `Row`."""
+    """Print the table, write the picture, and return a dict of sampler name to list of `Row`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chains", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=4000, help="of each chain")
+    parser.add_argument("--epochs", type=int, default=4000, help="epochs of each chain")
     parser.add_argument(
         "--times", type=float, nargs="+", default=TIMES, help="step sizes as times per epoch"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of data, partition and chains")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data, partition and chains")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the picture")
     options = parser.parse_args(argv)
     if options.chains < 2 or options.epochs < 20 or min(options.times) <= 0:

@@ -1,8 +1,16 @@
-"""Stochastic-gradient MCMC without replacement for NumPyro models, with the bias measured."""
+"""Stochastic-gradient MCMC without replacement for NumPyro models, with the bias measured.
 
-from sgworld_mcmc import diagnostics, exact, nonequilibrium
-from sgworld_mcmc.infer import SGLD, SGWORLD, BiasReport, DivergenceWarning, TuningWarning
-from sgworld_mcmc.kernels import sgd, sgld, sgworld
+``import sgworld_mcmc`` loads nothing but this file. Each public name is imported when it is first
+used, so that programs need not wait for plots, exact posteriors or kernels that they do not use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sgworld_mcmc import diagnostics, exact, nonequilibrium
+    from sgworld_mcmc.infer import SGLD, SGWORLD, BiasReport, DivergenceWarning, TuningWarning
+    from sgworld_mcmc.kernels import sgd, sgld, sgworld
 
 __version__ = "0.1.0"
 
@@ -19,3 +27,33 @@ __all__ = [
     "sgld",
     "sgworld",
 ]
+
+# The module that defines each public name.
+_DEFINED_IN = {
+    "SGLD": "sgworld_mcmc.infer",
+    "SGWORLD": "sgworld_mcmc.infer",
+    "BiasReport": "sgworld_mcmc.infer",
+    "DivergenceWarning": "sgworld_mcmc.infer",
+    "TuningWarning": "sgworld_mcmc.infer",
+    "sgd": "sgworld_mcmc.kernels",
+    "sgld": "sgworld_mcmc.kernels",
+    "sgworld": "sgworld_mcmc.kernels",
+}
+# Subpackages that are attributes without an import of their own; the last two are not public.
+_SUBPACKAGES = ("diagnostics", "exact", "nonequilibrium", "infer", "kernels")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name in _DEFINED_IN:
+        value = getattr(import_module(_DEFINED_IN[name]), name)
+        globals()[name] = value
+        return value
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, whether or not they have been imported yet."""
+    return sorted({*globals(), *__all__})

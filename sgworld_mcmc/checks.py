@@ -1,4 +1,4 @@
-"""Checks of what a user passes: each names the argument, the cause and the cure."""
+"""Checks of arguments. Each error message names the argument, the cause and the cure."""
 
 import difflib
 import numbers
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``choices``; suggests the closest one."""
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``, and suggest the closest one."""
     if isinstance(value, str) and value in choices:
         return
     close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
@@ -30,7 +30,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
-    """Return ``value`` as an int in ``[minimum, maximum]``; anything else raises."""
+    """Return ``value`` as an int, and raise unless it is in ``[minimum, maximum]``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
             f"`{name}` must be an integer, not {value!r} ({type(value).__name__}). "
@@ -44,7 +44,7 @@ def check_integer(name: str, value: object, minimum: int, maximum: int | None = 
 
 
 def check_positive(name: str, value: object, *, zero: bool = False) -> float:
-    """Return ``value`` as a finite float above zero (or at zero, if ``zero``)."""
+    """Return ``value`` as a finite float above zero, or at zero if ``zero`` is true."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real | np.ndarray | jax.Array):
         raise TypeError(f"`{name}` must be a number, not {value!r} ({type(value).__name__}).")
     if np.ndim(value) != 0:

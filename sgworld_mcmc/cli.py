@@ -1,6 +1,6 @@
 """The command ``sgworld-mcmc``.
 
-Everything heavy is imported by the command that needs it, so that ``--help`` answers at once.
+Each subcommand imports what it needs when it runs, so that ``--help`` answers at once.
 """
 
 import argparse
@@ -23,7 +23,7 @@ BENCHMARKS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``sgworld-mcmc`` with the given arguments; returns the exit code.
+    """Run ``sgworld-mcmc`` with the given arguments, and return the exit code.
 
     Parameters
     ----------
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        From ``argparse``: code 0 after ``--help`` and ``--version``, 2 for wrong arguments.
+        Raised by ``argparse``, with code 0 after ``--help`` and ``--version`` and code 2 for wrong
+        arguments.
 
     Examples
     --------
@@ -88,7 +89,7 @@ def _parser():
     benchmark.add_argument(
         "name", nargs="?", default="all", choices=(*BENCHMARKS, "all"), help="which one (all)"
     )
-    # The benchmark parses its own options, once its module is known to be needed.
+    # Each benchmark parses its own options, once its module has been imported.
     benchmark.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
@@ -114,12 +115,12 @@ def _one_benchmark(name, options):
 
 
 def _run(module, namespace, parser):
-    """Run a command; what is wrong with its arguments is said without a traceback."""
+    """Run a command, and report errors in its arguments without a traceback."""
     run_cli = importlib.import_module(module).run_cli
     try:
         return run_cli(namespace)
     except ImportError as error:
-        # Only our own message about an optional package; anything else is a broken installation.
+        # Anything but our own message about an optional package means a broken installation.
         if "sgworld-mcmc[" not in str(error):
             raise
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -127,7 +128,7 @@ def _run(module, namespace, parser):
     except OSError as error:
         parser.error(str(error))
     except ValueError as error:
-        # The checks of the benchmarks' settings; in the demo it would be an error of ours.
+        # The benchmarks check their settings. In the demo a ValueError would be an error of ours.
         if namespace.__dict__.get("command") == "demo":
             raise
         parser.error(str(error))

@@ -1,10 +1,10 @@
-"""How the package compiles.
+"""Compile functions with options of XLA that suit short runs on a CPU.
 
-A run of a few seconds is mostly compilation. On a CPU the first three of these options halve it,
-and loops over small batches run as fast or faster: XLA's higher levels split small operations over
-threads, whose synchronisation costs more than the work. Doing without fusion emitters nearly halves
-it once more, but makes loops over large batches take twice the time
-(``sgworld-mcmc benchmark epoch`` shows what a long run pays).
+A run of a few seconds is mostly compilation. On a CPU the first three options in `QUICK` halve that
+time, and loops over small batches run as fast or faster, since XLA's higher levels split small
+operations over threads whose synchronisation costs more than the work. The fourth option, doing
+without fusion emitters, nearly halves the time once more, but loops over large batches then take
+twice as long (``sgworld-mcmc benchmark epoch`` shows the cost for a long run).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import jax
 
 __all__ = ["quick_jit"]
 
-# Of no consequence but for time. XLA renames and removes its options: each is optional.
+# These options change nothing but times. XLA renames and removes options, so that each is optional.
 QUICK = {
     "xla_backend_optimization_level": 1,
     "xla_llvm_disable_expensive_passes": True,
@@ -25,15 +25,15 @@ QUICK = {
 
 
 def quick_jit(function: Callable, work: str = "some", **options: Any) -> Callable:
-    """``jax.jit``, on a CPU with the options that suit the work.
+    """Apply ``jax.jit``, on a CPU with the options that suit the amount of work.
 
     Parameters
     ----------
     function, options
-        Of ``jax.jit``.
+        The function to compile, and arguments of ``jax.jit``.
     work
-        ``"little"``: done once, with few numbers; ``"some"``: less than takes a second;
-        ``"much"``: worth a compilation of twice the time.
+        How much the function has to do: ``"little"`` if it runs once on few numbers, ``"some"`` if
+        it runs for less than a second, ``"much"`` if faster code is worth twice the compilation.
     """
     if jax.default_backend() != "cpu":
         return jax.jit(function, **options)
@@ -47,7 +47,7 @@ def quick_jit(function: Callable, work: str = "some", **options: Any) -> Callabl
 
 @cache
 def _known() -> dict[str, Any]:
-    """Those of :data:`QUICK` that this version of XLA has."""
+    """Return those options of :data:`QUICK` that this version of XLA has."""
     if _accepts(QUICK):
         return QUICK
     return {name: value for name, value in QUICK.items() if _accepts({name: value})}

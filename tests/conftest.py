@@ -1,4 +1,4 @@
-"""What every test is held to."""
+"""Settings for all tests: quick compilation, a shared cache, and global settings that must stay."""
 
 import atexit
 import os
@@ -8,16 +8,16 @@ from importlib.metadata import version
 
 import pytest
 
-# Compilation is most of the tests' time, and little of it is for loops that run long.
-# An unknown flag ends the process: the last one is asked of the versions that are known to have it.
+# Compilation takes most of the tests' time, and few loops run long enough to repay it. An unknown
+# flag ends the process, so that the last one is only given to versions that are known to have it.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 
-# Several tests compile the same programs: they share what is compiled, worker processes too, for
-# as long as the tests run.
+# Several tests compile the same programs. All worker processes share a cache of compiled programs,
+# which is removed when the tests have run.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sgworld-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
@@ -29,9 +29,18 @@ import jax
 _SETTINGS = ("jax_enable_x64", "jax_debug_nans", "jax_default_matmul_precision")
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the examples in docstrings that run a benchmark or a whole sampler as slow."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            runs_sampler = any("mcmc.run(" in example.source for example in item.dtest.examples)
+            if runs_sampler or "sgworld_benchmarks" in item.path.parts:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def global_settings_stay():
-    """Neither the package nor a test may leave JAX's global settings changed."""
+    """Check that neither the package nor a test leaves JAX's global settings changed."""
     before = [getattr(jax.config, name) for name in _SETTINGS]
     yield
     assert [getattr(jax.config, name) for name in _SETTINGS] == before

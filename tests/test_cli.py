@@ -101,6 +101,7 @@ def test_help_imports_no_command():
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_demo(tmp_path, capsys):
     out = tmp_path / "new" / "out"
     assert main(["demo", "--quick", "--problem", "diabetes", "--out", str(out), "--seed", "3"]) == 0
@@ -200,6 +201,7 @@ def test_clock_tells_compiling_from_running():
     assert first.compile > 0.001 and second.compile < first.compile / 2
 
 
+@pytest.mark.slow
 def test_epoch_benchmark(capsys, monkeypatch):
     """It prints a ratio for each case, and each SGWORLD case makes all M steps of an epoch."""
     made = {}

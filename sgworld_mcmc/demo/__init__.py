@@ -1,4 +1,4 @@
-"""The demo: minibatch samplers, NUTS and Laplace side by side on real data."""
+"""The demo compares minibatch samplers, NUTS and Laplace on real data."""
 
 from sgworld_mcmc.demo.run import run
 

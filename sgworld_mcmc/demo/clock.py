@@ -1,4 +1,4 @@
-"""Seconds of compiling and of running, told apart in one run."""
+"""Measure the seconds of compiling and of running separately, in a single run."""
 
 import time
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ def measure() -> Iterator[Seconds]:
     """Measure the block; the fields are filled in when it ends.
 
     JAX reports the duration of every trace, lowering and compilation. These nest (a function is
-    traced while another one is), so their union in time is taken, not their sum. Subtracting a
-    second run instead would not do for NumPyro's NUTS, which compiles again in every run.
+    traced while another one is), so that their union in time counts, not their sum. Subtracting the
+    time of a second run would not work for NumPyro's NUTS, which compiles again in every run.
 
     Examples
     --------

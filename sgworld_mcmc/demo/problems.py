@@ -1,4 +1,4 @@
-"""The two problems of the demo: real data, one with an exact posterior and one without."""
+"""The two problems of the demo, on real data: one has an exact posterior and one has not."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ __all__ = ["MissingExtraError", "Problem", "breast_cancer", "diabetes"]
 
 
 class MissingExtraError(ImportError):
-    """An optional package that the demo needs is not installed."""
+    """Raised if an optional package that the demo needs is not installed."""
 
 
 class Problem(NamedTuple):
@@ -23,15 +23,15 @@ class Problem(NamedTuple):
     Attributes
     ----------
     name
-        Stem of the files of this problem.
+        Beginning of the names of this problem's files.
     title
-        Heading of its table.
+        Heading of this problem's table.
     model
         NumPyro model.
     data
-        The model's arguments, observations along the leading axis.
+        The model's arguments, with the observations along the leading axis.
     exact
-        The exact posterior, or None where nobody knows it.
+        The exact posterior, or None if it is not known.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Problem(NamedTuple):
 
 
 def diabetes() -> Problem:
-    """Linear regression with unknown noise on the diabetes data: an exact posterior.
+    """Make a linear regression with unknown noise on the diabetes data.
 
-    442 patients, 10 standardised features, standardised progression of the disease. The posterior
-    is normal-inverse-gamma: :class:`sgworld_mcmc.exact.LinearRegressionUnknownNoise`.
+    It has 442 patients, 10 standardised features and the standardised progression of the disease.
+    Its exact posterior is that of :class:`sgworld_mcmc.exact.LinearRegressionUnknownNoise`.
     """
     data = _datasets().load_diabetes()
     exact = LinearRegressionUnknownNoise.from_data(_standard(data.data), _standard(data.target))
@@ -59,10 +59,10 @@ def diabetes() -> Problem:
 
 
 def breast_cancer() -> Problem:
-    """Logistic regression on the breast-cancer data, whose reference is a long NUTS run.
+    """Make a logistic regression on the breast-cancer data, whose reference is a long NUTS run.
 
-    569 tumours and 30 standardised features, strongly correlated: the classes are nearly
-    separable, and the posterior is skewed.
+    It has 569 tumours and 30 standardised features, strongly correlated. The classes are nearly
+    separable, so that the posterior is skewed.
     """
     data = _datasets().load_breast_cancer()
     arguments = (_standard(data.data).astype(np.float32), data.target.astype(np.float32))
@@ -71,7 +71,7 @@ def breast_cancer() -> Problem:
 
 
 def logistic_regression(X, y=None):
-    """Logistic regression with weakly informative normal priors on standardised features."""
+    """Define a logistic regression with weakly informative normal priors."""
     intercept = numpyro.sample("intercept", dist.Normal(0.0, 2.5))
     beta = numpyro.sample("beta", dist.Normal(0.0, 1.0).expand([X.shape[1]]).to_event(1))
     with numpyro.plate("data", X.shape[0]):
@@ -91,5 +91,5 @@ def _datasets():
 
 
 def _standard(values):
-    """Mean 0 and standard deviation 1 in each column."""
+    """Scale each column to mean 0 and standard deviation 1."""
     return (values - values.mean(0)) / values.std(0)

@@ -1,4 +1,4 @@
-"""What the demo prints and writes: table, reading, pictures, netCDF and CSV files."""
+"""Print the demo's tables, explain them in words, and write pictures, netCDF and CSV files."""
 
 import csv
 from pathlib import Path
@@ -12,7 +12,7 @@ from sgworld_mcmc.demo.samplers import Run
 from sgworld_mcmc.demo.scores import MEAN_TOLERANCE, SD_TOLERANCE, SIGNIFICANT, Score
 from sgworld_mcmc.diagnostics import plot_density, plot_trace, to_arviz
 
-__all__ = ["FOOTNOTE", "make_table", "reading", "write_files"]
+__all__ = ["FOOTNOTE", "explain_table", "make_table", "write_files"]
 
 FOOTNOTE = (
     "Mean error: the largest of all parameters, in posterior sd, ± its Monte Carlo error. KS, ESS: "
@@ -24,7 +24,7 @@ FOOTNOTE = (
     "compilation apart; on a shared machine they vary by a factor."
 )
 _MARKS = {"yes": "ok", "no": "no", "noise": "?"}
-# Start of a row's label to its name in the picture.
+# From the beginning of a row's label to its name in the picture.
 _DRAWN = {
     "SGWORLD, defaults": "SGWORLD",
     "SGWORLD, plain": "SGWORLD, plain",
@@ -35,7 +35,7 @@ _DRAWN = {
 
 
 def make_table(problem: Problem, rows: list[tuple[Run, Score]]) -> Table:
-    """One line for each run."""
+    """Make a table with one line for each run."""
     table = Table(title=problem.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("sampler", no_wrap=True)
     for heading in ("mean error", "sd ratio", "KS", "ESS", "compile s", "run s", "epochs", "ok"):
@@ -56,8 +56,8 @@ def make_table(problem: Problem, rows: list[tuple[Run, Score]]) -> Table:
     return table
 
 
-def reading(rows: list[tuple[Run, Score]]) -> str:
-    """The table in plain words, all computed from its numbers."""
+def explain_table(rows: list[tuple[Run, Score]]) -> str:
+    """Explain the table in words, all of which follow from its numbers."""
     verdicts = {run.label: score.verdict() for run, score in rows}
     lines = []
     for mark, words in (
@@ -87,7 +87,7 @@ def write_files(
     if reference is None:
         plot_density(curves, problem.exact, path=paths[0], columns=6)
     else:
-        del curves["NUTS"]  # the truth is NUTS
+        del curves["NUTS"]  # a NUTS run is already drawn as the truth
         plot_density(curves, reference.samples, exact_label="long NUTS", path=paths[0], columns=6)
     default = rows[0][0]
     plot_trace(default.samples, path=paths[1])
@@ -134,7 +134,10 @@ def _replacement(rows):
 
 
 def _plain_bias(rows):
-    """Only where control variates are measurably better: else the noise is not the cause."""
+    """Describe the bias of plain gradients, if control variates are measurably better.
+
+    Otherwise the noise of the minibatches is not the cause, and the text is empty.
+    """
     _, plain = _find(rows, "SGWORLD, plain")
     _, default = _find(rows, "SGWORLD, defaults")
     worst = plain.worst_mean
@@ -164,7 +167,7 @@ def _laplace(rows):
 
 
 def _cost(rows):
-    """Cost of an effective draw among the samplers that are not outside the tolerance."""
+    """Compare the cost of an effective draw, among samplers that are not outside the tolerance."""
     good = [
         (run, score)
         for run, score in rows
@@ -188,7 +191,7 @@ def _cost(rows):
 
 
 def _time(rows):
-    """Only of the rows that stand alone: the others start where the default run ended."""
+    """Compare the times of SGWORLD and NUTS; other rows start where the default run ended."""
     default, nuts = _find(rows, "SGWORLD, defaults"), _find(rows, "NUTS")
     seconds = [run.compile_seconds + run.run_seconds for run, _ in (default, nuts)]
     better = "NUTS" if seconds[1] < seconds[0] else "SGWORLD"

@@ -1,4 +1,4 @@
-"""``sgworld-mcmc demo``: the samplers side by side on real data."""
+"""The command ``sgworld-mcmc demo``, which compares the samplers on real data."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sgworld_mcmc.checks import check_choice
 from sgworld_mcmc.demo.problems import Problem, breast_cancer, diabetes
-from sgworld_mcmc.demo.report import FOOTNOTE, make_table, reading, write_files
+from sgworld_mcmc.demo.report import FOOTNOTE, explain_table, make_table, write_files
 from sgworld_mcmc.demo.samplers import NUTSSampler, Run, laplace, sgworld, variants
 from sgworld_mcmc.demo.scores import Score, score
 
@@ -26,30 +26,30 @@ def run(
     Parameters
     ----------
     out
-        Folder for pictures, netCDF and CSV files; made if it does not exist.
+        Folder for pictures, netCDF and CSV files. It is made if it does not exist.
     seed
-        Everything random follows from it.
+        Seed of everything random.
     quick
-        A quarter of the draws and a shorter reference run: for a look, not for conclusions.
+        Take a quarter of the draws and a shorter reference run, for a look and not for conclusions.
     problem
         ``"diabetes"``, ``"breast-cancer"`` or ``"both"``.
 
     Returns
     -------
     dict
-        Problem to a list of (:class:`Run`, :class:`Score`), the default run first.
+        Name of the problem to a list of (:class:`Run`, :class:`Score`), the default run first.
 
     Raises
     ------
     MissingExtraError
-        Without scikit-learn, which has the data.
+        If scikit-learn, which has the data, is not installed.
     OSError
         If the folder cannot be made.
     """
     check_choice("problem", problem, (*PROBLEMS, "both"))
     chosen = {name: make() for name, make in PROBLEMS.items() if problem in (name, "both")}
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    out.mkdir(parents=True, exist_ok=True)  # an error should come before the work, not after it
     num_samples, reference_samples = (250, 500) if quick else (1000, 2000)
     console, start = Console(), time.perf_counter()
     if not console.is_terminal:
@@ -61,9 +61,9 @@ def run(
         rows, reference = _compare(one, keys[name], num_samples, reference_samples, console)
         results[name] = rows
         console.print(make_table(one, rows))
-        console.print(reading(rows), highlight=False)
+        console.print(explain_table(rows), highlight=False)
         if reference is not None:
-            console.print(_about(reference), highlight=False)
+            console.print(_describe_reference(reference), highlight=False)
         paths = write_files(out, one, rows, reference)
         names = ", ".join(path.name for path in paths)
         console.print(f"Wrote to {out}: {names}\n", highlight=False)
@@ -73,7 +73,7 @@ def run(
 
 
 def run_cli(namespace) -> int:
-    """Run with the parsed options; returns the exit code."""
+    """Run the demo with the parsed options, and return the exit code."""
     run(namespace.out, namespace.seed, namespace.quick, namespace.problem)
     return 0
 
@@ -81,7 +81,7 @@ def run_cli(namespace) -> int:
 def _compare(
     problem: Problem, rng_key: jax.Array, num_samples: int, reference_samples: int, console: Console
 ) -> tuple[list[tuple[Run, Score]], Run | None]:
-    """All rows of one table, and the reference run where there is no exact posterior."""
+    """Return the rows of one table, and the reference run if there is no exact posterior."""
     keys = jax.random.split(rng_key, 5)
     with console.status(f"{problem.name}: SGWORLD with its defaults ..."):
         runs = [sgworld(problem, keys[0], num_samples)]
@@ -97,7 +97,7 @@ def _compare(
     return [(run, score(problem, run, reference)) for run in runs], reference
 
 
-def _about(reference: Run) -> str:
+def _describe_reference(reference: Run) -> str:
     chains, draws = next(iter(reference.samples.values())).shape[:2]
     return (
         f"* Reference: NUTS, {chains} chains of {draws} draws after a warm-up of its own, "

@@ -1,4 +1,4 @@
-"""The samplers that the demo compares: one function each, all returning a :class:`Run`."""
+"""The samplers that the demo compares. Each of them returns a :class:`Run`, or several."""
 
 import math
 from typing import Any, NamedTuple
@@ -27,14 +27,14 @@ class Run(NamedTuple):
     Attributes
     ----------
     label
-        Name in the table.
+        Name of the row in the table.
     samples
         Dict of site to (chains, draws, ...) in constrained values.
     compile_seconds, run_seconds
-        See :func:`sgworld_mcmc.demo.clock.measure`.
+        Wall-clock seconds, as :func:`sgworld_mcmc.demo.clock.measure` tells them apart.
     epochs
-        Gradient evaluations of all chains, warm-up included, in units of one full-data gradient;
-        without the set-up of the minibatch rows (mode, curvature and pilot chains).
+        Gradient evaluations of all chains, warm-up included, in units of one full-data gradient.
+        The set-up of the minibatch rows (mode, curvature and pilot chains) does not count.
     mcmc
         The NumPyro ``MCMC`` object, or None.
     """
@@ -48,18 +48,18 @@ class Run(NamedTuple):
 
 
 def sgworld(problem: Problem, rng_key: jax.Array, num_samples: int) -> Run:
-    """``SGWORLD(model)`` with nothing set but the number of draws."""
+    """Run ``SGWORLD(model)`` with nothing set but the number of draws."""
     mcmc = SGWORLD(problem.model, num_samples=num_samples, num_chains=CHAINS)
     return _measured("SGWORLD, defaults", mcmc, problem, rng_key)
 
 
 def variants(problem: Problem, rng_key: jax.Array, default: Run, num_samples: int) -> list[Run]:
-    """Minibatch schemes on equal terms, and full gradients.
+    """Run minibatch schemes on equal terms, and full gradients.
 
-    Plain gradients, so that nothing but the order of the batches differs: thirteen batches, the
-    default run's coordinates, and the step size whose predicted error is 2 % for SGWORLD. SGLD
-    at the step of the same bias makes as many more epochs per draw as its step is smaller: all
-    minibatch rows cover the same time between two draws.
+    All use plain gradients, thirteen batches, the default run's coordinates, and the step size
+    whose predicted error is 2 % for SGWORLD, so that nothing but the order of the batches differs.
+    SGLD at the step of the same bias makes as many more epochs per draw as its step is smaller:
+    all minibatch rows cover the same time between two draws.
     """
     scale = default.mcmc.bias_report().covariance
     batch_size = math.ceil(problem.size / 13)
@@ -101,10 +101,10 @@ def _measured(label: str, mcmc: Any, problem: Problem, rng_key: jax.Array) -> Ru
 
 
 def same_bias_step_size(step_size: float, num_batches: int) -> float:
-    """Step size at which SGLD's predicted error is that of SGWORLD at ``step_size``.
+    """Return the step size at which SGLD has the predicted error of SGWORLD at ``step_size``.
 
-    Plain gradients of a well-specified model (C0 = M), averaged noise, whitened coordinates
-    (docs/theory.md, section 2.2).
+    It holds for plain gradients of a well-specified model (C0 = M) with averaged noise, in whitened
+    coordinates (docs/theory.md, section 2.2).
 
     Examples
     --------
@@ -119,7 +119,7 @@ def same_bias_step_size(step_size: float, num_batches: int) -> float:
 
 
 class NUTSSampler:
-    """NumPyro's NUTS kernel, four vectorized chains, in a loop that is compiled once.
+    """Run NumPyro's NUTS kernel with four vectorized chains in a loop that is compiled once.
 
     ``numpyro.infer.MCMC`` compiles its loop anew for each warm-up and run, and does not return
     the gradient evaluations of the warm-up.
@@ -127,9 +127,9 @@ class NUTSSampler:
     Parameters
     ----------
     problem
-        What to sample.
+        The problem to sample.
     chunk
-        Transitions in one call of the compiled loop: warm-up is one call.
+        Number of transitions in one call of the compiled loop. The warm-up is one call.
     """
 
     def __init__(self, problem: Problem, chunk: int) -> None:
@@ -143,7 +143,7 @@ class NUTSSampler:
         self._loop = jax.jit(lambda state: jax.lax.scan(transition, state, length=chunk))
 
     def run(self, label: str, rng_key: jax.Array, num_samples: int) -> Run:
-        """Warm up, then draw ``num_samples`` (rounded up to whole chunks) of each chain."""
+        """Warm up, then make ``num_samples`` draws (rounded up to whole chunks) of each chain."""
         with measure() as seconds:
             keys = jax.random.split(rng_key, CHAINS)
             state = self.kernel.init(keys, self.chunk, None, self.problem.data, {})
@@ -160,9 +160,9 @@ class NUTSSampler:
 
 
 def laplace(problem: Problem, rng_key: jax.Array, default: Run, num_samples: int) -> Run:
-    """Independent draws of the Gaussian at the mode, in unconstrained coordinates.
+    """Draw independently from the Gaussian at the mode, in unconstrained coordinates.
 
-    The default run serves for the names and shapes of the sites; the search for the mode starts
+    The names and shapes of the sites are taken from the default run. The search for the mode starts
     at zero.
     """
     model, data = problem.model, problem.data
@@ -189,7 +189,7 @@ def laplace(problem: Problem, rng_key: jax.Array, default: Run, num_samples: int
         found = minimize(potential, np.asarray(flat, float), jac=True, method="BFGS")
         curvature = jax.jit(jax.hessian(energy))(jnp.asarray(found.x, flat.dtype))
         curvature = np.asarray(curvature, float)
-        # A Newton step: BFGS stops where single precision no longer tells two values apart.
+        # A Newton step follows, because BFGS stops when two values are equal in single precision.
         mode = found.x - np.linalg.solve(curvature, potential(found.x)[1])
         white = jax.random.normal(rng_key, (CHAINS, num_samples, flat.size))
         root = np.linalg.inv(np.linalg.cholesky(curvature))

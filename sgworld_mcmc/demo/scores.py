@@ -1,4 +1,4 @@
-"""How far draws are from an exact posterior, or from long reference draws."""
+"""Measure how far draws are from an exact posterior, or from long reference draws."""
 
 from typing import NamedTuple
 
@@ -14,22 +14,23 @@ __all__ = ["MEAN_TOLERANCE", "SD_TOLERANCE", "SIGNIFICANT", "Score", "score"]
 
 MEAN_TOLERANCE = 0.1
 SD_TOLERANCE = 0.08
-# Of the standard errors: with some ten to thirty parameters, two would be crossed by chance.
+# Number of standard errors that count as significant. With ten to thirty parameters, errors of two
+# standard errors occur by chance.
 SIGNIFICANT = 3.0
 
 
 class Score(NamedTuple):
-    """Errors of a run by scalar parameter, all arrays (D,).
+    """The errors of a run. All arrays have the shape (D,), an entry for each scalar parameter.
 
     Attributes
     ----------
     names
         Scalar parameters, such as ``beta[0]``.
     mean_error, mean_error_se
-        Error of the mean in posterior standard deviations, and its Monte Carlo standard error
-        (with that of the reference, where the truth is a reference run).
+        Error of the mean in posterior standard deviations, and its Monte Carlo standard error,
+        which includes that of the reference if the truth is a reference run.
     sd_ratio, sd_ratio_se
-        Sampled over true standard deviation.
+        Sampled standard deviation over the true one, and its Monte Carlo standard error.
     ks
         Kolmogorov-Smirnov distance.
     ess
@@ -55,10 +56,11 @@ class Score(NamedTuple):
         return int(np.argmax(np.abs(self.sd_ratio - 1)))
 
     def verdict(self) -> str:
-        """``"yes"``, ``"no"``, or ``"noise"``.
+        """Judge the run: ``"yes"``, ``"no"`` or ``"noise"``.
 
-        ``"yes"``: every estimate is within the tolerances. ``"no"``: one is beyond them by more
-        than three standard errors. ``"noise"``: some are beyond, none of them significantly.
+        ``"yes"`` means that every estimate is within the tolerances; ``"no"`` that one is beyond
+        them by more than three standard errors; ``"noise"`` that some are beyond them, but none
+        significantly.
         """
         mean_excess = np.abs(self.mean_error) - MEAN_TOLERANCE
         sd_excess = np.abs(self.sd_ratio - 1) - SD_TOLERANCE
@@ -71,7 +73,7 @@ class Score(NamedTuple):
 
 
 def score(problem: Problem, run: Run, reference: Run | None = None) -> Score:
-    """Compare a run with the exact posterior, or with a reference run where there is none."""
+    """Compare a run with the exact posterior, or with a reference run if there is none."""
     if reference is None:
         comparison = problem.exact.compare(run.samples)
         return Score(*(getattr(comparison, field) for field in Score._fields))
@@ -81,7 +83,10 @@ def score(problem: Problem, run: Run, reference: Run | None = None) -> Score:
 
 
 def _against(values, reference):
-    """One parameter's numbers in the order of the fields of `Score`; (chains, draws) arrays."""
+    """Return a parameter's numbers in the order of the fields of `Score`.
+
+    Both arguments are (chains, draws) arrays.
+    """
     mean, sd, mean_se, sd_se, ess = _moments(values.astype(float))
     true_mean, true_sd, true_mean_se, true_sd_se, _ = _moments(reference.astype(float))
     ratio = sd / true_sd
@@ -96,7 +101,7 @@ def _against(values, reference):
 
 
 def _moments(values):
-    """Mean, standard deviation, their standard errors, and the effective sample size."""
+    """Return mean, standard deviation, their standard errors, and the effective sample size."""
     mean, sd = values.mean(), values.std(ddof=1)
     ess = float(effective_sample_size(values))
     squares = (values - mean) ** 2

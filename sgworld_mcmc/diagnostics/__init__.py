@@ -1,4 +1,4 @@
-"""After a run: ArviZ objects, pictures, and draws as named scalars."""
+"""Tools for after a run: conversion to ArviZ, pictures, and draws as named scalars."""
 
 from sgworld_mcmc.diagnostics.arviz import to_arviz
 from sgworld_mcmc.diagnostics.plots import plot_density, plot_trace

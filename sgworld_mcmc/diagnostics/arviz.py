@@ -1,4 +1,4 @@
-"""Any finished NumPyro MCMC as an ArviZ object: InferenceData (ArviZ 0.x) or DataTree (1.x)."""
+"""Convert a finished NumPyro MCMC into an ArviZ object: InferenceData (0.x) or DataTree (1.x)."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from sgworld_mcmc.diagnostics import model_groups
 
 __all__ = ["LOG_LIKELIHOOD_LIMIT", "to_arviz"]
 
-# With `log_likelihood="auto"`, the most values (chains x draws x rows) made unasked: 400 MB.
+# `log_likelihood="auto"` computes at most so many values (chains x draws x rows): 400 MB.
 LOG_LIKELIHOOD_LIMIT = 10**8
 
-# The names that ArviZ uses for what NumPyro's HMC reports; the same table as `from_numpyro`.
+# ArviZ's names for the fields that NumPyro's HMC reports. ArviZ's `from_numpyro` uses the same.
 _STAT_NAMES = {
     "potential_energy": "lp",
     "adapt_state.step_size": "step_size",
@@ -39,20 +39,20 @@ def to_arviz(
     Parameters
     ----------
     mcmc : numpyro.infer.MCMC
-        A finished run. Its ``sampler.model`` has to see all rows of the data: a model with a
-        subsampled plate is refused.
+        A finished run. Its ``sampler.model`` must see all rows of the data: a model with a
+        subsampled plate raises.
     log_likelihood : {"auto", True, False}
-        The pointwise log likelihood, unscaled, of every observed site over all rows, which
-        ``az.loo`` needs. It takes chains * draws * rows numbers; ``"auto"`` (default) leaves it
-        out, with a warning, above `LOG_LIKELIHOOD_LIMIT` = 1e8 of them (400 MB).
+        Whether to add the pointwise log likelihood, unscaled, of every observed site over all
+        rows, which ``az.loo`` needs. It takes chains * draws * rows numbers; ``"auto"`` (default)
+        leaves it out, with a warning, above `LOG_LIKELIHOOD_LIMIT` = 1e8 of them (400 MB).
     posterior_predictive : bool
         Whether to draw new observations from the model with its arguments unchanged, one data set
-        of full size for each draw. Off by default: it is as large as the log likelihood, and
-        random.
+        of full size for each draw. The default is False, because the result is random and as
+        large as the log likelihood.
     rng_key : jax.Array, optional
         Key for the new observations; needed with ``posterior_predictive=True``.
     coords : dict of str to array, optional
-        Labels of dimensions, ``{"school": ["A", "B"]}``.
+        Labels along dimensions, such as ``{"school": ["A", "B"]}``.
     dims : dict of str to list of str, optional
         Names of the axes of a variable after chain and draw. They replace, variable by variable,
         the names that the plates give.
@@ -62,7 +62,8 @@ def to_arviz(
     arviz.InferenceData or xarray.DataTree
         The groups ``posterior``, ``sample_stats``, ``log_likelihood``, ``posterior_predictive``,
         ``observed_data`` and ``constant_data`` (array arguments of the model that are not
-        observations), as far as they have content. ``numpyro.factor`` sites are no observations.
+        observations). Empty groups are left out. ``numpyro.factor`` sites do not count as
+        observations.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def _posterior(mcmc):
     samples = jax.device_get(mcmc.get_samples(group_by_chain=True))
     if hasattr(samples, "_asdict"):
         samples = samples._asdict()
-    if not isinstance(samples, Mapping):  # what `from_numpyro` calls such draws
+    if not isinstance(samples, Mapping):  # named as ArviZ's `from_numpyro` names such draws
         samples = {f"Param:{i}": leaf for i, leaf in enumerate(jax.tree.leaves(samples))}
     return {name: np.asarray(value) for name, value in samples.items()}
 
@@ -187,7 +188,7 @@ def _assemble(mcmc, groups, names, coords):
             given = list(names.get(name, []))
             if group == "sample_stats":
                 given = []
-            elif group == "log_likelihood":  # it has no axes for the entries of an event
+            elif group == "log_likelihood":  # an event has one value, not one for each entry
                 given = given[: value.ndim - len(leading)]
             axes = _dim_names(name, value.shape[len(leading) :], given, coords)
             variables[name] = ((*leading, *axes), value)
@@ -197,15 +198,15 @@ def _assemble(mcmc, groups, names, coords):
         labels = {dim: coords.get(dim, np.arange(size)) for dim, size in sizes.items()}
         if variables:
             datasets[group] = xr.Dataset(variables, coords=labels, attrs=attrs)
-    # The one place that tells the versions of ArviZ apart. Not `hasattr`: ArviZ 1.x answers it with
-    # a warning and with DataTree.
+    # This is the only place that tells the versions of ArviZ apart. `hasattr` would not do: ArviZ
+    # 1.x answers it with a warning and with DataTree.
     if "InferenceData" in vars(az):
         return az.InferenceData(**datasets)
     return xr.DataTree.from_dict(datasets)
 
 
 def _dim_names(name, shape, given, coords):
-    """Names of the axes after chain and draw, ``beta_dim_0`` where nobody gave one."""
+    """Name the axes after chain and draw; an axis without a given name becomes ``beta_dim_0``."""
     if len(given) > len(shape):
         raise ValueError(
             f"`dims[{name!r}]` is {given}, {len(given)} names, and {name} has the shape {shape} "

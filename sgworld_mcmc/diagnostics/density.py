@@ -1,26 +1,26 @@
-"""Marginal densities of draws on a grid: bounded supports, a fixed rule, any number of draws."""
+"""Estimate marginal densities of draws on a grid, with bounded supports."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+import scipy
 
 __all__ = ["density_on_grid", "finite_draws", "guess_support", "plot_range"]
 
 _BINS = 1024
-_TAIL = 0.002  # probability left out at either side of a picture
+_TAIL = 0.002  # probability that a picture leaves out on either side
 
 
 def density_on_grid(
     draws: np.ndarray, grid: np.ndarray, low: float = -np.inf, high: float = np.inf
 ) -> np.ndarray:
-    """Kernel estimate of a density, reflected at the bounds of its support.
+    """Estimate a density by a Gaussian kernel that is reflected at the bounds of the support.
 
     A histogram of 1024 bins is smoothed by a Gaussian of width
     1.06 min(sd, IQR / 1.34) n^(-1/5), the best one for a normal density (Silverman 1986,
-    section 3.4); modes that are far apart come out too smooth. The cost is that of the histogram,
-    so that long runs can be drawn too.
+    section 3.4); modes that are far apart come out too smooth. It costs no more than the
+    histogram, so that long runs can be drawn too.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ def density_on_grid(
     grid : numpy.ndarray
         (G,) increasing points.
     low, high : float
-        Bounds of the support; what the Gaussian carries over them is reflected.
+        Bounds of the support. Mass that the Gaussian carries over a bound is reflected.
 
     Returns
     -------
     numpy.ndarray
-        (G,) density at the grid points, zero outside the support.
+        (G,) density at the grid points; it is zero outside the support.
 
     Examples
     --------
@@ -52,15 +52,17 @@ def density_on_grid(
     stop = min(high, grid[-1] + 5 * width)
     counts, edges = np.histogram(draws, bins=_BINS, range=(start, stop))
     step = edges[1] - edges[0]
-    # `reflect` does nothing at the ends that are no bounds: they are 5 widths off the grid.
-    smooth = gaussian_filter1d(counts / (draws.size * step), width / step, mode="reflect")
+    # Reflection does nothing at ends that are not bounds, which lie 5 widths off the grid.
+    smooth = scipy.ndimage.gaussian_filter1d(
+        counts / (draws.size * step), width / step, mode="reflect"
+    )
     centres = (edges[1:] + edges[:-1]) / 2
     inside = (grid >= low) & (grid <= high)
     return np.where(inside, np.interp(grid, centres, smooth), 0.0)
 
 
 def finite_draws(label: str, name: str, draws: np.ndarray) -> np.ndarray:
-    """Flat finite draws; a warning says how many are not, an error that none is."""
+    """Return the finite draws, flat; warn if some are not finite, raise if none is."""
     flat = np.ravel(draws)
     finite = flat[np.isfinite(flat)]
     if finite.size == 0:
@@ -83,10 +85,11 @@ def guess_support(
     draws: Sequence[np.ndarray],
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
 ) -> tuple[float, float]:
-    """Bounds of a parameter: those given for it or its site, else 0 and 1 if no draw is beyond.
+    """Return the bounds of a parameter: those given for it or its site, or else a guess.
 
-    A bound that the draws keep away from by a few kernel widths changes nothing, so that a wrong
-    guess for, say, a normal mean that happens to be positive does no harm.
+    The guess is 0 if all draws are positive, and also 1 if all are below 1. A bound that the draws
+    keep away from by a few kernel widths changes nothing, so that a wrong guess for, say, a normal
+    mean that happens to be positive does no harm.
     """
     for key in (name, name.partition("[")[0]):
         if bounds and key in bounds:
@@ -103,7 +106,7 @@ def plot_range(
     pdf: Callable[[np.ndarray], np.ndarray] | None = None,
     support: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[float, float]:
-    """Horizontal range of a panel: the truth, and the samplers as far as they are near it.
+    """Return the horizontal range of a panel: the truth, and the samplers that are near it.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ def plot_range(
     truth : numpy.ndarray, optional
         Reference draws.
     pdf : callable, optional
-        The exact density. Without either the narrowest sampler takes the place of the truth.
+        The exact density. If neither is given, the narrowest sampler stands for the truth.
     support : tuple of float
         Bounds of the parameter.
 
@@ -139,7 +142,7 @@ def plot_range(
 
 
 def _pdf_range(pdf, ranges, support):
-    """Where the density exceeds 1/200 of its maximum, searched for from the narrowest sampler."""
+    """Find where the density exceeds 1/200 of its maximum, starting at the narrowest sampler."""
     left, right = min(ranges, key=lambda r: (r[1] == r[0], r[1] - r[0]))
     width = (right - left) or 1.0
     for _ in range(30):

@@ -1,4 +1,7 @@
-"""What a NumPyro model says at its draws: likelihood of each row, new observations, its data."""
+"""Evaluate a NumPyro model at posterior draws, to fill the groups of an ArviZ object.
+
+The groups are the log likelihood of each row, new observations, and the data of the model.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,7 +16,7 @@ from numpyro.primitives import Messenger
 
 __all__ = ["BoundModel", "ModelView", "constant_data", "inspect_model", "log_likelihood", "predict"]
 
-# Values computed at a time, so that the work arrays of the model stay within a few megabytes.
+# Number of values computed at a time, so that the model's work arrays stay within a few megabytes.
 _CHUNK_VALUES = 2**20
 
 
@@ -25,25 +28,25 @@ class BoundModel(NamedTuple):
     kwargs: dict
 
     def trace(self, rng_key, latents, wrap=lambda fn: fn):
-        """Run the model at given latents; the key reaches only what ``latents`` leaves open."""
+        """Run the model at given latents; the key serves for sites without a given value."""
         model = wrap(handlers.seed(self.model, rng_key))
         model = handlers.substitute(model, data=latents)
         return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 
 
 class ModelView(NamedTuple):
-    """What one run of a model shows.
+    """The sites and plates that one run of a model shows.
 
     Attributes
     ----------
     observed : dict of str to numpy.ndarray
-        Value of every observed site; `numpyro.factor` sites are none.
+        Value of every observed site; `numpyro.factor` sites do not count.
     rows : dict of str to int
         Number of log-likelihood terms of each observed site.
     latents : list of str
         Unobserved sample sites.
     dims : dict of str to list
-        Names of the axes of each site, from the plates; None for an axis without a plate.
+        Names of the axes of each site, taken from the plates; None for an axis without a plate.
     plates : dict of str to int
         Sizes of the plates.
     """
@@ -72,12 +75,12 @@ def inspect_model(bound: BoundModel, draw: Mapping[str, Any]) -> ModelView:
     Raises
     ------
     ValueError
-        If the model has a subsampled plate, since its data would be one random minibatch.
+        If the model has a subsampled plate: its data would be one random minibatch.
     """
 
     def complete(fn):
         # Latents without draws need some value here, also those with improper priors, which
-        # cannot be sampled; whoever needs their draws reports them as missing.
+        # cannot be sampled. Functions that need their draws report them as missing.
         return handlers.substitute(
             fn, substitute_fn=lambda site: None if site["name"] in draw else init_to_sample(site)
         )
@@ -99,12 +102,12 @@ def inspect_model(bound: BoundModel, draw: Mapping[str, Any]) -> ModelView:
 
 
 def log_likelihood(bound: BoundModel, view: ModelView, draws: Mapping[str, np.ndarray]) -> dict:
-    """Pointwise log likelihood of the observed sites, without scale factors.
+    """Compute the pointwise log likelihood of the observed sites, without scale factors.
 
     Parameters
     ----------
     bound, view
-        The model and what `inspect_model` said about it.
+        The model, and what `inspect_model` returned for it.
     draws : dict of str to array
         Draws of all latent sites, ``(chains, draws, ...)``.
 
@@ -115,7 +118,7 @@ def log_likelihood(bound: BoundModel, view: ModelView, draws: Mapping[str, np.nd
     """
 
     def pointwise(latents):
-        # Every latent is given: the key decides nothing.
+        # The key decides nothing, since every latent has a given value.
         trace = bound.trace(jax.random.key(0), latents)
         return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in view.observed}
 
@@ -125,14 +128,14 @@ def log_likelihood(bound: BoundModel, view: ModelView, draws: Mapping[str, np.nd
 def predict(
     bound: BoundModel, view: ModelView, draws: Mapping[str, np.ndarray], rng_key: jax.Array
 ) -> dict:
-    """One new data set of full size for each draw, with the arguments of the model unchanged.
+    """Draw a new data set of full size for each draw, with the model's arguments unchanged.
 
     Parameters
     ----------
     bound, view, draws
         As for `log_likelihood`.
     rng_key : jax.Array
-        Split over the draws.
+        Key, which is split over the draws.
 
     Returns
     -------
@@ -156,18 +159,19 @@ def predict(
 
 
 def constant_data(bound: BoundModel, view: ModelView) -> tuple[dict, dict]:
-    """Array arguments of the model that are not its observations.
+    """Collect the array arguments of the model that are not its observations.
 
     Returns
     -------
     arrays : dict of str to numpy.ndarray
-        Named as in the signature of the model; entries of dicts and tuples as ``data.x``.
+        The arrays, named as in the signature of the model; an entry of a dict is ``data.x``.
     dims : dict of str to list
-        The leading axis is named after the plate of its length, if there is exactly one.
+        Names of axes. The leading axis gets the name of the plate of its length, if there is
+        exactly one.
     """
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(_named_arguments(bound)):
-        # Only arrays of numbers: typed random keys, strings and sizes are no data.
+        # Typed random keys, strings and sizes are not data.
         if not isinstance(leaf, np.ndarray | jax.Array) or np.ndim(leaf) == 0:
             continue
         if not (np.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool):
@@ -175,7 +179,7 @@ def constant_data(bound: BoundModel, view: ModelView) -> tuple[dict, dict]:
         array = np.asarray(leaf)
         if not any(_same(array, value) for value in view.observed.values()):
             arrays[jax.tree_util.keystr(path, simple=True, separator=".")] = array
-    # xarray allows no variable with the name of a dimension of its own group.
+    # xarray does not allow a variable with the name of a dimension of its own group.
     plates = {} if view.plates.keys() & arrays.keys() else view.plates
     dims = {}
     for name, array in arrays.items():
@@ -186,7 +190,7 @@ def constant_data(bound: BoundModel, view: ModelView) -> tuple[dict, dict]:
 
 
 class _Redraw(handlers.uncondition):
-    """`uncondition`, but the new value has the shape of the observed one.
+    """Redraw observations as `uncondition` does, but in the shape of the observed value.
 
     Without a plate, ``sample("y", Normal(mu, 1), obs=y)`` has a scalar distribution, and
     `uncondition` alone would draw one number for all rows.
@@ -200,7 +204,7 @@ class _Redraw(handlers.uncondition):
 
 
 def _is_observation(site):
-    # `numpyro.factor` also writes an observed site, an auxiliary one of the distribution Unit.
+    # `numpyro.factor` also adds an observed site: an auxiliary one of the distribution Unit.
     return (
         site["type"] == "sample"
         and site["is_observed"]
@@ -220,19 +224,19 @@ def _plate_size(name, size, subsample_size):
 
 
 def _axis_names(site):
-    """Plate names for the axes of a site, checked by size; the rule of ArviZ's `from_numpyro`."""
+    """Return the plates' names for the axes of a site, by the rule of ArviZ's `from_numpyro`."""
     shape = np.shape(site["value"])
     frames = sorted(site["cond_indep_stack"], key=lambda frame: frame.dim)
     if site["type"] == "sample":
         batch_ndim = len(shape) - site["fn"].event_dim
         axes = [batch_ndim + frame.dim for frame in frames]
-    else:  # a deterministic site does not say which axes are the batch: they come first
+    else:  # a deterministic site does not say which axes are the batch: assume the first ones
         batch_ndim = len(frames)
         axes = list(range(batch_ndim))
     names: list[str | None] = [None] * len(shape)
     for axis, frame in zip(axes, frames, strict=True):
         if 0 <= axis < len(shape) and shape[axis] == frame.size:
-            # ArviZ keeps these two names for the draws.
+            # ArviZ reserves these two names for the draws.
             names[axis] = None if frame.name in ("chain", "draw") else frame.name
     for axis, name in enumerate((site.get("infer") or {}).get("event_dims", []), batch_ndim):
         if axis < len(shape):
@@ -249,7 +253,8 @@ def _map_draws(fn, draws, view):
     mapped = jax.jit(jax.vmap(fn))
     results: dict[str, np.ndarray] = {}
     for start in range(0, total, size):
-        # The last chunk is filled up with copies of the last draw: one shape, one compilation.
+        # The last chunk is filled up with copies of the last draw, so that all chunks have the same
+        # shape and the function is compiled once.
         rows = np.minimum(np.arange(start, start + size), total - 1)
         chunk = jax.device_get(mapped(jax.tree.map(lambda leaf, rows=rows: leaf[rows], flat)))
         kept = min(size, total - start)
@@ -262,7 +267,8 @@ def _map_draws(fn, draws, view):
 
 def _named_arguments(bound):
     model = bound.model
-    while isinstance(model, Messenger) and model.fn is not None:  # handlers hide the signature
+    # Handlers hide the signature of the model that they wrap.
+    while isinstance(model, Messenger) and model.fn is not None:
         model = model.fn
     try:
         found = inspect.signature(model).bind(*bound.args, **bound.kwargs)

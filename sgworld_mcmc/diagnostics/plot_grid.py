@@ -1,32 +1,37 @@
-"""Panels, colours and ticks that all pictures share; figures live outside of pyplot."""
+"""Panels, colours, ticks and legends that all pictures share.
+
+Figures are made without pyplot, so that they need no closing and change no global state.
+"""
 
 from pathlib import Path
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 __all__ = [
     "COLOURS",
     "DARK",
     "GREY",
+    "add_legend",
     "density_axis",
-    "fill",
-    "finish",
+    "fill_density",
     "label_panel",
-    "legend",
-    "panels",
-    "style",
+    "line_style",
+    "make_panels",
+    "save",
 ]
 
-# Okabe and Ito's palette, told apart also by the colour-blind, without its yellow (too light for
-# lines); dashes tell curves apart that lie on each other.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow (too light
+# for lines). Dashes tell curves apart that lie on each other.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 GREY, DARK = "#D5D5D5", "#7F7F7F"
 
 
-def panels(count, columns, width, height, split=None):
-    """A figure with ``count`` panels, or pairs of panels of widths ``split``, in reading order."""
+def make_panels(count, columns, width, height, split=None):
+    """Make a figure with ``count`` panels in reading order.
+
+    With ``split``, each panel is a row of axes whose widths are in these proportions.
+    """
+    from matplotlib.figure import Figure
+
     columns = min(count, columns or _columns(count))
     rows = -(-count // columns)
     figure = Figure(figsize=(max(width * columns, 3.4), height * rows + 0.3), layout="constrained")
@@ -51,8 +56,8 @@ def _columns(count):
     return min(candidates, key=lambda columns: (-count % columns, -columns))
 
 
-def style(index, width=1.2):
-    """Colour and dashes of the curve number ``index``."""
+def line_style(index, width=1.2):
+    """Return the colour and dashes of curve number ``index``."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": _DASHES[index % len(_DASHES)],
@@ -61,7 +66,9 @@ def style(index, width=1.2):
 
 
 def label_panel(axis, title):
-    """Title and ticks of one panel."""
+    """Set the title of a panel, and the format of its ticks."""
+    from matplotlib.ticker import ScalarFormatter
+
     axis.set_title(title, fontsize=8, loc="left", pad=3)
     axis.tick_params(labelsize=7, length=2.5, pad=2)
     for side in (axis.xaxis, axis.yaxis):
@@ -72,7 +79,12 @@ def label_panel(axis, title):
 
 
 def density_axis(axis, left, right, title):
-    """Only a horizontal axis, with a few ticks away from the ends: equal panels, no collisions."""
+    """Leave only a horizontal axis with a few ticks away from its ends.
+
+    Panels then have equal sizes, and the tick labels of neighbours do not collide.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     axis.set_xlim(left, right)
     axis.set_ylim(bottom=0)
     axis.set_yticks([])
@@ -83,10 +95,10 @@ def density_axis(axis, left, right, title):
     axis.set_xticks([t for t in ticks if left + inner <= t <= right - inner or t == 0 == left])
 
 
-def legend(figure, handles):
-    """One legend above all panels, in as many columns as fit the figure's width."""
+def add_legend(figure, handles):
+    """Put one legend above all panels, in as many columns as fit the figure's width."""
     if handles:
-        # An 8-point letter is some 0.06 inch wide, a handle with its gaps 0.55 inch.
+        # An 8-point letter is about 0.06 inch wide, a handle with its gaps 0.55 inch.
         widest = 0.55 + 0.06 * max(len(handle.get_label()) for handle in handles)
         columns = max(1, int(figure.get_figwidth() / widest))
         figure.legend(
@@ -99,7 +111,7 @@ def legend(figure, handles):
         )
 
 
-def finish(figure, path):
+def save(figure, path):
     """Save the figure if there is a path, and return it."""
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +119,7 @@ def finish(figure, path):
     return figure
 
 
-def fill(axis, grid, density):
+def fill_density(axis, grid, density):
     """Draw a reference density as a grey area with an outline."""
     axis.fill_between(grid, density, color=GREY, linewidth=0)
     axis.plot(grid, density, color=DARK, linewidth=0.8)

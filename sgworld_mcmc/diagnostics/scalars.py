@@ -1,4 +1,7 @@
-"""Draws of any kind as named scalars: sites become ``beta[0]`` and ``Sigma[0,1]`` here only."""
+"""Convert draws of any kind into arrays by chain, and split them into named scalars.
+
+This is the only place that names the entries of sites, such as ``beta[0]`` and ``Sigma[0,1]``.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,7 +12,7 @@ __all__ = ["as_chains", "flatten_scalars", "select_scalars"]
 
 
 def as_chains(samples_like: Any, *, chain_axes: int | None = None) -> dict[str, np.ndarray]:
-    """Return draws grouped by chain, whatever object holds them.
+    """Return draws as arrays grouped by chain, whatever object holds them.
 
     Parameters
     ----------
@@ -17,11 +20,11 @@ def as_chains(samples_like: Any, *, chain_axes: int | None = None) -> dict[str, 
         A finished MCMC; an ``InferenceData`` or ``DataTree`` with a ``posterior`` group (or that
         group itself); or a dict ``site -> array``.
     chain_axes : {None, 1, 2}
-        For a dict only: 2 says that arrays are ``(chains, draws, ...)``, 1 that they are
+        The layout of the arrays in a dict: 2 means ``(chains, draws, ...)``, 1 means
         ``(draws, ...)``, as ``mcmc.get_samples()`` returns them. None (default) deduces it: a
         one-dimensional array, or sites that share only their first axis, can only be ungrouped.
-        Where the shapes allow both, ``(chains, draws, ...)`` is taken, and arrays with more chains
-        than draws are refused, because they are nearly always ungrouped vectors.
+        If the shapes allow both, ``(chains, draws, ...)`` is assumed, and arrays with more chains
+        than draws raise, because they are nearly always ungrouped vectors.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def flatten_scalars(samples: Mapping[str, Any], chain_axes: int = 2) -> dict[str
     Parameters
     ----------
     samples : dict of str to array
-        Sites with ``chain_axes`` leading axes of draws, then the shape of the site.
+        Arrays with ``chain_axes`` leading axes of draws, followed by the shape of the site.
     chain_axes : int
         Number of leading axes kept: 2 for ``(chains, draws, ...)`` (default, what `as_chains`
         returns), 1 for ``(draws, ...)``, 0 for a single position.
@@ -74,8 +77,8 @@ def flatten_scalars(samples: Mapping[str, Any], chain_axes: int = 2) -> dict[str
     Returns
     -------
     dict of str to numpy.ndarray
-        Views of shape ``(chains, draws)`` (the kept axes), named ``mu`` for a scalar site,
-        ``beta[3]`` for a vector and ``Sigma[0,1]`` for a matrix, in row-major order.
+        Views of shape ``(chains, draws)`` (the kept axes) in row-major order. The names are
+        ``mu`` for a scalar site, ``beta[3]`` for a vector and ``Sigma[0,1]`` for a matrix.
 
     Examples
     --------
@@ -100,12 +103,12 @@ def flatten_scalars(samples: Mapping[str, Any], chain_axes: int = 2) -> dict[str
 def select_scalars(
     scalars: Mapping[str, np.ndarray], names: Iterable[str] | str | None
 ) -> dict[str, np.ndarray]:
-    """Keep the scalars that ``names`` asks for, in its order.
+    """Keep the scalars that ``names`` asks for, in the order of ``names``.
 
     Parameters
     ----------
     scalars : dict of str to array
-        What `flatten_scalars` returns.
+        Scalar parameters, as `flatten_scalars` returns them.
     names : iterable of str, str or None
         Scalar names (``"beta[3]"``) or site names (``"beta"``, all its entries); None keeps all.
 
@@ -128,7 +131,7 @@ def select_scalars(
 
 
 def _posterior_dataset(obj):
-    """The posterior as an object with `data_vars`, or None if `obj` is no ArviZ object."""
+    """Return the posterior as an object with `data_vars`, or None if `obj` is not from ArviZ."""
     # A DataTree node of a group and an xarray Dataset both have non-empty `data_vars`;
     # InferenceData and DataTree are Mappings, so this has to come before the test for a dict.
     if getattr(obj, "data_vars", None):

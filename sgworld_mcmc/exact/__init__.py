@@ -1,4 +1,4 @@
-"""Exact posteriors with simulated or own data, to measure what a sampler gets wrong."""
+"""Exact posteriors, with simulated data or your own, to measure the errors of samplers."""
 
 from sgworld_mcmc.exact.base import ExactPosterior
 from sgworld_mcmc.exact.beta_bernoulli import BetaBernoulli

@@ -1,4 +1,4 @@
-"""What all exact posteriors share: flat names and moments, marginals, comparison with draws."""
+"""The base class of exact posteriors: flat names and moments, marginals, comparison with draws."""
 
 import abc
 import itertools
@@ -17,18 +17,18 @@ class ExactPosterior(abc.ABC):
     """A Bayesian model whose posterior is known in closed form.
 
     A family is built from simulated data by calling it, ``Family(key, num_data=...)`` or
-    ``Family.simulate(key, ...)`` (no key stands for ``jax.random.key(0)``), and from a user's own
+    ``Family.simulate(key, ...)`` (no key stands for ``jax.random.key(0)``), and from your own
     arrays by ``Family.from_data(...)``. All exact numbers are computed in float64 on the host,
     whatever JAX's precision is.
 
     Attributes
     ----------
     data : tuple of numpy.ndarray
-        The arguments of ``model``, observations along the leading axis.
+        The arguments of ``model``, with the observations along the leading axis.
     shapes : dict
-        Site name to the shape of one draw; its order is the order of everything flat.
+        Site name to the shape of one draw. Flat arrays have the sites in this order.
     names : tuple of str
-        The D scalar parameters in flat order: ``beta[3]``, or the site's name where it is scalar.
+        The D scalar parameters in flat order, such as ``beta[3]``; a scalar site has its own name.
     mean : dict
         Site name to the posterior mean.
     covariance : numpy.ndarray
@@ -36,7 +36,7 @@ class ExactPosterior(abc.ABC):
     sd : numpy.ndarray
         (D,) posterior standard deviations.
     truth : dict or None
-        The values behind simulated data; None for a user's own.
+        The parameter values behind simulated data; None for your own data.
     """
 
     data: tuple[np.ndarray, ...]
@@ -49,7 +49,7 @@ class ExactPosterior(abc.ABC):
 
     @abc.abstractmethod
     def model(self, *data):
-        """NumPyro model; usable unchanged by NUTS and by the minibatch samplers."""
+        """Define the NumPyro model, which NUTS and the minibatch samplers take unchanged."""
 
     @abc.abstractmethod
     def marginal(self, name):
@@ -57,15 +57,15 @@ class ExactPosterior(abc.ABC):
 
     @abc.abstractmethod
     def _draw(self, key, n):
-        """Return (n, D) independent draws; called with 64-bit JAX enabled."""
+        """Return (n, D) independent draws. The caller has enabled 64-bit JAX."""
 
     @abc.abstractmethod
     def _log_density(self, flat, xp):
-        """Log density of (..., D) with ``xp`` either numpy or jax.numpy."""
+        """Return the log density of (..., D) positions; ``xp`` is numpy or jax.numpy."""
 
     @classmethod
     def simulate(cls, key=None, **settings):
-        """Simulate data and condition on them: the same as calling the class."""
+        """Simulate data and condition on them, as calling the class does."""
         return cls(key, **settings)
 
     def sample(self, key, n=1000):
@@ -74,7 +74,7 @@ class ExactPosterior(abc.ABC):
         Parameters
         ----------
         key : jax.Array
-            One PRNG key; the same key gives the same draws.
+            A single PRNG key; the same key gives the same draws.
         n : int
             Number of draws.
 
@@ -100,26 +100,26 @@ class ExactPosterior(abc.ABC):
         return self.unflatten(flat)
 
     def log_prob(self, position):
-        """Normalised log density of the exact posterior.
+        """Evaluate the normalised log density of the exact posterior.
 
         Parameters
         ----------
         position : dict
             Site name to constrained values (..., site shape), with the same leading axes for all
             sites. Further entries are ignored. Traced values work too (``jax.vmap``,
-            ``jax.grad``, ``jax.jit``), then in JAX's own precision.
+            ``jax.grad``, ``jax.jit``); the result then has JAX's own precision.
 
         Returns
         -------
         numpy.ndarray or jax.Array
-            Shape of the leading axes; minus infinity outside the support.
+            An array with the shape of the leading axes; minus infinity outside the support.
 
         Raises
         ------
         ValueError
-            A missing site, or a wrong shape.
+            If a site is missing or has a wrong shape.
         TypeError
-            Not a dict.
+            If ``position`` is not a dict.
         """
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(position))
         xp = jnp if traced else np
@@ -127,11 +127,11 @@ class ExactPosterior(abc.ABC):
             return self._log_density(self.flatten(position, xp), xp)
 
     def marginal_cdf(self, name, x):
-        """Exact marginal distribution function of one scalar parameter, at ``x`` of any shape."""
+        """Evaluate the marginal distribution function of a scalar parameter at ``x``."""
         return self.marginal(name).distribution.cdf(np.asarray(x, dtype=np.float64))
 
     def marginal_pdf(self, name, x):
-        """Exact marginal density of one scalar parameter, at ``x`` of any shape."""
+        """Evaluate the marginal density of a scalar parameter at ``x``."""
         return self.marginal(name).distribution.pdf(np.asarray(x, dtype=np.float64))
 
     def compare(self, samples) -> Comparison:
@@ -139,7 +139,10 @@ class ExactPosterior(abc.ABC):
         return compare(self, samples)
 
     def gaussian_kl(self, flat: np.ndarray) -> float | None:
-        """KL(N(mean, covariance of ``flat`` (n, D)) || posterior); None unless Gaussian."""
+        """Return KL(N(mean, covariance of ``flat`` (n, D)) || posterior), or None.
+
+        It is None unless the posterior is Gaussian.
+        """
         return None
 
     def flatten(self, position, xp=np):
@@ -195,15 +198,15 @@ class ExactPosterior(abc.ABC):
 
 
 def standard_normals(key, shape):
-    """Float64 standard normal draws as NumPy, whatever JAX's precision is."""
+    """Draw standard normal numbers as a float64 NumPy array, whatever JAX's precision is."""
     with jax.enable_x64(True):
         return np.asarray(jax.random.normal(key, shape, dtype=jnp.float64))
 
 
 def representable(array):
-    """Round to float32 values, kept as float64.
+    """Round to values that float32 can represent, and return them as float64.
 
-    A sampler in JAX's default precision then sees the very data that the exact posterior has.
+    A sampler in JAX's default precision then sees exactly the data of the exact posterior.
     """
     return np.asarray(array, dtype=np.float32).astype(np.float64)
 

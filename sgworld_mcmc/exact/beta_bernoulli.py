@@ -1,4 +1,4 @@
-"""Probability of a binary outcome: the beta-Bernoulli posterior."""
+"""The beta-Bernoulli posterior: the probability of a binary outcome."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class BetaBernoulli(ExactPosterior):
     """Posterior of the probability ``p`` of a binary outcome.
 
     The model is p ~ Beta(a0, b0), y_i | p ~ Bernoulli(p). Calling the class simulates data;
-    `from_data` takes a user's own.
+    `from_data` takes your own data.
 
     Parameters
     ----------
@@ -32,14 +32,14 @@ class BetaBernoulli(ExactPosterior):
     num_data : int
         Number of observations N.
     probability : float
-        The true p, between 0 and 1; 0.3 makes the posterior skewed where N is small.
+        The true p, between 0 and 1. The default, 0.3, gives a skewed posterior if N is small.
     a0, b0
-        As in `from_data`.
+        The same as in `from_data`.
 
     Raises
     ------
     ValueError, TypeError
-        An invalid argument, by name.
+        If an argument is invalid; the message names it.
 
     Notes
     -----
@@ -60,7 +60,7 @@ class BetaBernoulli(ExactPosterior):
         probability = float(finite_setting("probability", probability, ()))
         if not 0 <= probability <= 1:
             raise ValueError(f"`probability` is {probability:g}; it must lie between 0 and 1.")
-        # 64-bit, so that the same key gives the same data whatever JAX's default precision is.
+        # In 64 bits the same key gives the same data, whatever JAX's default precision is.
         with jax.enable_x64(True):
             y = np.asarray(jax.random.bernoulli(key, probability, (num_data,)))
         self._condition(y, a0, b0)
@@ -68,14 +68,14 @@ class BetaBernoulli(ExactPosterior):
 
     @classmethod
     def from_data(cls, y, *, a0=1.0, b0=1.0):
-        """Condition on a user's own data.
+        """Condition on your own data.
 
         Parameters
         ----------
         y : array_like
-            (N,) outcomes 0 or 1: booleans, integers or floats.
+            (N,) outcomes 0 or 1, as booleans, integers or floats.
         a0, b0 : float
-            The prior's parameters; 1 and 1 make it uniform.
+            Parameters of the prior Beta(a0, b0); 1 and 1 make it uniform.
 
         Returns
         -------
@@ -84,14 +84,15 @@ class BetaBernoulli(ExactPosterior):
         Raises
         ------
         ValueError
-            NaN or other values than 0 and 1, a wrong shape, parameters that are not positive.
+            If there are NaN or other values than 0 and 1, the shape is wrong, or a parameter is
+            not positive.
         """
         posterior = cls.__new__(cls)
         posterior._condition(y, a0, b0)
         return posterior
 
     def model(self, y):
-        """NumPyro model with the site ``p``; ``y`` as in `from_data`."""
+        """Define the NumPyro model with the site ``p``; ``y`` is that of `from_data`."""
         p = numpyro.sample("p", dist.Beta(fresh(self.a0), fresh(self.b0)))
         with numpyro.plate("data", y.shape[0]):
             numpyro.sample("y", dist.Bernoulli(probs=p), obs=y)
@@ -117,9 +118,9 @@ class BetaBernoulli(ExactPosterior):
     def _log_density(self, flat, xp):
         p = flat[..., 0]
         inside = (p > 0) & (p < 1)
-        # A harmless stand-in outside the support, so that gradients under jit stay finite.
+        # A harmless value outside the support keeps gradients under jit finite.
         safe = xp.where(inside, p, 0.5)
-        # Relative to the density at the mean: float32 would lose the difference of large terms.
+        # Terms are relative to the mean, because float32 would lose the difference of large terms.
         mean = self.a / (self.a + self.b)
         at_mean = self.marginal("p").distribution.logpdf(mean)
         value = (self.a - 1) * xp.log(safe / mean)

@@ -1,4 +1,4 @@
-"""Validation of what a user hands to an exact posterior: each error names argument, cause, cure."""
+"""Checks of the arguments of exact posteriors. Errors name the argument, the cause and the cure."""
 
 import operator
 
@@ -13,11 +13,11 @@ def finite_array(name, value, ndim):
     Parameters
     ----------
     name : str
-        The argument's name, for the error.
+        The argument's name, for the error message.
     value : array_like
-        Numbers; booleans and integers are converted.
+        Real numbers; booleans and integers are converted.
     ndim : int or tuple of int
-        The allowed numbers of dimensions.
+        The allowed number or numbers of dimensions.
 
     Returns
     -------
@@ -27,7 +27,8 @@ def finite_array(name, value, ndim):
     Raises
     ------
     ValueError
-        Not numbers, wrong number of dimensions, no rows, NaN or infinity.
+        If the values are not numbers, the number of dimensions is wrong, there are no rows, or
+        there is NaN or infinity.
     """
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     try:
@@ -51,10 +52,10 @@ def finite_array(name, value, ndim):
 
 
 def fresh(array):
-    """The numbers of a stored array as a new JAX array.
+    """Return the numbers of a stored array as a new JAX array, for use inside a model.
 
-    For use inside a model: JAX keeps a NumPy array that a model refers to in the precision in which
-    it was first traced, so that the model could not be traced in another one.
+    JAX keeps a NumPy array that a model refers to in the precision in which the model was first
+    traced, so that the model could not be traced in another precision.
     """
     return jnp.asarray(np.asarray(array).tolist())
 
@@ -70,7 +71,7 @@ def same_rows(**arrays):
 def whole_numbers(name, array, upper=None):
     """Return ``array`` as int32 after checking that it holds integers from 0 to ``upper``.
 
-    int32, because JAX would silently wrap or truncate 64-bit integers in its default mode.
+    JAX would silently wrap or truncate 64-bit integers in its default mode.
     """
     limit = np.iinfo(np.int32).max if upper is None else upper
     bad = (array < 0) | (array > limit) | (array != np.round(array))
@@ -85,7 +86,7 @@ def whole_numbers(name, array, upper=None):
 
 
 def finite_setting(name, value, shape):
-    """Broadcast a finite setting, a scalar or of ``shape``, to a float64 array of ``shape``."""
+    """Broadcast a finite setting, a scalar or an array, to a float64 array of ``shape``."""
     array = finite_array(name, value, tuple(range(len(shape) + 1)))
     if array.shape not in ((), tuple(shape)):
         raise ValueError(f"`{name}` has shape {array.shape}; pass a scalar or shape {shape}.")
@@ -93,7 +94,7 @@ def finite_setting(name, value, shape):
 
 
 def positive_setting(name, value, shape=()):
-    """As `finite_setting`, and every entry must be positive; a scalar comes back as a float."""
+    """Check and broadcast a positive setting, like `finite_setting`; return a scalar as a float."""
     array = finite_setting(name, value, shape)
     if not (array > 0).all():
         raise ValueError(f"`{name}` must be positive, got {np.min(array):g}; pass a value above 0.")

@@ -1,4 +1,4 @@
-"""Compare draws with an exact posterior: error of mean, spread and shape, next to its noise."""
+"""Compare draws with an exact posterior: errors of mean, spread and shape, beside their noise."""
 
 import io
 import math
@@ -6,9 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from sgworld_mcmc.exact.marginal import ks_distance, wasserstein_distance, wasserstein_noise
 from sgworld_mcmc.exact.samples import flatten_samples
@@ -18,40 +15,40 @@ _KOLMOGOROV_MEAN = math.sqrt(math.pi / 2) * math.log(2)
 
 
 class Comparison(NamedTuple):
-    """What draws get wrong about an exact posterior; one entry per scalar parameter.
+    """The errors of draws against an exact posterior, with one entry for each scalar parameter.
 
-    ``print`` shows it as a table. Errors beyond three Monte Carlo standard errors carry a star:
-    they are bias, the others may be noise of a finite run.
+    ``print`` shows a table. Errors beyond three Monte Carlo standard errors carry a star: they are
+    bias, and the others may be noise of a finite run.
 
     Attributes
     ----------
     names : tuple of str
-        Scalar parameters, such as ``beta[0]``; the order of all arrays below, each of shape (D,).
+        Scalar parameters, such as ``beta[0]``. All arrays below have shape (D,) in this order.
     mean_error : numpy.ndarray
         Sampled minus exact mean, in exact posterior standard deviations.
     mean_error_se : numpy.ndarray
-        Its Monte Carlo standard error.
+        Monte Carlo standard error of ``mean_error``.
     sd_ratio : numpy.ndarray
-        Sampled over exact standard deviation.
+        Sampled standard deviation over the exact one.
     sd_ratio_se : numpy.ndarray
-        Its Monte Carlo standard error.
+        Monte Carlo standard error of ``sd_ratio``.
     ks : numpy.ndarray
         Kolmogorov-Smirnov distance to the exact marginal, between 0 and 1.
     ks_noise : numpy.ndarray
-        What exact draws of the same effective sample size would show on average.
+        Average distance that exact draws of the same effective sample size would have.
     wasserstein : numpy.ndarray
         Wasserstein-1 distance to the exact marginal, in exact posterior standard deviations.
     wasserstein_noise : numpy.ndarray
-        What exact draws of the same effective sample size would show on average.
+        Average distance that exact draws of the same effective sample size would have.
     ess : numpy.ndarray
         Effective sample size for the mean.
     kl : float or None
-        KL(N(sampled mean, sampled covariance) || exact), in nats, where the posterior is Gaussian;
-        infinite with no more draws than parameters.
+        KL(N(sampled mean, sampled covariance) || exact), in nats, if the posterior is Gaussian. It
+        is infinite if there are no more draws than parameters.
     kl_noise : float or None
-        What exact draws of the same effective sample size would show on average.
+        Average divergence that exact draws of the same effective sample size would have.
     num_chains, num_draws : int
-        Chains, and draws in each.
+        Number of chains, and of draws in each.
     """
 
     names: tuple[str, ...]
@@ -89,7 +86,7 @@ def compare(posterior, samples) -> Comparison:
     Parameters
     ----------
     posterior : ExactPosterior
-        Any posterior of this package.
+        An exact posterior of this package.
     samples : dict, numpyro.infer.MCMC, arviz.InferenceData or xarray.DataTree
         Draws in constrained values: a dict from site to (draws, ...) or (chains, draws, ...), an
         MCMC object that has been run, or ArviZ data with a posterior group.
@@ -102,17 +99,17 @@ def compare(posterior, samples) -> Comparison:
     Raises
     ------
     ValueError
-        Missing sites, wrong shapes, non-finite draws, fewer than two draws.
+        If sites are missing, shapes are wrong, draws are not finite, or there are fewer than two.
     TypeError
-        ``samples`` of another kind.
+        If ``samples`` is of another kind.
 
     Notes
     -----
     The standard error of the mean is s / sqrt(ESS); that of the standard deviation follows by the
     delta method from the effective sample size of the squared deviations, so that heavy tails and
     slowly mixing spread count. The noise levels of the distances treat the chain as ESS independent
-    draws: a rule of thumb, exact for independent ones. With one chain the ESS cannot see that the
-    chain is stuck in a part of the posterior.
+    draws, which is exact for independent draws and a rule of thumb for others. With one chain the
+    ESS cannot see that the chain is stuck in a part of the posterior.
 
     Examples
     --------
@@ -128,7 +125,7 @@ def compare(posterior, samples) -> Comparison:
     total = num_chains * num_draws
     flat = draws.reshape(total, dim)
     centre = posterior.flatten(posterior.mean)
-    # Standardised by the exact posterior first: everything below is then in posterior sd.
+    # Draws are standardised by the exact posterior, so that all errors are in posterior sd.
     z = (draws - centre) / posterior.sd
     mean_error = z.mean(axis=(0, 1))
     squared = (z - mean_error) ** 2
@@ -143,8 +140,8 @@ def compare(posterior, samples) -> Comparison:
     )
     noise = np.array([wasserstein_noise(m) for m in marginals])
     kl = posterior.gaussian_kl(flat)
-    # Second-order expansion of KL for exact draws: half a unit over the ESS for each mean and each
-    # entry of the covariance's triangle.
+    # To second order the KL of exact draws is half a unit over the ESS for each mean and each entry
+    # of the covariance's triangle.
     free_numbers = dim + dim * (dim + 1) / 2
     return Comparison(
         names=posterior.names,
@@ -165,18 +162,22 @@ def compare(posterior, samples) -> Comparison:
 
 
 def _ess(values):
-    """Effective sample size of (chains, draws, D), between 1 and n log10(n)."""
+    """Return the effective sample size of (chains, draws, D), between 1 and n log10(n)."""
     total = values.shape[0] * values.shape[1]
     with np.errstate(invalid="ignore", divide="ignore"):
         ess = np.atleast_1d(effective_sample_size(values))
-    # Very short or perfectly antithetic chains would give infinity (Vehtari et al. 2021 cap it so);
-    # NaN means draws that never moved, which are worth one.
+    # Very short or perfectly antithetic chains would give infinity; Vehtari et al. (2021) use this
+    # limit. NaN means that the draws never moved: they are worth one draw.
     return np.clip(
         np.nan_to_num(ess, nan=1.0, posinf=np.inf), 1.0, total * max(1.0, np.log10(total))
     )
 
 
 def _render(result):
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("parameter")
     for heading in ("mean error", "sd ratio", "KS", "Wasserstein-1", "ESS"):

@@ -1,4 +1,4 @@
-"""Rate of counts: the gamma-Poisson posterior."""
+"""The gamma-Poisson posterior: the rate of counts."""
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ from sgworld_mcmc.exact.marginal import gamma
 class GammaPoisson(ExactPosterior):
     """Posterior of the rate ``rate`` of Poisson counts.
 
-    The model is rate ~ Gamma(a0, b0), b0 being an inverse scale, y_i | rate ~ Poisson(rate).
-    Calling the class simulates data; `from_data` takes a user's own.
+    The model is rate ~ Gamma(a0, b0) with the inverse scale b0, and y_i | rate ~ Poisson(rate).
+    Calling the class simulates data; `from_data` takes your own data.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ class GammaPoisson(ExactPosterior):
     rate : float
         The true rate.
     a0, b0
-        As in `from_data`.
+        The same as in `from_data`.
 
     Raises
     ------
     ValueError, TypeError
-        An invalid argument, by name.
+        If an argument is invalid; the message names it.
 
     Notes
     -----
@@ -56,7 +56,7 @@ class GammaPoisson(ExactPosterior):
         key = prng_key(key, "GammaPoisson")
         num_data = positive_integer("num_data", num_data)
         rate = positive_setting("rate", rate)
-        # 64-bit, so that the same key gives the same data whatever JAX's default precision is.
+        # In 64 bits the same key gives the same data, whatever JAX's default precision is.
         with jax.enable_x64(True):
             y = np.asarray(jax.random.poisson(key, rate, (num_data,)))
         self._condition(y, a0, b0)
@@ -64,12 +64,12 @@ class GammaPoisson(ExactPosterior):
 
     @classmethod
     def from_data(cls, y, *, a0=2.0, b0=1.0):
-        """Condition on a user's own data.
+        """Condition on your own data.
 
         Parameters
         ----------
         y : array_like
-            (N,) counts: integers, or floats that are whole numbers.
+            (N,) counts, as integers or as floats that are whole numbers.
         a0, b0 : float
             Shape and inverse scale of the gamma prior; 2 and 1 weigh like one observation and keep
             the prior density at zero rate finite.
@@ -81,14 +81,15 @@ class GammaPoisson(ExactPosterior):
         Raises
         ------
         ValueError
-            NaN, negative or fractional counts, a wrong shape, parameters that are not positive.
+            If there are NaN, negative or fractional counts, the shape is wrong, or a parameter is
+            not positive.
         """
         posterior = cls.__new__(cls)
         posterior._condition(y, a0, b0)
         return posterior
 
     def model(self, y):
-        """NumPyro model with the site ``rate``; ``y`` as in `from_data`."""
+        """Define the NumPyro model with the site ``rate``; ``y`` is that of `from_data`."""
         rate = numpyro.sample("rate", dist.Gamma(fresh(self.a0), fresh(self.b0)))
         with numpyro.plate("data", y.shape[0]):
             numpyro.sample("y", dist.Poisson(rate), obs=y)
@@ -111,9 +112,9 @@ class GammaPoisson(ExactPosterior):
 
     def _log_density(self, flat, xp):
         rate = flat[..., 0]
-        # A harmless stand-in outside the support, so that gradients under jit stay finite.
+        # A harmless value outside the support keeps gradients under jit finite.
         safe = xp.where(rate > 0, rate, 1.0)
-        # Relative to the density at the mean: float32 would lose the difference of large terms.
+        # Terms are relative to the mean, because float32 would lose the difference of large terms.
         mean = self.a / self.b
         at_mean = self.marginal("rate").distribution.logpdf(mean)
         value = (self.a - 1) * xp.log(safe / mean) - self.b * (safe - mean)

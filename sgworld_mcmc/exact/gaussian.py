@@ -1,4 +1,4 @@
-"""Gaussian posteriors from a least-squares problem, solved by QR."""
+"""The base class of Gaussian posteriors, which solve a least-squares problem by QR."""
 
 from typing import NamedTuple
 
@@ -12,18 +12,18 @@ from sgworld_mcmc.exact.marginal import normal
 
 
 class LeastSquares(NamedTuple):
-    """Minimum of |A x - b|^2 and its curvature.
+    """The minimum of |A x - b|^2 and its curvature.
 
     Attributes
     ----------
     solution : numpy.ndarray
         (D,) minimiser.
     root : numpy.ndarray
-        (D, D) upper triangular R with R^T R = A^T A, positive diagonal.
+        (D, D) upper triangular R with R^T R = A^T A and a positive diagonal.
     inverse_root : numpy.ndarray
         (D, D) inverse of R.
     residual : float
-        The minimum itself.
+        The value of |A x - b|^2 at the minimum.
     """
 
     solution: np.ndarray
@@ -35,8 +35,9 @@ class LeastSquares(NamedTuple):
 def least_squares(design, target):
     """Solve a full-column-rank least-squares problem for (n, D) and (n,), n >= D.
 
-    QR of [A b], not the normal equations: A^T A squares the condition number, and
-    b^T b - b^T A x cancels where the fit is good. A prior enters as D more rows of A and b.
+    The solution comes from a QR decomposition of [A b]. The normal equations would square the
+    condition number, and the residual b^T b - b^T A x would cancel if the fit is good. A prior
+    enters as D more rows of A and b.
     """
     dim = design.shape[1]
     factor = qr(np.column_stack([design, target]), mode="r", overwrite_a=True)[0][: dim + 1]
@@ -63,9 +64,9 @@ class GaussianPosterior(ExactPosterior):
         return normal(self._fit.solution[i], self.sd[i])
 
     def gaussian_kl(self, flat):
-        """KL(N(mean, covariance of ``flat`` (n, D)) || posterior), in nats.
+        """Return KL(N(mean, covariance of ``flat`` (n, D)) || posterior), in nats.
 
-        Infinite with n <= D, where the draws' covariance is singular.
+        It is infinite if n <= D, because the covariance of the draws is then singular.
         """
         n, dim = flat.shape
         if n <= dim:

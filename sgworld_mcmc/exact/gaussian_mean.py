@@ -1,4 +1,4 @@
-"""Mean of Gaussian data with known noise: the simplest Gaussian posterior."""
+"""The posterior of the mean of Gaussian data with known noise."""
 
 import jax
 import numpy as np
@@ -21,8 +21,8 @@ from sgworld_mcmc.exact.gaussian import GaussianPosterior, least_squares
 class GaussianMean(GaussianPosterior):
     """Posterior of the mean ``mu`` of Gaussian data.
 
-    The model is mu_j ~ N(prior_mean, prior_scale^2), y_i | mu ~ N(mu, Sigma), Sigma known.
-    Calling the class simulates data; `from_data` takes a user's own.
+    The model is mu_j ~ N(prior_mean, prior_scale^2), y_i | mu ~ N(mu, Sigma) with known Sigma.
+    Calling the class simulates data; `from_data` takes your own data.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ class GaussianMean(GaussianPosterior):
     num_data : int
         Number of observations N.
     dim : int
-        Their dimension D; the site ``mu`` has shape (D,).
+        Dimension D of an observation; the site ``mu`` has shape (D,).
     noise_scale, noise_covariance, prior_mean, prior_scale
-        As in `from_data`.
+        The same as in `from_data`.
 
     Raises
     ------
     ValueError, TypeError
-        An invalid argument, by name.
+        If an argument is invalid; the message names it.
 
     Notes
     -----
@@ -77,20 +77,20 @@ class GaussianMean(GaussianPosterior):
     def from_data(
         cls, y, *, noise_scale=1.0, noise_covariance=None, prior_mean=0.0, prior_scale=10.0
     ):
-        """Condition on a user's own data.
+        """Condition on your own data.
 
         Parameters
         ----------
         y : array_like
             (N, D) observations, or (N,) for a scalar site ``mu``.
         noise_scale : float or array_like
-            Known standard deviation of the noise, scalar or (D,).
+            Known standard deviation of the noise, a scalar or (D,).
         noise_covariance : array_like, optional
-            Known covariance Sigma (D, D), positive definite, in place of ``noise_scale``.
+            Known covariance Sigma (D, D), positive definite. It replaces ``noise_scale``.
         prior_mean : float or array_like
-            Scalar or (D,).
+            Prior mean, a scalar or (D,).
         prior_scale : float or array_like
-            Prior standard deviation, scalar or (D,); 10 is wide against data of unit size.
+            Prior standard deviation, a scalar or (D,); 10 is wide for data of unit size.
 
         Returns
         -------
@@ -99,14 +99,14 @@ class GaussianMean(GaussianPosterior):
         Raises
         ------
         ValueError
-            NaN or infinite data, wrong shapes, scales that are not positive.
+            If data are NaN or infinite, shapes are wrong, or scales are not positive.
         """
         posterior = cls.__new__(cls)
         posterior._condition(y, noise_scale, noise_covariance, prior_mean, prior_scale)
         return posterior
 
     def model(self, y):
-        """NumPyro model with the site ``mu``; ``y`` as in `from_data`."""
+        """Define the NumPyro model with the site ``mu``; ``y`` is that of `from_data`."""
         event = len(self.shapes["mu"])
         mu = numpyro.sample(
             "mu", dist.Normal(fresh(self.prior_mean), fresh(self.prior_scale)).to_event(event)
@@ -127,7 +127,7 @@ class GaussianMean(GaussianPosterior):
         self._noise_root = root
         self.prior_mean = finite_setting("prior_mean", prior_mean, shape)
         self.prior_scale = np.reshape(positive_setting("prior_scale", prior_scale, shape), shape)
-        # N observations weigh like one, their average, with the noise divided by sqrt(N).
+        # N observations carry the information of their average with the noise over sqrt(N).
         white = solve_triangular(root, np.eye(len(root)), lower=True) * np.sqrt(len(y))
         average = y.mean(axis=0).reshape(-1)
         prior = np.diag(1 / self.prior_scale.reshape(-1))
@@ -137,7 +137,7 @@ class GaussianMean(GaussianPosterior):
 
 
 def _noise_root(shape, noise_scale, noise_covariance):
-    """Lower triangular root of the noise covariance, (D, D)."""
+    """Return the lower triangular root (D, D) of the noise covariance."""
     if noise_covariance is None:
         scale = np.reshape(positive_setting("noise_scale", noise_scale, shape), -1)
         return np.diag(scale)

@@ -1,4 +1,7 @@
-"""Linear regression with known noise: a Gaussian posterior with any correlations."""
+"""The Gaussian posterior of a linear regression with known noise.
+
+The other linear regression of this package takes its data, fit and predictor from here.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +26,8 @@ class LinearRegression(GaussianPosterior):
     """Posterior of the coefficients ``beta`` of a linear regression with known noise.
 
     The model is beta_j ~ N(prior_mean, prior_scale^2), y_i | beta ~ N(X_i beta, noise_scale^2).
-    There is no intercept: add a column of ones to ``X`` for one. Calling the class simulates data;
-    `from_data` takes a user's own.
+    There is no intercept; a column of ones in ``X`` adds one. Calling the class simulates data;
+    `from_data` takes your own data.
 
     Parameters
     ----------
@@ -33,17 +36,17 @@ class LinearRegression(GaussianPosterior):
     num_data : int
         Number of rows N.
     dim : int
-        Number of columns D; may exceed N.
+        Number of columns D, which may exceed N.
     correlation : float
-        Correlation of any two features, from 0 (the default, well conditioned) to below 1; the
-        features are Gaussian with unit variance.
+        Correlation of any two features, at least 0 (the default, well conditioned) and below 1.
+        The features are Gaussian with unit variance.
     noise_scale, prior_mean, prior_scale
-        As in `from_data`.
+        The same as in `from_data`.
 
     Raises
     ------
     ValueError, TypeError
-        An invalid argument, by name.
+        If an argument is invalid; the message names it.
 
     Notes
     -----
@@ -79,7 +82,7 @@ class LinearRegression(GaussianPosterior):
 
     @classmethod
     def from_data(cls, X, y, *, noise_scale=1.0, prior_mean=0.0, prior_scale=10.0):
-        """Condition on a user's own data.
+        """Condition on your own data.
 
         Parameters
         ----------
@@ -90,9 +93,9 @@ class LinearRegression(GaussianPosterior):
         noise_scale : float
             Known standard deviation of the noise.
         prior_mean : float or array_like
-            Scalar or (D,).
+            Prior mean, a scalar or (D,).
         prior_scale : float or array_like
-            Prior standard deviation, scalar or (D,); 10 is wide against coefficients of unit size.
+            Prior standard deviation, a scalar or (D,); 10 is wide for coefficients of unit size.
 
         Returns
         -------
@@ -101,15 +104,15 @@ class LinearRegression(GaussianPosterior):
         Raises
         ------
         ValueError
-            NaN or infinite data, different numbers of rows, wrong shapes, scales that are not
-            positive.
+            If data are NaN or infinite, numbers of rows differ, shapes are wrong, or scales are
+            not positive.
         """
         posterior = cls.__new__(cls)
         posterior._condition(X, y, noise_scale, prior_mean, prior_scale)
         return posterior
 
     def model(self, X, y=None):
-        """NumPyro model with the site ``beta``; without ``y`` it predicts."""
+        """Define the NumPyro model with the site ``beta``; without ``y`` it predicts."""
         beta = numpyro.sample(
             "beta", dist.Normal(fresh(self.prior_mean), fresh(self.prior_scale)).to_event(1)
         )
@@ -144,19 +147,19 @@ def simulate_regression(key, num_data, dim, correlation, noise_scale):
 
 
 def check_regression(X, y):
-    """Validate features and responses; float64 copies."""
+    """Validate features and responses, and return float64 copies."""
     X, y = finite_array("X", X, 2), finite_array("y", y, 1)
     same_rows(X=X, y=y)
     return X, y
 
 
 def regression_fit(X, y, prior_mean, prior_scale, noise_scale):
-    """Least squares of the data and the prior, both in units of their standard deviation."""
+    """Fit the data and the prior by least squares, each in units of its standard deviation."""
     design = np.concatenate([X / noise_scale, np.diag(1 / prior_scale)])
     target = np.concatenate([y / noise_scale, prior_mean / prior_scale])
     return least_squares(design, target)
 
 
 def linear_predictor(X, beta):
-    """X beta in full float32: accelerators would otherwise round the factors to fewer bits."""
+    """Return X beta in full float32; accelerators would round the factors to fewer bits."""
     return jnp.matmul(X, beta, precision=jax.lax.Precision.HIGHEST)

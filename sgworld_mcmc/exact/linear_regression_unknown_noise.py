@@ -1,4 +1,4 @@
-"""Linear regression with unknown noise: the normal-inverse-gamma posterior."""
+"""The normal-inverse-gamma posterior of a linear regression with unknown noise."""
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ class LinearRegressionUnknownNoise(ExactPosterior):
     """Posterior of coefficients ``beta`` and noise variance ``sigma2`` of a linear regression.
 
     The model is sigma2 ~ InverseGamma(a0, b0), beta | sigma2 ~ N(prior_mean, sigma2 prior_scale^2),
-    y_i | beta, sigma2 ~ N(X_i beta, sigma2). Not Gaussian: the marginals of ``beta`` are Student t,
-    that of ``sigma2`` is inverse gamma. Calling the class simulates data; `from_data` takes a
-    user's own.
+    y_i | beta, sigma2 ~ N(X_i beta, sigma2). The posterior is not Gaussian: the marginals of
+    ``beta`` are Student t, and that of ``sigma2`` is inverse gamma. Calling the class simulates
+    data; `from_data` takes your own.
 
     Parameters
     ----------
@@ -32,18 +32,18 @@ class LinearRegressionUnknownNoise(ExactPosterior):
     num_data : int
         Number of rows N.
     dim : int
-        Number of columns D; may exceed N.
+        Number of columns D, which may exceed N.
     correlation : float
-        Correlation of any two features, from 0 to below 1.
+        Correlation of any two features, at least 0 and below 1.
     noise_scale : float
         Standard deviation of the simulated noise, which the posterior does not know.
     a0, b0, prior_mean, prior_scale
-        As in `from_data`.
+        The same as in `from_data`.
 
     Raises
     ------
     ValueError, TypeError
-        An invalid argument, by name.
+        If an argument is invalid; the message names it.
 
     Notes
     -----
@@ -80,7 +80,7 @@ class LinearRegressionUnknownNoise(ExactPosterior):
 
     @classmethod
     def from_data(cls, X, y, *, a0=2.0, b0=1.0, prior_mean=0.0, prior_scale=10.0):
-        """Condition on a user's own data.
+        """Condition on your own data.
 
         Parameters
         ----------
@@ -92,9 +92,9 @@ class LinearRegressionUnknownNoise(ExactPosterior):
             Shape and scale of the inverse-gamma prior; 2 and 1 give prior mean 1 for ``sigma2``
             and weigh like four observations.
         prior_mean : float or array_like
-            Scalar or (D,).
+            Prior mean of ``beta``, a scalar or (D,).
         prior_scale : float or array_like
-            Prior standard deviation of ``beta`` in units of the noise's, scalar or (D,).
+            Prior standard deviation of ``beta`` in units of the noise's, a scalar or (D,).
 
         Returns
         -------
@@ -103,15 +103,15 @@ class LinearRegressionUnknownNoise(ExactPosterior):
         Raises
         ------
         ValueError
-            NaN or infinite data, different numbers of rows, wrong shapes, settings that are not
-            positive, or so little data that the posterior has no variance (a0 + N/2 <= 2).
+            If data are NaN or infinite, numbers of rows differ, shapes are wrong, settings are not
+            positive, or there are too few data for a posterior variance (a0 + N/2 <= 2).
         """
         posterior = cls.__new__(cls)
         posterior._condition(X, y, a0, b0, prior_mean, prior_scale)
         return posterior
 
     def model(self, X, y=None):
-        """NumPyro model with the sites ``beta`` and ``sigma2``; without ``y`` it predicts."""
+        """Define the NumPyro model with ``beta`` and ``sigma2``; without ``y`` it predicts."""
         sigma2 = numpyro.sample("sigma2", dist.InverseGamma(fresh(self.a0), fresh(self.b0)))
         sigma = jnp.sqrt(sigma2)
         prior = dist.Normal(fresh(self.prior_mean), sigma * fresh(self.prior_scale)).to_event(1)
@@ -143,7 +143,7 @@ class LinearRegressionUnknownNoise(ExactPosterior):
             )
         sigma2 = self.b / (self.a - 1)
         dim = shape[0]
-        # No covariance between beta and sigma2: the mean of beta given sigma2 does not depend on it
+        # beta and sigma2 are uncorrelated: the mean of beta does not depend on sigma2.
         covariance = np.zeros((dim + 1, dim + 1))
         covariance[:dim, :dim] = sigma2 * self._fit.inverse_root @ self._fit.inverse_root.T
         covariance[dim, dim] = sigma2**2 / (self.a - 2)
@@ -160,12 +160,12 @@ class LinearRegressionUnknownNoise(ExactPosterior):
     def _log_density(self, flat, xp):
         beta, sigma2 = flat[..., :-1], flat[..., -1]
         dim = len(self.names) - 1
-        # A harmless stand-in outside the support, so that gradients under jit stay finite.
+        # A harmless value outside the support keeps gradients under jit finite.
         safe = xp.where(sigma2 > 0, sigma2, 1.0)
         square = xp.sum(((beta - self._fit.solution) @ self._fit.root.T) ** 2, axis=-1)
         log_det = np.log(np.diag(self._fit.root)).sum()
         given_noise = log_det - 0.5 * dim * xp.log(2 * np.pi * safe) - 0.5 * square / safe
-        # Relative to the density at the mean: float32 would lose the difference of large terms.
+        # Terms are relative to the mean, because float32 would lose the difference of large terms.
         mean = self.b / (self.a - 1)
         at_mean = self.marginal("sigma2").distribution.logpdf(mean)
         noise = -(self.a + 1) * xp.log(safe / mean) - self.b * (1 / safe - 1 / mean)

@@ -1,6 +1,6 @@
-"""One-dimensional exact marginals, and the distances of a set of draws from them.
+"""One-dimensional exact marginals, and the distances of draws from them.
 
-All five marginals that occur here are Pearson distributions: their Stein kernel
+All five kinds of marginals here are Pearson distributions. Their Stein kernel
 
     tau(x) = (1 / f(x)) * integral_x^inf (t - mean) f(t) dt
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 
 class Marginal(NamedTuple):
@@ -20,9 +20,9 @@ class Marginal(NamedTuple):
     Attributes
     ----------
     distribution : scipy.stats frozen distribution
-        With ``cdf``, ``pdf``, ``ppf``, ``mean``, ``std``.
+        The distribution, with ``cdf``, ``pdf``, ``ppf``, ``mean`` and ``std``.
     stein_kernel : callable
-        tau(x) as defined above; its expectation is the variance.
+        The function tau(x) defined above; its expectation is the variance.
     """
 
     distribution: Any
@@ -31,42 +31,42 @@ class Marginal(NamedTuple):
 
 def normal(mean, sd):
     """Return the marginal N(mean, sd^2)."""
-    return Marginal(stats.norm(mean, sd), lambda x: np.full_like(x, sd**2))
+    return Marginal(scipy.stats.norm(mean, sd), lambda x: np.full_like(x, sd**2))
 
 
 def student_t(df, mean, scale):
-    """Return the marginal of ``mean + scale * t_df``, df > 2."""
+    """Return the marginal of ``mean + scale * t_df`` for df > 2."""
     return Marginal(
-        stats.t(df, mean, scale),
+        scipy.stats.t(df, mean, scale),
         lambda x: (df * scale**2 + (x - mean) ** 2) / (df - 1),
     )
 
 
 def inverse_gamma(shape, scale):
     """Return the marginal with density proportional to x^(-shape-1) exp(-scale/x), shape > 2."""
-    return Marginal(stats.invgamma(shape, scale=scale), lambda x: x**2 / (shape - 1))
+    return Marginal(scipy.stats.invgamma(shape, scale=scale), lambda x: x**2 / (shape - 1))
 
 
 def beta(a, b):
     """Return the marginal Beta(a, b)."""
-    return Marginal(stats.beta(a, b), lambda x: x * (1 - x) / (a + b))
+    return Marginal(scipy.stats.beta(a, b), lambda x: x * (1 - x) / (a + b))
 
 
 def gamma(shape, rate):
     """Return the marginal with density proportional to x^(shape-1) exp(-rate x)."""
-    return Marginal(stats.gamma(shape, scale=1 / rate), lambda x: x / rate)
+    return Marginal(scipy.stats.gamma(shape, scale=1 / rate), lambda x: x / rate)
 
 
 def ks_distance(marginal, draws):
-    """Kolmogorov-Smirnov distance of ``draws`` (n,) from the marginal: max |F_n - F|."""
-    return float(stats.kstest(draws, marginal.distribution.cdf).statistic)
+    """Return the Kolmogorov-Smirnov distance max |F_n - F| of ``draws`` (n,) from the marginal."""
+    return float(scipy.stats.kstest(draws, marginal.distribution.cdf).statistic)
 
 
 def wasserstein_distance(marginal, draws):
-    """Wasserstein-1 distance of ``draws`` (n,) from the marginal, in the draws' own units.
+    """Return the Wasserstein-1 distance of ``draws`` (n,) from the marginal, in their own units.
 
     It is the area between F_n and F. Between two ordered draws F_n is constant, and the area under
-    F up to x is (x - mean) F(x) + tau(x) f(x), so each piece is closed.
+    F up to x is (x - mean) F(x) + tau(x) f(x), so that each piece has a closed form.
     """
     exact = marginal.distribution
     mean = exact.mean()
@@ -79,8 +79,8 @@ def wasserstein_distance(marginal, draws):
     level = np.arange(1, n) / n
     below, cumulative = area(x), exact.cdf(x)
     pieces = np.abs(level * np.diff(x) - np.diff(below))
-    # Where F crosses F_n between two draws, the two sides of the crossing have opposite signs.
-    # These are of order sqrt(n) pieces, so that few of the slow quantiles are needed.
+    # If F crosses F_n between two draws, the two sides of the crossing have opposite signs. This
+    # happens in about sqrt(n) pieces, so that few of the slow quantiles are needed.
     crossed = np.flatnonzero((cumulative[:-1] < level) & (level < cumulative[1:]))
     c = level[crossed]
     q = exact.ppf(c)
@@ -92,15 +92,16 @@ def wasserstein_distance(marginal, draws):
 
 
 def wasserstein_noise(marginal):
-    """Limit of sqrt(n) E[W1] for n independent exact draws: sqrt(2/pi) * integral sqrt(F(1-F)) dx.
+    """Return the limit of sqrt(n) E[W1] for n independent exact draws.
 
-    sqrt(n) (F_n - F) tends to a Brownian bridge at F, whose mean modulus is
-    sqrt(2 F (1 - F) / pi) (del Barrio, Gine, Matran 1999).
+    It is sqrt(2/pi) times the integral of sqrt(F (1 - F)), because sqrt(n) (F_n - F) tends to a
+    Brownian bridge at F, whose mean modulus is sqrt(2 F (1 - F) / pi) (del Barrio, Gine, Matran
+    1999).
     """
-    # u = 1/(1 + exp(-s)): the integrand decays exponentially at both ends, where the trapezoid
-    # rule is accurate far beyond what a noise level needs; small u and 1 - u keep their digits.
+    # In s with u = 1/(1 + exp(-s)) the integrand decays exponentially at both ends, so that the
+    # trapezoid rule is more than accurate enough. Small u and 1 - u keep their digits.
     s = np.linspace(-60.0, 60.0, 1201)
-    tail = special.expit(-np.abs(s))
+    tail = scipy.special.expit(-np.abs(s))
     exact = marginal.distribution
     x = np.where(s < 0, exact.ppf(tail), exact.isf(tail))
     density = exact.pdf(x)

@@ -1,4 +1,4 @@
-"""Bring a user's draws, whatever holds them, to one (chains, draws, D) array."""
+"""Convert draws, whatever object holds them, into one (chains, draws, D) array."""
 
 from collections.abc import Mapping
 
@@ -15,19 +15,20 @@ def flatten_samples(samples, shapes):
         ``get_samples`` that has been run; or an object with a ``posterior`` group. Sites that are
         not in ``shapes`` (deterministic ones, for example) are ignored.
     shapes : dict
-        Site name to the shape of one draw, in the order wanted.
+        Site name to the shape of one draw; the columns follow this order.
 
     Returns
     -------
     numpy.ndarray
-        float64, (chains, draws, D); one chain where the draws had no chain axis.
+        (chains, draws, D) float64 draws; one chain if the draws had no axis for chains.
 
     Raises
     ------
     ValueError
-        A missing site, a wrong shape, NaN or infinite draws, or fewer than two draws per chain.
+        If a site is missing, a shape is wrong, draws are NaN or infinite, or a chain has fewer
+        than two draws.
     TypeError
-        An object of another kind.
+        If ``samples`` is of another kind.
     """
     arrays = _site_arrays(samples)
     missing = [name for name in shapes if name not in arrays]

@@ -1,8 +1,9 @@
-"""Training and sampling as nonequilibrium processes: currents, entropy production, fluctuations.
+"""Describe training and sampling as nonequilibrium processes.
 
-Theory from a loss: `minibatch_covariance`, `diffusion_matrix`, `effective_loss`,
-`effective_minimum`, `loss_hessian`, `stationary_covariance`, `circulation_matrix`,
-`entropy_production_rate`. Estimates from a trajectory: all others. See docs/nonequilibrium.md.
+These functions compute theory from a loss: `minibatch_covariance`, `diffusion_matrix`,
+`effective_loss`, `effective_minimum`, `loss_hessian`, `stationary_covariance`,
+`circulation_matrix`, `entropy_production_rate`. All others estimate from a trajectory. See
+docs/nonequilibrium.md.
 """
 
 from sgworld_mcmc.nonequilibrium import momentum

@@ -1,8 +1,8 @@
-"""Thermodynamic uncertainty: a lower bound on entropy production from one current's fluctuations.
+"""The thermodynamic uncertainty relation: a lower bound on entropy production from one current.
 
-docs/nonequilibrium.md (N15). The discrete-time form follows from the fluctuation theorem
-(Hasegawa & Van Vu, Phys. Rev. Lett. 123, 110602, 2019); the plain 2 <J>^2 / Var J is its limit for
-small production and is *not* a bound for discrete chains.
+The formula is (N15) of docs/nonequilibrium.md. Its discrete-time form follows from the fluctuation
+theorem (Hasegawa & Van Vu, Phys. Rev. Lett. 123, 110602, 2019); the plain 2 <J>^2 / Var J is its
+limit for small production and is *not* a bound for discrete chains.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.nonequilibrium.currents import current_levels, stretch_sums
+from sgworld_mcmc.nonequilibrium.currents import current_sums, stretch_sums
 from sgworld_mcmc.nonequilibrium.lagged_pairs import whiten
 from sgworld_mcmc.nonequilibrium.moments import trajectory_moments
 from sgworld_mcmc.nonequilibrium.results import new_axes, table
@@ -28,20 +28,20 @@ class EntropyProductionBound(NamedTuple):
     Attributes
     ----------
     estimate : float
-        The bound per step, nats: ln(1 + 2 <J>^2 / Var J) / length, not below 0.
+        The bound per step in nats, ln(1 + 2 <J>^2 / Var J) / length, but at least 0.
     standard_error : float
-        Of the estimate, by the jackknife over stretches.
+        Standard error of the estimate, by the jackknife over stretches.
     per_stretch : float
         The bound for a stretch of `length` steps.
     length : int
-        Steps in a stretch.
+        Number of steps in a stretch.
     mean_current, current_variance : float
-        <J> and Var J of a stretch, of the current found, which is scaled to unit variance in the
-        part of the data that it was learned from.
+        <J> and Var J of a stretch for the current that was found. It is scaled to unit variance in
+        the part of the data from which it was learned.
     weights : numpy.ndarray
-        (contrasts,) of that current: the mean over the two halves.
+        (coordinate planes,) weights of that current, averaged over the two halves.
     num_stretches : int
-        Stretches that the estimate rests on.
+        Number of stretches that the estimate uses.
     """
 
     estimate: float
@@ -55,7 +55,7 @@ class EntropyProductionBound(NamedTuple):
 
     @property
     def bound(self) -> float:
-        """``estimate - 3 standard_error``, at least 0: below the truth with 99.9 % confidence.
+        """``estimate - 3 standard_error``, or 0: it is below the truth with 99.9 % confidence.
 
         Near equilibrium the bound is tight, and the estimate itself lies above the true rate in
         half of all runs, by its noise.
@@ -77,7 +77,7 @@ class EntropyProductionBound(NamedTuple):
     __repr__ = __str__
 
     def plot(self, ax=None):
-        """Draw the bound with two standard errors; returns the axes."""
+        """Draw the bound with two standard errors, and return the axes."""
         ax = new_axes(ax)
         ax.errorbar([0], [self.estimate], [2 * self.standard_error], fmt="^", capsize=4)
         ax.set(xticks=[], ylabel="lower bound on production per step [nats]", ylim=(0, None))
@@ -85,11 +85,11 @@ class EntropyProductionBound(NamedTuple):
 
 
 def uncertainty_bound(mean, variance):
-    """Least production in a stretch whose current has this mean and variance (N15).
+    """Return the least production in a stretch whose current has this mean and variance (N15).
 
-    ``ln(1 + 2 mean^2 / variance)``, for a current that changes sign under time reversal of the
-    stretch. Holds in discrete time and far from equilibrium. Infinite for a current that does not
-    fluctuate, 0 for one without mean.
+    It is ``ln(1 + 2 mean^2 / variance)`` for a current that changes sign under time reversal of the
+    stretch, in discrete time and far from equilibrium too. It is infinite for a current that does
+    not fluctuate, and 0 for one without mean.
 
     >>> print(f"{uncertainty_bound(1.0, 4.0):.4f}")
     0.4055
@@ -115,32 +115,33 @@ def entropy_production_bound(
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
-        Stationary. A chain on a few states works as one-hot rows or as points in the plane; for
-        a single coordinate the current is the cube of the increment.
+        A stationary trajectory. A chain on a few states works as one-hot rows or as points in the
+        plane; for a single coordinate the current is the cube of the increment.
     length : int, optional
-        Steps in a stretch. Default: the best of 1, 2, 4, ... in the learning half.
+        Number of steps in a stretch. Default: the best of 1, 2, 4, ... in the learning half.
     current : callable, optional
-        Your own: ``current(x, y) -> (n,)`` for positions (n, D) and their successors, with
-        current(y, x) = -current(x, y) (checked). Takes the place of the areas.
+        A current of your own, which replaces the areas: ``current(x, y) -> (n,)`` for positions
+        (n, D) and their successors. It must satisfy current(y, x) = -current(x, y).
     num_components : int, optional
-        Leading principal components of the correlation matrix to take areas of; default at most 8.
+        Number of leading principal components of the correlation matrix whose areas are used;
+        default at most 8.
 
     Returns
     -------
     EntropyProductionBound
-        ``.estimate`` per step with ``.standard_error``; prints and plots.
+        The bound, with ``.estimate`` per step and ``.standard_error``; it prints and plots.
 
     Raises
     ------
     ValueError
-        NaN (says where), fewer than 80 steps, a trajectory that does not move, a current that is
-        not antisymmetric.
+        If there is NaN (the message says where), there are fewer than 80 steps, the trajectory does
+        not move, or the current is not antisymmetric.
 
     Notes
     -----
     The bound is on the production of what the trajectory shows; hidden coordinates add to it. The
-    estimate is corrected for its bias of first order in 1 / stretches. Memory: 64 MB for sums of
-    currents; of a longer trajectory short stretches are taken from evenly spaced segments only.
+    estimate is corrected for its bias of first order in 1 / stretches. Sums of currents take at
+    most 64 MB: in a longer trajectory, short stretches come from evenly spaced segments only.
 
     Examples
     --------
@@ -157,7 +158,7 @@ def entropy_production_bound(
     wanted = min(dim, 8) if num_components is None else num_components
     basis = whiten(moments, check_integer("num_components", wanted, 1, dim))
     choices = []
-    for base, sums in current_levels(trajectory, basis, current):
+    for base, sums in current_sums(trajectory, basis, current):
         halves = _halves(sums)
         for factor in _factors(sums, base, length):
             learned = [_learn(stretch_sums(half, factor)) for half in halves]
@@ -169,7 +170,7 @@ def entropy_production_bound(
             "of the trajectory, or is no multiple of the shortest stretches held in memory (powers "
             "of two): choose another."
         )
-    # One length for both halves, the best by what was learned in them together.
+    # Both halves use the same length: the best by what was learned in them together.
     _, length, factor, halves, learned = max(choices, key=lambda c: c[0])
     pieces = [
         stretch_sums(half, factor) @ direction
@@ -191,7 +192,7 @@ def entropy_production_bound(
 
 
 def _factors(sums, base, length):
-    """Base stretches to join: those of ``length``, or the powers of two that leave enough."""
+    """Return numbers of base stretches to join: for ``length``, or powers of two that fit."""
     chains, steps, _ = sums.shape
     most = chains * steps // (4 * _MINIMUM_STRETCHES)
     most = min(most, steps // (2 if chains == 1 else 1))
@@ -202,7 +203,7 @@ def _factors(sums, base, length):
 
 
 def _halves(sums):
-    """Two parts: halves of the chains, or of the one chain in time."""
+    """Split into two parts: halves of the chains, or of a single chain in time."""
     chains, steps, _ = sums.shape
     if chains > 1:
         return sums[: chains // 2], sums[chains // 2 :]
@@ -210,11 +211,14 @@ def _halves(sums):
 
 
 def _learn(stretches):
-    """Direction of the largest <J>^2 / Var J, unit variance, and its bound less the bias."""
+    """Return the direction of the largest <J>^2 / Var J, and its bound less the bias.
+
+    The current along that direction has unit variance.
+    """
     count, width = stretches.shape
     mean = stretches.mean(axis=0)
     covariance = np.atleast_2d(np.cov(stretches.T))
-    # A ridge of rounding size: some planes of a chain on few states may have no current at all.
+    # A ridge of the size of rounding: in a chain on few states some planes may have no current.
     covariance += np.eye(width) * (1e-10 * np.trace(covariance) / width + 1e-300)
     direction = np.linalg.solve(covariance, mean)
     ratio = float(mean @ direction)
@@ -223,7 +227,7 @@ def _learn(stretches):
 
 
 def _bound_with_error(j):
-    """Bias-corrected ln(1 + 2 <J>^2 / Var J) and its standard error, by the jackknife."""
+    """Return ln(1 + 2 <J>^2 / Var J), corrected for bias, and its standard error (jackknife)."""
     groups = min(len(j), 100)
     cut = j[: len(j) // groups * groups].reshape(groups, -1)
     ones, squares = cut.sum(axis=1), (cut**2).sum(axis=1)

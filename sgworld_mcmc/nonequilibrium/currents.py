@@ -1,24 +1,24 @@
-"""Currents of a trajectory, summed over stretches, within a memory that does not grow with it."""
+"""Sum the currents of a trajectory over stretches, in bounded memory."""
 
 import numpy as np
 
 from sgworld_mcmc.nonequilibrium.lagged_pairs import Whitening
 from sgworld_mcmc.nonequilibrium.trajectory import Trajectory, chunks
 
-__all__ = ["current_levels", "stretch_sums"]
+__all__ = ["current_sums", "stretch_sums"]
 
-# Entries of the array of current sums: 64 MB.
+# Largest number of entries in an array of current sums: 64 MB.
 _ENTRIES = 2**23
-# Steps of the segments that stand for a long trajectory where stretches are short.
+# Number of steps in a segment. Segments stand for a long trajectory if stretches are short.
 _SEGMENT = 1024
 
 
-def current_levels(trajectory: Trajectory, basis: Whitening, current=None):
-    """Sums of all areas (or a given current) over base stretches, as (base length, sums) pairs.
+def current_sums(trajectory: Trajectory, basis: Whitening, current=None):
+    """Sum all areas (or a given current) over base stretches; return (base length, sums) pairs.
 
-    A trajectory that fits is kept step by step: one pair of base length 1. A longer one gives two:
-    evenly spaced segments step by step, for short stretches, and everything, summed over the
-    shortest stretches that fit. Sums are (chains or segments, stretches, contrasts).
+    A trajectory that fits into memory gives one pair, of base length 1. A longer one gives two:
+    evenly spaced segments step by step, for short stretches, and all steps, summed over the
+    shortest stretches that fit. Sums are (chains or segments, stretches, coordinate planes).
     """
     chains, steps, dim = trajectory.values.shape
     rank = basis.weights.shape[1]
@@ -41,7 +41,7 @@ def current_levels(trajectory: Trajectory, basis: Whitening, current=None):
 
 
 def stretch_sums(sums, factor):
-    """Join ``factor`` neighbouring base stretches: (stretches, contrasts)."""
+    """Join ``factor`` neighbouring base stretches; return (stretches, coordinate planes)."""
     chains, steps, width = sums.shape
     count = steps // factor
     return sums[:, : count * factor].reshape(chains * count, factor, width).sum(axis=1)
@@ -57,7 +57,7 @@ def _summed_currents(trajectory, basis, current, base, width):
         if len(block) < 2:
             continue
         if current is not None:
-            part = _given_current(current, block[:-1].copy(), block[1:].copy())
+            part = _checked_current(current, block[:-1].copy(), block[1:].copy())
         else:
             z = (block - basis.mean) @ basis.weights
             x, y = z[:-1], z[1:]
@@ -69,11 +69,11 @@ def _summed_currents(trajectory, basis, current, base, width):
         edges = np.arange(first, (start + len(part) - 1) // base + 1) * base - start
         edges[0] = 0
         out[chain, first : first + len(edges)] += np.add.reduceat(part, edges, axis=0)
-    # The last stretch is not whole.
+    # The last stretch is incomplete.
     return out[:, :count]
 
 
-def _given_current(current, x, y):
+def _checked_current(current, x, y):
     forward, backward = np.asarray(current(x, y)), np.asarray(current(y, x))
     if forward.shape != (len(x),) or not np.allclose(forward, -backward, rtol=1e-6, atol=1e-12):
         raise ValueError(

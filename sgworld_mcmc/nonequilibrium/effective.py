@@ -1,6 +1,7 @@
-"""The loss that SGD without replacement really descends, and its minimum.
+"""The effective loss, which SGD without replacement descends, and its minimum.
 
-docs/nonequilibrium.md (N5), derived in docs/theory.md section 2.1; arXiv:2306.03521.
+The formula is (N5) of docs/nonequilibrium.md, which docs/theory.md derives in section 2.1; see also
+arXiv:2306.03521.
 """
 
 from collections.abc import Callable
@@ -28,26 +29,26 @@ __all__ = ["effective_loss", "effective_minimum"]
 def effective_loss(
     example_loss: Callable, data, batch_size: int, learning_rate: float, replacement: bool
 ) -> Callable:
-    """The effective loss, a function of the position.
+    """Return the effective loss, a function of the position.
 
-    Without replacement ``L + (eta / 4) tr C(theta)`` (N5): the mean displacement of an epoch in
-    random order is -eta M times its gradient, up to O(eta^3) and to a term that vanishes at the
-    minimum. With replacement the mean displacement of a step is -eta grad L exactly, and the
+    Without replacement it is ``L + (eta / 4) tr C(theta)`` (N5): the mean displacement of an epoch
+    in random order is -eta M times its gradient, up to O(eta^3) and to a term that vanishes at the
+    minimum. With replacement the mean displacement of a step is -eta grad L exactly, so that the
     effective loss is L.
 
     Parameters
     ----------
     example_loss, data, batch_size, learning_rate
-        As in `diffusion_matrix`.
+        The same as in `diffusion_matrix`.
     replacement : bool
         Whether batches are drawn independently.
 
     Returns
     -------
     callable
-        ``position (D,) -> scalar``. Called with numbers it computes in float64 and returns a
-        NumPy float64; inside `jax.grad`, `jax.jit` or `jax.vmap` it is traced in the precision
-        set there, so that all transformations apply.
+        A function ``position (D,) -> scalar``. For numbers it computes in float64 and returns a
+        NumPy float64. Inside `jax.grad`, `jax.jit` or `jax.vmap` it is traced in the precision set
+        there, so that all transformations apply.
 
     Examples
     --------
@@ -84,31 +85,33 @@ def effective_minimum(
     max_iterations: int = 100,
     project: bool = False,
 ) -> np.ndarray:
-    """Position of the effective loss's minimum, by Newton's method in float64.
+    """Find the minimum of the effective loss by Newton's method in float64.
 
     Parameters
     ----------
     example_loss, data, batch_size, learning_rate, replacement
-        As in `effective_loss`; with ``replacement=True`` it is the minimum of L itself.
+        The same as in `effective_loss`; ``replacement=True`` gives the minimum of L itself.
     initial_position : array (D,)
-        Where to start. Newton steps with the absolute values of the Hessian's eigenvalues and a
-        line search go down from anywhere, to a minimum near by.
+        Position where the search starts. Newton steps with the absolute values of the Hessian's
+        eigenvalues and a line search descend from anywhere to a minimum near by.
     max_iterations : int
-        Newton steps at most; each takes one (D, D) Hessian, D Hessian-vector products of all data.
+        Largest number of Newton steps. Each takes a (D, D) Hessian: D Hessian-vector products of
+        all data.
     project : bool
-        Do not move along flat directions, those with eigenvalues within 1e-9 of zero relative to
-        the largest, instead of raising: for overparametrised networks. A saddle still raises.
+        Whether to stand still along flat directions instead of raising, for overparametrised
+        networks. A direction is flat if its eigenvalue is within 1e-9 of zero relative to the
+        largest. A saddle still raises.
 
     Returns
     -------
     numpy.ndarray
-        (D,) float64, to about 1e-12 of its size where the Hessian is well conditioned.
+        (D,) float64 position, to about 1e-12 of its size if the Hessian is well conditioned.
 
     Raises
     ------
     ValueError
-        The point found has a Hessian that is not positive definite (flat directions, a saddle), or
-        the learning rate is above 2 / (largest eigenvalue), or the steps do not converge.
+        If the Hessian at the point found is not positive definite (flat directions, a saddle), the
+        learning rate is above 2 / (largest eigenvalue), or the steps do not converge.
 
     Examples
     --------
@@ -145,7 +148,7 @@ def effective_minimum(
                 lambda x: float(value(x, data, size, factor)), position, step, gradient, current
             )
             position = position + step
-            # One more evaluation follows, for the checks below at the final position.
+            # The checks below need one more evaluation, at the final position.
             converged = np.linalg.norm(step) <= 1e-11 * (1e-8 + np.linalg.norm(position))
         else:
             raise ValueError(
@@ -167,13 +170,13 @@ def effective_minimum(
 
 
 def _noise_factor(size, batch_size, learning_rate, replacement):
-    """What multiplies tr Cov_i(grad l_i) in the effective loss; None with replacement."""
+    """Return the factor of tr Cov_i(grad l_i) in the effective loss, or None with replacement."""
     _, count, eta = check_batches(size, batch_size, learning_rate)
     return None if replacement else eta / 4 * partition_factor(size, count)
 
 
 def _newton_step(gradient, eigenvalues, vectors, flat):
-    """Newton's step with the eigenvalues' absolute values; none where they are below ``flat``."""
+    """Return Newton's step with the eigenvalues' absolute values, and 0 along flat directions."""
     size = np.abs(eigenvalues)
     # A floor keeps nearly flat directions from making the step infinite.
     along = (vectors.T @ gradient) / np.maximum(size, 1e-12 * size.max() + 1e-300)
@@ -181,7 +184,7 @@ def _newton_step(gradient, eigenvalues, vectors, flat):
 
 
 def _backtrack(value, position, step, gradient, current):
-    """The step, halved until the loss decreases; whole where the decrease is below rounding."""
+    """Halve the step until the loss decreases; keep it if the decrease is below rounding."""
     slope = float(gradient @ step)
     if abs(slope) < 1e-11 * (abs(current) + 1e-300):
         return step
@@ -193,7 +196,7 @@ def _backtrack(value, position, step, gradient, current):
 
 
 def _value(example_loss, position, data, size, factor):
-    """L + factor tr Cov_i(grad l_i), in chunks over the data."""
+    """Compute L + factor tr Cov_i(grad l_i), in chunks over the data."""
     data = jax.tree.map(jnp.asarray, data)
     if factor is None:
         return mean_loss(example_loss, position, data, size)

@@ -1,6 +1,6 @@
 """Fluctuation theorems for entropy production, with standard errors.
 
-Formulas (N12), (N13) of docs/nonequilibrium.md; arXiv:2306.03521.
+The formulas are (N12) and (N13) of docs/nonequilibrium.md; see also arXiv:2306.03521.
 """
 
 from typing import NamedTuple
@@ -20,23 +20,23 @@ __all__ = [
 
 
 class IntegralFluctuationTheorem(NamedTuple):
-    """Estimate of <exp(-sigma)>, which the theorem says is 1.
+    """An estimate of <exp(-sigma)>, which is 1 by the theorem.
 
     Attributes
     ----------
     estimate, standard_error : float
-        Mean of exp(-sigma) over stretches, and its error from blocks.
+        Mean of exp(-sigma) over stretches, and its standard error from blocks.
     z_score : float
         (estimate - 1) / standard_error.
     mean_production, mean_production_error : float
-        Mean of sigma over stretches, nats, and its error.
+        Mean of sigma over stretches in nats, and its standard error.
     length : int
-        Steps in a stretch.
+        Number of steps in a stretch.
     num_stretches : int
-        Stretches that do not overlap.
+        Number of stretches, which do not overlap.
     effective_stretches : float
-        (sum w)^2 / sum w^2 with w = exp(-sigma). Below some hundred, rare stretches of negative
-        production decide, and the standard error is too small.
+        (sum w)^2 / sum w^2 with w = exp(-sigma). If it is below a few hundred, rare stretches of
+        negative production decide the estimate, and the standard error is too small.
     """
 
     estimate: float
@@ -63,7 +63,7 @@ class IntegralFluctuationTheorem(NamedTuple):
     __repr__ = __str__
 
     def plot(self, ax=None):
-        """Draw the estimate with its error bar against 1; returns the axes."""
+        """Draw the estimate with its error bar against 1, and return the axes."""
         ax = new_axes(ax)
         ax.errorbar([self.length], [self.estimate], [self.standard_error], fmt="o", capsize=4)
         ax.axhline(1.0, color="0.5", lw=1)
@@ -72,23 +72,23 @@ class IntegralFluctuationTheorem(NamedTuple):
 
 
 class DetailedFluctuationTheorem(NamedTuple):
-    """log P(sigma = a) / P(sigma = -a) against a: a line of slope 1, by the theorem.
+    """log P(sigma = a) / P(sigma = -a) against a, which is a line of slope 1 by the theorem.
 
     Attributes
     ----------
     centers : numpy.ndarray
-        (bins,) mean |sigma| in each pair of bins, nats; NaN in empty ones.
+        (bins,) mean |sigma| in each pair of bins, in nats; NaN for empty bins.
     log_ratio, log_ratio_error : numpy.ndarray
-        (bins,) log of the counts' ratio and its standard error; NaN where a count is zero.
+        (bins,) log of the counts' ratio and its standard error; NaN if a count is zero.
     counts : numpy.ndarray
-        (2, bins) stretches at +a and at -a.
+        (2, bins) numbers of stretches at +a and at -a.
     edges : numpy.ndarray
         (bins + 1,) edges of the bins of |sigma|.
     slope, slope_error : float
-        From all stretches without binning: the maximum-likelihood slope of
-        P(sigma > 0 | |sigma|) = 1 / (1 + exp(-slope |sigma|)); error from blocks.
+        Maximum-likelihood slope of P(sigma > 0 | |sigma|) = 1 / (1 + exp(-slope |sigma|)), from
+        all stretches without binning, and its standard error from blocks.
     length, num_stretches : int
-        Steps in a stretch, and stretches.
+        Number of steps in a stretch, and number of stretches.
     """
 
     centers: np.ndarray
@@ -114,7 +114,7 @@ class DetailedFluctuationTheorem(NamedTuple):
     __repr__ = __str__
 
     def plot(self, ax=None):
-        """Draw the log ratios with their errors, the theorem and the fitted slope."""
+        """Draw the log ratios, the theorem and the fitted slope, and return the axes."""
         ax = new_axes(ax)
         ax.errorbar(self.centers, self.log_ratio, self.log_ratio_error, fmt="o", ms=4, capsize=2)
         line = np.array([0, np.nanmax(self.centers)])
@@ -127,24 +127,24 @@ class DetailedFluctuationTheorem(NamedTuple):
 
 
 def integral_fluctuation_theorem(sigma, length: int = 1) -> IntegralFluctuationTheorem:
-    """Estimate <exp(-sigma)> of stretches; the theorem says 1 (N12).
+    """Estimate <exp(-sigma)> of stretches, which is 1 by the theorem (N12).
 
     Parameters
     ----------
     sigma : array (steps,) or (chains, steps)
         Production of every step, from `entropy_production`.
     length : int
-        Steps in a stretch; stretches do not overlap, nor span two chains.
+        Number of steps in a stretch. Stretches neither overlap nor span two chains.
 
     Returns
     -------
     IntegralFluctuationTheorem
-        ``.estimate``, ``.standard_error`` and more; prints and plots.
+        The estimate, its standard error and more; it prints and plots.
 
     Raises
     ------
     ValueError
-        NaN (says where), fewer steps than 2 x length.
+        If there is NaN (the message says where), or there are fewer than 2 x length steps.
 
     Examples
     --------
@@ -177,32 +177,33 @@ def integral_fluctuation_theorem(sigma, length: int = 1) -> IntegralFluctuationT
 
 
 def detailed_fluctuation_theorem(sigma, length: int = 1, bins=20) -> DetailedFluctuationTheorem:
-    """Compare P(sigma = a) with P(sigma = -a): their log ratio should be a (N13).
+    """Compare P(sigma = a) with P(sigma = -a), whose log ratio is a by the theorem (N13).
 
     Parameters
     ----------
     sigma, length
-        As in `integral_fluctuation_theorem`. The theorem is exact per step; for sums of Ito steps
-        it holds up to O(h), ``entropy_production(..., midpoint=True)`` being the better form.
+        The same as in `integral_fluctuation_theorem`. The theorem is exact per step; for sums of
+        Ito steps it holds up to O(h), and ``entropy_production(..., midpoint=True)`` is better.
     bins : int or array
-        Number of bins of equal width for |sigma|, up to where about ten stretches of negative
-        production are left; or their edges, from 0.
+        Number of bins of equal width for |sigma|, which end where about ten stretches of negative
+        production are left; or increasing edges that start at 0.
 
     Returns
     -------
     DetailedFluctuationTheorem
-        Bin centres, log ratios with errors, slope with error; prints and plots.
+        Bin centres, log ratios and slope, with standard errors; it prints and plots.
 
     Raises
     ------
     ValueError
-        NaN, too few steps, no stretch of negative production (nothing to compare).
+        If there is NaN, there are too few steps, or no stretch has negative production, so that
+        there is nothing to compare.
 
     Notes
     -----
-    The slope does not come from the bins: the theorem says that, given |sigma| = a, the sign is
-    positive with probability 1 / (1 + exp(-a)), a logistic regression with slope 1. It uses every
-    stretch once and has no binning error. Its standard error is that of blocks.
+    The slope does not come from the bins. By the theorem the sign, given |sigma| = a, is positive
+    with probability 1 / (1 + exp(-a)): a logistic regression with slope 1, which uses every stretch
+    once and has no binning error. Its standard error comes from blocks.
 
     Examples
     --------
@@ -222,7 +223,7 @@ def detailed_fluctuation_theorem(sigma, length: int = 1, bins=20) -> DetailedFlu
 
     def histograms(part):
         size = np.abs(part)
-        # Outermost bins for what lies outside, dropped below.
+        # The outermost bins hold the values outside of the edges, and are dropped below.
         index = np.searchsorted(edges, size, side="right")
         length = len(edges) + 1
         total = np.bincount(index, minlength=length)
@@ -250,7 +251,7 @@ def detailed_fluctuation_theorem(sigma, length: int = 1, bins=20) -> DetailedFlu
 
 
 def _stretches(sigma, length):
-    """Sums over stretches of ``length`` steps, (chains, stretches)."""
+    """Return the sums (chains, stretches) over stretches of ``length`` steps."""
     length = check_integer("length", length, 1)
     sigma = np.asarray(sigma, dtype=np.float64)
     if sigma.ndim not in (1, 2):
@@ -274,9 +275,9 @@ def _stretches(sigma, length):
 
 
 def _edges(sums, bins, negative):
-    """Edges of the bins of |sigma|."""
+    """Return the edges of the bins of |sigma|."""
     if np.ndim(bins) == 0:
-        # The tenth of the most negative stretches, found without a sorted copy.
+        # The range ends at the tenth most negative stretch, found without a sorted copy.
         flat = sums.reshape(-1)
         parts = (flat[start : start + 2**18] for start in range(0, flat.size, 2**18))
         few = [np.partition(part, min(9, len(part) - 1))[:10].copy() for part in parts]
@@ -290,16 +291,17 @@ def _edges(sums, bins, negative):
 
 
 def _logistic_slope(sums):
-    """Maximum-likelihood slope of the sign against |sigma|, and its error from blocks."""
+    """Fit the slope of the sign against |sigma|; return it with its standard error from blocks."""
 
     def derivatives(part):
-        # Of the log likelihood: the first, and minus the second.
+        # The first derivative of the log likelihood, and minus the second.
         size = np.abs(part)
         chance = expit(slope * size)
         score = size * ((part > 0) - chance)
         return np.array([score.sum(), np.sum(size * size * chance * (1 - chance))])
 
-    # Concave in one number; Newton from the theorem's value, bounded by halving the range.
+    # The log likelihood is concave in the slope: Newton's method starts at the theorem's value, and
+    # halves the range if a step leaves it.
     flat = sums.reshape(-1)
     scale = 1 / max(np.abs(flat[:: 1 + flat.size // 2**16]).mean(), 1e-300)
     slope, low, high = 1.0, -1e3 * scale, 1e3 * scale
@@ -310,7 +312,7 @@ def _logistic_slope(sums):
         new = slope + score / information if information > 0 else (low + high) / 2
         new = new if low < new < high else (low + high) / 2
         change, slope = abs(new - slope), new
-        # A hundredth of the standard error is near enough.
+        # A hundredth of the standard error is accurate enough.
         if change < 0.01 / np.sqrt(information + 1e-300):
             break
     error = block_standard_error(sizes, parts)[0] * sizes.sum() / information

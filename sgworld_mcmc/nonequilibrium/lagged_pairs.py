@@ -1,5 +1,6 @@
-"""Time-antisymmetric moments of blocks of a trajectory.
+"""Time-antisymmetric moments ("contrasts") of blocks of a trajectory.
 
+A contrast compares a lagged product of two coordinates with the same product in reversed time.
 Reversing the time inside a block changes the sign of its contrasts exactly, because only pairs
 within the block enter. Under detailed balance a block and its reverse are equally likely, so that
 each contrast is distributed symmetrically about zero, whatever the marginal distribution.
@@ -14,18 +15,18 @@ from scipy.linalg import eigh
 from sgworld_mcmc.nonequilibrium.moments import Moments
 from sgworld_mcmc.nonequilibrium.trajectory import Trajectory
 
-__all__ = ["Whitening", "block_contrasts", "contrast_labels", "correlation_time", "whiten"]
+__all__ = ["Whitening", "block_contrasts", "contrast_pairs", "correlation_time", "whiten"]
 
 
 class Whitening(NamedTuple):
-    """z = (x - mean) @ weights: uncorrelated coordinates of unit variance.
+    """A map z = (x - mean) @ weights to uncorrelated coordinates of unit variance.
 
     Attributes
     ----------
     mean : numpy.ndarray
-        (D,).
+        (D,) position that is mapped to zero.
     weights : numpy.ndarray
-        (D, k).
+        (D, k) matrix.
     """
 
     mean: np.ndarray
@@ -33,7 +34,7 @@ class Whitening(NamedTuple):
 
 
 def whiten(moments: Moments, num_components: int | None = None) -> Whitening:
-    """Principal components of the correlation matrix, scaled to unit variance.
+    """Return the map to the principal components of the correlation matrix, with unit variance.
 
     Directions without variance are left out.
     """
@@ -52,15 +53,16 @@ def whiten(moments: Moments, num_components: int | None = None) -> Whitening:
 def correlation_time(
     trajectory: Trajectory, moments: Moments, order: int = 2, max_points: int = 2**16
 ) -> float:
-    """Correlation time in steps of what the contrasts are made of, 2 sum_k rho_i(k) rho_j(k).
+    """Return the correlation time of contrasts in steps, 2 sum_k rho_i(k) rho_j(k).
 
-    i and j are the two slowest modes: a contrast of order 2 needs two, and the product of a slow
-    and a fast one forgets as quickly as the fast one. For order 3, or a single mode, i = j is the
-    slowest. For rho = exp(-k / t) of both it is about 2 t; products see oscillations as well.
+    i and j are the two slowest modes: a contrast of order 2 has two modes, and the product of a
+    slow and a fast one forgets as quickly as the fast one. For order 3, or a single mode, i = j is
+    the slowest. If both have rho = exp(-k / t), the time is about 2 t; the products see
+    oscillations as well.
 
     Modes are the eigenvectors of the symmetrised cross-moment at lag 1, which ``moments`` must
-    hold. Long chains are read with a stride, below which no correlation time can be seen: it is
-    then at least the stride, an error on the safe side for the length of blocks.
+    hold. Long chains are read with a stride. The time is then at least the stride, an error on the
+    safe side for the length of blocks.
     """
     values, _ = trajectory
     chains, steps, _ = values.shape
@@ -80,29 +82,29 @@ def correlation_time(
     if order == 3 or len(own) == 1:
         return max(own) * stride
     first, second = np.argsort(own)[-2:]
-    # Signs may differ where modes oscillate: the absolute value stays on the safe side.
+    # Signs may differ if modes oscillate: the absolute value stays on the safe side.
     return _summed(np.abs(correlations[first] * correlations[second])) * stride
 
 
 def _summed(product):
-    """2 sum_k product(|k|) - 1, up to five times itself (Sokal's window): beyond is noise."""
+    """Return 2 sum_k product(|k|) - 1, cut at five times itself (Sokal's window)."""
     times = 2 * np.cumsum(np.concatenate([[1.0], 2 * product[1:]])) - 1
     window = np.flatnonzero(np.arange(len(product)) >= 5 * times)
     return float(max(1.0, times[window[0]] if len(window) else len(product)))
 
 
 def slow_modes(moments: Moments, basis: Whitening) -> np.ndarray:
-    """(D, k) weights of the modes within a basis, slowest first, unit variance.
+    """Return (D, k) weights of the modes within a basis, slowest first, with unit variance.
 
-    Eigenvectors of the symmetrised cross-moment at lag 1 against the covariance.
+    They are the eigenvectors of the symmetrised cross-moment at lag 1 against the covariance.
     """
     covariance = basis.weights.T @ moments.covariance @ basis.weights
     lagged = basis.weights.T @ (moments.lagged[1] + moments.lagged[1].T) @ basis.weights
     return basis.weights @ eigh(lagged, covariance)[1][:, ::-1]
 
 
-def contrast_labels(dim: int, order: int) -> list[tuple[int, int]]:
-    """Pairs (i, j) of the contrasts, in the order of `block_contrasts`."""
+def contrast_pairs(dim: int, order: int) -> list[tuple[int, int]]:
+    """Return the pairs (i, j) of coordinates whose contrasts `block_contrasts` computes."""
     if order == 2:
         return [(i, j) for i in range(dim) for j in range(i + 1, dim)]
     return [(i, j) for i in range(dim) for j in range(dim)]
@@ -116,25 +118,25 @@ def block_contrasts(
     order: int = 2,
     telescoped: bool = False,
 ) -> np.ndarray:
-    """Antisymmetric lagged moments of consecutive blocks (N17).
+    """Compute the antisymmetric lagged moments of consecutive blocks (N17).
 
-    Order 2: mean of z_i(k) z_j(k + l) - z_j(k) z_i(k + l), i < j. Order 3: of
-    z_i(k)^2 z_j(k + l) - z_j(k) z_i(k + l)^2, all i and j; for i = j in the form
-    (z_i(k + l) - z_i(k))^3 / 3, of the same mean. The difference telescopes: its sum over a block
-    are boundary terms, which neighbouring blocks share with opposite signs. With ``telescoped``
-    order 2 too is taken without the boundary terms of z_i z_j, as the mean of
-    -(z_j(k) + z_j(k + l)) (z_i(k + l) - z_i(k)) for l = 1: least noisy if z_i is the slower one.
+    Order 2 is the mean of z_i(k) z_j(k + l) - z_j(k) z_i(k + l) for i < j. Order 3 is the mean of
+    z_i(k)^2 z_j(k + l) - z_j(k) z_i(k + l)^2 for all i and j. For i = j it is replaced by
+    (z_i(k + l) - z_i(k))^3 / 3, which has the same mean: the two differ by boundary terms of a
+    block, which neighbouring blocks share with opposite signs. With ``telescoped``, order 2 also
+    leaves out the boundary terms of z_i z_j, and is for l = 1 the mean of
+    -(z_j(k) + z_j(k + l)) (z_i(k + l) - z_i(k)), which is least noisy if z_i is the slower mode.
 
     Returns
     -------
     numpy.ndarray
-        (chains, blocks, lags, contrasts). Rows after the last whole block are left out.
+        (chains, blocks, lags, contrasts) array. Rows after the last whole block are left out.
     """
     values, _ = trajectory
     chains, steps, _ = values.shape
     dim = whitening.weights.shape[1]
     count = steps // block_length
-    pairs = np.array(contrast_labels(dim, order), dtype=int).reshape(-1, 2)
+    pairs = np.array(contrast_pairs(dim, order), dtype=int).reshape(-1, 2)
     out = np.empty((chains, count, len(lags), len(pairs)))
     together = max(1, 2**16 // (block_length * dim))
     for chain in range(chains):
@@ -150,7 +152,7 @@ def block_contrasts(
 
 
 def _antisymmetric_moment(z, lag, order, telescoped):
-    """(blocks, k, k) from whitened blocks (blocks, length, k)."""
+    """Return (blocks, k, k) antisymmetric moments of whitened blocks (blocks, length, k)."""
     if order == 2:
         moment = z[:, :-lag].swapaxes(1, 2) @ z[:, lag:]
         back = moment
@@ -160,7 +162,7 @@ def _antisymmetric_moment(z, lag, order, telescoped):
         back = z[:, :-lag].swapaxes(1, 2) @ squares[:, lag:]
     moment = moment - back.swapaxes(1, 2)
     if telescoped and order == 2:
-        # Products of the last rows less those of the first: all that differs between the sums.
+        # The sums differ by the products of the last rows less those of the first.
         first, last = z[:, :lag], z[:, -lag:]
         moment = moment - last.swapaxes(1, 2) @ last + first.swapaxes(1, 2) @ first
     moment = moment / (z.shape[1] - lag)

@@ -1,7 +1,7 @@
 """Linear theory near a minimum: covariance, circulation and entropy production.
 
-The dynamics theta <- theta - h H (theta - mu) + noise of covariance 2 D: formulas (N6), (N7),
-(N10), (N11) of docs/nonequilibrium.md; arXiv:2306.03521.
+The dynamics are theta <- theta - h H (theta - mu) + noise of covariance 2 D. The formulas are (N6),
+(N7), (N10) and (N11) of docs/nonequilibrium.md; see also arXiv:2306.03521.
 """
 
 import numpy as np
@@ -26,27 +26,27 @@ def stationary_covariance(
     Parameters
     ----------
     hessian : array (D, D)
-        H of the loss at the minimum; symmetric, positive definite.
+        Hessian H of the loss at the minimum, symmetric and positive definite.
     diffusion : array (D, D)
-        D per time step, from `diffusion_matrix`.
+        Diffusion matrix D per time step, from `diffusion_matrix`.
     time_step : float
-        h: the learning rate eta for one step with replacement, eta M for one epoch without.
+        Time step h: the learning rate eta for a step with replacement, eta M for an epoch without.
     project : bool
-        With a Hessian that is not positive definite, work in the subspace of its positive
-        eigenvalues: S is zero outside. The default is an error.
+        If the Hessian is not positive definite, whether to work in the subspace of its positive
+        eigenvalues, outside of which S is zero, instead of raising.
     check_stability : bool
-        Refuse h >= 2 / (largest eigenvalue). False for an epoch longer than that: SGD itself may
-        then be stable, but the linearised epoch is a poor description of it.
+        Whether to raise for h >= 2 / (largest eigenvalue). Pass False for a longer epoch: SGD
+        itself may then be stable, but the linearised epoch describes it poorly.
 
     Returns
     -------
     numpy.ndarray
-        (D, D) float64, of leading order in h.
+        (D, D) float64 covariance, of leading order in h.
 
     Raises
     ------
     ValueError
-        H not positive definite, h above the stability limit, matrices of unequal or wrong shape.
+        If H is not positive definite, h is above the stability limit, or shapes are wrong.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def stationary_covariance(
 
 
 def circulation_matrix(hessian, covariance, time_step: float) -> np.ndarray:
-    """Circulation Q = (h / 2)(H S - S H); zero iff detailed balance holds (N7).
+    """Return the circulation Q = (h / 2)(H S - S H), zero iff detailed balance holds (N7).
 
     The probability velocity is v(theta) = -Q S^-1 (theta - mu), and `areal_velocity` of a
     trajectory estimates Q, with this sign and factor.
@@ -77,14 +77,14 @@ def circulation_matrix(hessian, covariance, time_step: float) -> np.ndarray:
     Parameters
     ----------
     hessian, covariance : array (D, D)
-        H, and S from `stationary_covariance` or from a simulation.
+        Hessian H, and covariance S from `stationary_covariance` or from a simulation.
     time_step : float
-        h, as in `stationary_covariance`.
+        Time step h of `stationary_covariance`.
 
     Returns
     -------
     numpy.ndarray
-        (D, D) antisymmetric, per time step.
+        (D, D) antisymmetric matrix per time step.
 
     Examples
     --------
@@ -99,19 +99,19 @@ def circulation_matrix(hessian, covariance, time_step: float) -> np.ndarray:
 
 
 def entropy_production_rate(circulation, covariance, diffusion, *, project: bool = False) -> float:
-    """Mean entropy production per time step, -tr(Q D^-1 Q S^-1), in nats (N10).
+    """Return the mean entropy production per time step, -tr(Q D^-1 Q S^-1), in nats (N10).
 
     Parameters
     ----------
     circulation, covariance, diffusion : array (D, D)
-        Q, S and D per time step.
+        Matrices Q, S and D per time step.
     project : bool
-        Drop directions in which S or D has no variance instead of raising.
+        Whether to drop directions in which S or D has no variance, instead of raising.
 
     Returns
     -------
     float
-        Of leading order in the step; `linear_chain_entropy_production_rate` is exact.
+        The rate to leading order in the step; `linear_chain_entropy_production_rate` is exact.
 
     Examples
     --------
@@ -131,30 +131,30 @@ def entropy_production_rate(circulation, covariance, diffusion, *, project: bool
 def linear_chain_entropy_production_rate(
     transition, noise_covariance, *, project: bool = False
 ) -> float:
-    """Entropy production per step of x' = A x + N(0, V), exact at every step size (N11).
+    """Return the entropy production per step of x' = A x + N(0, V) at any step size (N11).
 
-    ``(1/2) [tr V^-1 (S - A^2 S - (A^2 S)^T + A S A^T) - D]`` with S the chain's own stationary
-    covariance, S = A S A^T + V: the Kullback-Leibler divergence between a step and its reverse. For
-    linearised SGD A = I - h H, V = 2 D.
+    It is ``(1/2) [tr V^-1 (S - A^2 S - (A^2 S)^T + A S A^T) - D]``, where S is the chain's own
+    stationary covariance, S = A S A^T + V: the Kullback-Leibler divergence between a step and its
+    reverse. Linearised SGD has A = I - h H and V = 2 D.
 
     Parameters
     ----------
     transition : array (D, D)
-        A, of spectral radius below 1.
+        Matrix A, of spectral radius below 1.
     noise_covariance : array (D, D)
-        V, positive definite.
+        Covariance V, positive definite.
     project : bool
-        Drop directions without noise instead of raising.
+        Whether to drop directions without noise, instead of raising.
 
     Returns
     -------
     float
-        Nats per step, 0 iff the chain is reversible.
+        The rate in nats per step; it is 0 iff the chain is reversible.
 
     Raises
     ------
     ValueError
-        A spectral radius of 1 or more, a singular V.
+        If the spectral radius is 1 or more, or V is singular.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def linear_chain_entropy_production_rate(
 
 
 def gaussian_rate(covariance, lagged, noise=None, project=False, names=None):
-    """(N11) from S = E[x x^T] and A S = E[x' x^T]; the noise V defaults to S - A S A^T."""
+    """Compute (N11) from S = E[x x^T] and A S = E[x' x^T]; V defaults to S - A S A^T."""
     precision = inverse("covariance", covariance, project, names)
     transition = lagged @ precision
     if noise is None:

@@ -1,4 +1,4 @@
-"""Gaussian linear processes in phase space: propagator and accumulated noise after any time."""
+"""Gaussian linear processes in phase space, with their propagator and accumulated noise."""
 
 from dataclasses import dataclass
 from math import ceil, log2
@@ -11,12 +11,12 @@ __all__ = ["DiscreteProcess", "LangevinProcess"]
 
 @dataclass(frozen=True)
 class DiscreteProcess:
-    """z_{k+1} = F z_k + noise of covariance Q for z = (x, u): SGD with momentum itself.
+    """SGD with momentum itself: z_{k+1} = F z_k + noise of covariance Q for z = (x, u).
 
     Attributes
     ----------
     transition, noise
-        F and Q, both (2D, 2D).
+        (2D, 2D) matrices F and Q.
     """
 
     transition: np.ndarray
@@ -24,7 +24,7 @@ class DiscreteProcess:
 
     @classmethod
     def build(cls, curvature, noise, learning_rate, momentum):
-        """u <- beta u - A x - e, x <- x + eta u, with e of covariance ``noise`` (D, D)."""
+        """Build u <- beta u - A x - e, x <- x + eta u with e of covariance ``noise`` (D, D)."""
         identity = np.eye(len(curvature))
         velocity_rows = np.hstack([-curvature, momentum * identity])
         position_rows = learning_rate * velocity_rows + np.hstack([identity, 0 * identity])
@@ -32,11 +32,11 @@ class DiscreteProcess:
         return cls(np.vstack([position_rows, velocity_rows]), kick @ noise @ kick.T)
 
     def propagator(self, k):
-        """F^k."""
+        """Return F^k."""
         return np.linalg.matrix_power(self.transition, _step_number(k))
 
     def accumulated_noise(self, k):
-        """sum_{j<k} F^j Q (F^j)^T, by doubling: O(log k) products, nothing cancels."""
+        """Return sum_{j<k} F^j Q (F^j)^T, by O(log k) doublings in which nothing cancels."""
         k = _step_number(k)
         total = np.zeros_like(self.noise)
         step, power = self.noise, self.transition
@@ -51,14 +51,14 @@ class DiscreteProcess:
 
 @dataclass(frozen=True)
 class LangevinProcess:
-    """dz = K z dt + noise of covariance Q dt for z = (x, x'), observed at the times t = eta k.
+    """The process dz = K z dt + noise of covariance Q dt for z = (x, x'), at times t = eta k.
 
     Attributes
     ----------
     drift, diffusion
-        K and Q, both (2D, 2D).
+        (2D, 2D) matrices K and Q.
     learning_rate
-        eta.
+        Learning rate eta.
     """
 
     drift: np.ndarray
@@ -67,7 +67,7 @@ class LangevinProcess:
 
     @classmethod
     def build(cls, curvature, noise, learning_rate, momentum):
-        """m x'' + gamma x' + A x = sqrt(eta) C^(1/2) white noise, C = ``noise`` (D, D)."""
+        """Build m x'' + gamma x' + A x = sqrt(eta) C^(1/2) white noise with C = ``noise``."""
         mass, friction = learning_rate * (1 + momentum) / 2, 1 - momentum
         identity = np.eye(len(curvature))
         drift = np.block(
@@ -78,17 +78,18 @@ class LangevinProcess:
         return cls(drift, diffusion, learning_rate)
 
     def propagator(self, k):
-        """exp(K eta k)."""
+        """Return exp(K eta k)."""
         return self._advance(k)[0]
 
     def accumulated_noise(self, k):
-        """Integral of exp(K s) Q exp(K s)^T over 0 < s < eta k."""
+        """Return the integral of exp(K s) Q exp(K s)^T over 0 < s < eta k."""
         return self._advance(k)[1]
 
     def _advance(self, k):
-        """Van Loan's block exponential over a short time, doubled up to eta k.
+        """Return propagator and noise, by Van Loan's block exponential and doublings.
 
-        Over a long time the block exponential itself would overflow: it holds exp(-K t) too.
+        The block exponential covers a short time only, because it holds exp(-K t) too and would
+        overflow over a long time. Doublings extend it to eta k.
         """
         time = self.learning_rate * _time(k)
         size = len(self.drift)

@@ -1,8 +1,9 @@
-"""Sums over the examples of a loss, in chunks and in float64, whatever JAX's global precision.
+"""Sum losses and their derivatives over the examples, in chunks and in float64.
 
 `example_loss(position, example)` is the loss of one example; its *mean* over the data is the loss
 L. Derivatives of L are sums over chunks of rows, so that memory is bounded by a chunk's per-example
-gradients (some tens of MB) plus a float64 copy of the data, not by N x D.
+gradients (some tens of MB) plus a float64 copy of the data, not by N x D. JAX's global precision
+does not matter.
 """
 
 from collections.abc import Callable
@@ -16,12 +17,12 @@ from sgworld_mcmc.checks import check_data, check_integer, check_positive
 
 __all__ = ["loss_hessian"]
 
-# Entries of one (rows, D) array of per-example gradients: 8 MB in float64.
+# Largest number of entries in a (rows, D) array of per-example gradients: 8 MB in float64.
 _CHUNK_ENTRIES = 2**20
 
 
 def loss_hessian(example_loss: Callable, position, data) -> np.ndarray:
-    """Hessian of the mean loss, in float64.
+    """Compute the Hessian of the mean loss in float64, by Hessian-vector products.
 
     Parameters
     ----------
@@ -30,12 +31,12 @@ def loss_hessian(example_loss: Callable, position, data) -> np.ndarray:
     position : array (D,)
         Flat position.
     data : pytree of arrays
-        Leading axis N; an example is one row of every array.
+        Arrays with the leading axis N; an example is one row of every array.
 
     Returns
     -------
     numpy.ndarray
-        (D, D) float64, symmetrised. Hessian-vector products, some columns at a time.
+        (D, D) float64 Hessian, symmetrised.
 
     Examples
     --------
@@ -52,7 +53,7 @@ def loss_hessian(example_loss: Callable, position, data) -> np.ndarray:
 
 
 def prepare(example_loss, position, data):
-    """Check the three arguments; return position and data in float64 NumPy, and N."""
+    """Check the three arguments; return position and data as float64 NumPy arrays, and N."""
     if not callable(example_loss):
         raise TypeError(
             f"`example_loss` must be a function (position, example) -> scalar, not "
@@ -80,7 +81,7 @@ def prepare(example_loss, position, data):
 
 
 def check_position(name, position):
-    """A flat, finite position as a float64 NumPy array."""
+    """Return a flat, finite position as a float64 NumPy array; raise if it is not."""
     position = np.asarray(position)
     if position.ndim != 1:
         raise ValueError(
@@ -95,21 +96,21 @@ def check_position(name, position):
 
 
 def check_batches(size, batch_size, learning_rate=1.0):
-    """Checked (batch size, number of batches M = ceil(N / B), learning rate)."""
+    """Check and return (batch size, number of batches M = ceil(N / B), learning rate)."""
     batch_size = check_integer("batch_size", batch_size, 1, size)
     return batch_size, -(-size // batch_size), check_positive("learning_rate", learning_rate)
 
 
 def chunk_rows(size, dim):
-    """Rows in a chunk: as many as bound the per-example gradients."""
+    """Return the number of rows in a chunk, which bounds the per-example gradients."""
     return max(1, min(size, _CHUNK_ENTRIES // max(dim, 1)))
 
 
 def chunked_sum(function: Callable, data, rows: int):
-    """Sum of ``function(rows of data)`` over chunks; traced, its derivatives bounded in memory.
+    """Sum ``function(rows of data)`` over chunks, inside traced code.
 
-    ``function`` must return the sum over the rows that it gets, as a pytree. Recomputed in reverse
-    passes instead of stored.
+    ``function`` must return the sum over the rows that it gets, as a pytree. Reverse passes
+    recompute it instead of storing its intermediate values, so that memory stays bounded.
     """
     size = jax.tree.leaves(data)[0].shape[0]
     count, rest = divmod(size, rows)
@@ -132,7 +133,7 @@ def chunked_sum(function: Callable, data, rows: int):
 
 
 def mean_loss(example_loss, position, data, size):
-    """The loss L, traced."""
+    """Return the loss L, inside traced code."""
     rows = chunk_rows(size, position.shape[0])
 
     def sum_of(chunk):
@@ -142,7 +143,7 @@ def mean_loss(example_loss, position, data, size):
 
 
 def hessian_columns(function, position, size):
-    """(D, D) Hessian of a traced function of position and N rows, some columns at a time."""
+    """Return the (D, D) Hessian of a traced function of N rows, some columns at a time."""
     dim = position.shape[0]
     columns = max(1, min(dim, 8 * _CHUNK_ENTRIES // min(_CHUNK_ENTRIES, size * dim)))
     gradient = jax.grad(function)
@@ -164,7 +165,10 @@ def _gradients(example_loss, position, rows):
 
 
 def gradient_moments(example_loss, position, data, size):
-    """Mean (D,) and covariance (D, D), divisor N, of the examples' gradients; call within x64."""
+    """Return the mean (D,) and covariance (D, D), divisor N, of the examples' gradients.
+
+    The caller must have enabled 64-bit JAX.
+    """
     dim = position.shape[0]
     rows = chunk_rows(size, dim)
     shift, total, products = None, np.zeros(dim), np.zeros((dim, dim))

@@ -1,15 +1,15 @@
-"""Checks and inverses of the small matrices of linear theory; errors name the coordinates."""
+"""Check and invert the small matrices of linear theory. Errors name the coordinates."""
 
 import numpy as np
 
 __all__ = ["check_matrix", "inverse", "positive_spectrum"]
 
-# Correlation matrices with eigenvalues below this are singular to rounding error.
+# A correlation matrix with an eigenvalue below this is singular to rounding error.
 _SINGULAR = 1e-12
 
 
 def check_matrix(name, matrix, dim=None, *, symmetric=True, antisymmetric=False):
-    """A finite (D, D) float64 array, (anti)symmetrised; anything else raises ValueError."""
+    """Return a finite (D, D) float64 array, (anti)symmetrised; raise ValueError if it is not."""
     matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"`{name}` must be a square matrix (D, D), not of shape {matrix.shape}.")
@@ -30,10 +30,10 @@ def check_matrix(name, matrix, dim=None, *, symmetric=True, antisymmetric=False)
 
 
 def positive_spectrum(name, matrix, project):
-    """Eigenvalues and eigenvectors of a symmetric matrix that must be positive definite.
+    """Return eigenvalues and eigenvectors of a symmetric matrix that must be positive definite.
 
     With ``project`` only the positive part is returned; otherwise a negative or zero eigenvalue
-    raises and says in which coordinates its direction lies.
+    raises an error that says in which coordinates its direction lies.
     """
     eigenvalues, vectors = np.linalg.eigh(matrix)
     good = eigenvalues > max(eigenvalues[-1], 0) * len(matrix) * 1e-15
@@ -51,9 +51,9 @@ def positive_spectrum(name, matrix, project):
 
 
 def inverse(name, matrix, project=False, names=None):
-    """Inverse of a covariance; singular raises naming the coordinates, or is projected out.
+    """Invert a covariance; drop singular directions if ``project``, else raise naming them.
 
-    Scaled to a correlation matrix first, so that units spanning many decades do no harm.
+    The matrix is scaled to a correlation matrix first, so that units of different sizes do no harm.
     """
     names = [str(i) for i in range(len(matrix))] if names is None else list(names)
     variance = np.diag(matrix)

@@ -1,4 +1,4 @@
-"""Mean, covariance and lagged cross-moments of long trajectories, in one pass and small chunks."""
+"""Compute mean, covariance and lagged cross-moments of long trajectories in one pass."""
 
 from typing import NamedTuple
 
@@ -21,15 +21,15 @@ class Moments(NamedTuple):
     Attributes
     ----------
     mean : numpy.ndarray
-        (D,).
+        (D,) mean.
     covariance : numpy.ndarray
-        (D, D), about `center`, divisor the number of steps.
+        (D, D) covariance about `center`; the divisor is the number of steps.
     lagged : dict of int to numpy.ndarray
-        lag l -> (D, D), < x_i(k) x_j(k + l) > about `center`.
+        Lag l to the (D, D) moments < x_i(k) x_j(k + l) > about `center`.
     center : numpy.ndarray
-        (D,).
+        (D,) center of the second moments.
     num_steps : int
-        Steps of all chains.
+        Number of steps of all chains.
     """
 
     mean: np.ndarray
@@ -47,21 +47,22 @@ class Moments(NamedTuple):
 
 
 def trajectory_moments(trajectory, lags=(1,), center=None) -> Moments:
-    """Mean, covariance and lagged cross-moments in one pass.
+    """Compute mean, covariance and lagged cross-moments in one pass and small chunks.
 
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
-        Pairs never span two chains.
+        Positions in the order of time. Pairs never span two chains.
     lags : sequence of int
         Lags of the cross-moments, in steps.
     center : array (D,), optional
-        Default: the mean of the trajectory.
+        Center of the second moments; default the mean of the trajectory.
 
     Raises
     ------
     ValueError
-        NaN or infinity (says where), fewer steps than twice the largest lag.
+        If there is NaN or infinity (the message says where), or there are fewer steps than twice
+        the largest lag.
 
     Examples
     --------
@@ -74,7 +75,7 @@ def trajectory_moments(trajectory, lags=(1,), center=None) -> Moments:
     trajectory = as_trajectory(trajectory, max(2, 2 * longest), "(twice the largest lag)")
     chains, steps, dim = trajectory.values.shape
     shift = first_shift(trajectory)
-    # With a column of ones one product gives the moments, and the sums to change the centre.
+    # With a column of ones, one product gives the moments and the sums that change their center.
     squares = np.zeros((dim + 1, dim + 1))
     products = {lag: np.zeros((dim + 1, dim + 1)) for lag in lags}
     for _, _, rows, block in chunks(trajectory, longest, shift, ones=True):
@@ -98,26 +99,27 @@ def trajectory_moments(trajectory, lags=(1,), center=None) -> Moments:
 
 
 def areal_velocity(trajectory, center=None) -> np.ndarray:
-    """Mean area that a trajectory sweeps per step in each coordinate plane (N8).
+    """Return the mean area that a trajectory sweeps per step in each coordinate plane (N8).
 
-    ``A_ij = < x_i(k) x_j(k+1) - x_j(k) x_i(k+1) > / 2``: the estimate of the circulation matrix Q.
+    ``A_ij = < x_i(k) x_j(k+1) - x_j(k) x_i(k+1) > / 2`` estimates the circulation matrix Q.
 
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
-        A step is what lies between two rows: an epoch, if rows are epochs.
+        Positions in the order of time. A step leads from one row to the next: it is an epoch if
+        rows are epochs.
     center : array (D,), optional
-        x is measured from here; default the mean of the trajectory.
+        Position from which x is measured; default the mean of the trajectory.
 
     Returns
     -------
     numpy.ndarray
-        (D, D) antisymmetric float64.
+        (D, D) antisymmetric float64 matrix.
 
     Raises
     ------
     ValueError
-        NaN or infinity (says where), fewer than two steps.
+        If there is NaN or infinity (the message says where), or there are fewer than two steps.
 
     Examples
     --------

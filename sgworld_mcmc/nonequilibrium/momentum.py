@@ -1,7 +1,7 @@
 """The limiting dynamics of SGD with momentum on a quadratic loss: exact, and as a diffusion.
 
-Section 4 of docs/theory.md; Kunin et al., "The Limiting Dynamics of SGD", arXiv:2107.09133.
-Everything is float64 NumPy.
+Section 4 of docs/theory.md derives the formulas, after Kunin et al., "The Limiting Dynamics of
+SGD", arXiv:2107.09133. All numbers are float64 NumPy.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["LinearRegressionDynamics"]
 class LinearRegressionDynamics:
     """SGD with momentum on a quadratic loss with batch noise of constant covariance.
 
-    v <- beta v + g + lambda theta, theta <- theta - eta v, with the batch gradient
+    The dynamics are v <- beta v + g + lambda theta, theta <- theta - eta v, with the batch gradient
     g = H (theta - theta0) + noise. Positions x = theta - mu are counted from the minimum mu of the
     loss with its weight decay, mu = (H + lambda I)^-1 H theta0, or from 0 if ``minimum`` is given.
 
@@ -27,47 +27,47 @@ class LinearRegressionDynamics:
     u_k = (x_k - x_{k-1}) / eta = -v_k, per unit of the time t = eta k. Every (2D, 2D) matrix has
     the position's block in ``[:D, :D]``, the velocity's in ``[D:, D:]``.
 
-    **Exact or continuous.** By default the discrete recursion of SGD itself:
+    **Exact or continuous.** By default the methods describe the discrete recursion of SGD itself,
     x_{k+1} = ((1 + beta) I - eta A) x_k - beta x_{k-1} - eta e_k with A = H + lambda I.
-    With ``continuous=True`` its model in the time t = eta k, an Ornstein-Uhlenbeck process in
-    (x, x'): m x'' + gamma x' + A x = sqrt(eta) C^(1/2) white noise with m = (eta/2)(1 + beta) and
-    gamma = 1 - beta; ``k`` and ``lags`` then need not be integers.
+    With ``continuous=True`` they describe its model in the time t = eta k, an Ornstein-Uhlenbeck
+    process in (x, x'): m x'' + gamma x' + A x = sqrt(eta) C^(1/2) white noise with
+    m = (eta/2)(1 + beta) and gamma = 1 - beta; ``k`` and ``lags`` then need not be integers.
 
     Parameters
     ----------
     hessian : (D, D)
-        H of the loss (a mean over the examples) without weight decay, symmetric and positive
-        semidefinite. Linear regression with loss mean (y - X theta)^2 / 2 has X^T X / N.
+        Hessian H of the loss (a mean over the examples) without weight decay, symmetric and
+        positive semidefinite. Linear regression with loss mean (y - X theta)^2 / 2 has X^T X / N.
     noise_covariance : (D, D)
         Covariance over the *examples* of the gradient of one example's loss, at the minimum. The
-        batch gradient has C = noise_covariance / batch_size: exact if examples are drawn
-        independently; for distinct examples in a batch multiply it by (N - B) / (N - 1).
-        sigma^2 H for a well-specified linear regression with noise sigma.
+        batch gradient then has C = noise_covariance / batch_size, which is exact if examples are
+        drawn independently; for distinct examples in a batch multiply it by (N - B) / (N - 1).
+        A well-specified linear regression with noise sigma has sigma^2 H.
     learning_rate : float
-        eta, below the limit of stability 2 (1 + beta) / (largest eigenvalue of H + lambda I).
+        Learning rate eta, below the limit 2 (1 + beta) / (largest eigenvalue of H + lambda I).
     momentum : float
-        beta in [0, 1).
+        Momentum beta in [0, 1).
     batch_size : int
-        B.
+        Batch size B.
     weight_decay : float
-        lambda >= 0.
+        Weight decay lambda >= 0.
     minimum : (D,), optional
-        mu. If given, positions that are passed and returned are theta rather than x.
+        The minimum mu. If it is given, positions passed and returned are theta rather than x.
 
     Raises
     ------
     ValueError, TypeError
-        A learning rate above the limit, beta outside [0, 1), matrices that are not square,
-        symmetric and positive semidefinite or not of the same size, NaN.
+        If the learning rate is above the limit, beta is outside [0, 1), there is NaN, or matrices
+        differ in size or are not square, symmetric and positive semidefinite.
 
     Notes
     -----
-    Linear regression itself has noise in its batch Hessian too, left out here: it raises the
+    The batch Hessian of a linear regression is noisy too, which is left out here: it raises the
     covariances by about eta tr(H) / (2 B (1 - beta)) relatively, if the features are Gaussian.
 
     Examples
     --------
-    One mode of curvature a = 2 and noise c = 1 / 10: the variances of docs/theory.md, section 4.
+    A mode of curvature a = 2 and noise c = 1 / 10 has the variances of docs/theory.md, section 4:
 
     >>> dynamics = LinearRegressionDynamics([[2.0]], [[1.0]], 0.1, momentum=0.9, batch_size=10)
     >>> a, c, eta, beta = 2.0, 0.1, 0.1, 0.9
@@ -115,18 +115,19 @@ class LinearRegressionDynamics:
             object.__setattr__(self, name, value)
 
     def mean(self, k, initial, continuous=False):
-        """Mean of (x, u) after ``k`` steps from ``initial``.
+        """Compute the mean of (x, u) after ``k`` steps from ``initial``.
 
         Parameters
         ----------
         k : int >= 0, or (K,) array of them
-            Number of minibatch steps (t = eta k; any number >= 0 if continuous).
+            Number of minibatch steps (t = eta k); if continuous, any number >= 0.
         initial : (D,) or (2D,)
             A position at rest, or a position and a velocity.
 
         Returns
         -------
-        (2D,) or (K, 2D)
+        numpy.ndarray
+            (2D,) mean, or (K, 2D) for an array of k.
         """
         size = len(self.hessian)
         start = np.asarray(initial, dtype=float)
@@ -138,10 +139,11 @@ class LinearRegressionDynamics:
         return _for_each(k, lambda n: center + process.propagator(n) @ (start - center))
 
     def covariance(self, k, continuous=False, initial_covariance=None):
-        """Covariance of (x, u) after ``k`` steps: (2D, 2D), or (K, 2D, 2D) for an array of k.
+        """Compute the covariance of (x, u) after ``k`` steps.
 
-        Of chains that start at one point, unless an ``initial_covariance`` (2D, 2D) is given. The
-        mean does not enter it.
+        All chains start at one point, unless an ``initial_covariance`` (2D, 2D) is given. The
+        covariance does not depend on the mean. It has the shape (2D, 2D), or (K, 2D, 2D) for an
+        array of k.
         """
         size = 2 * len(self.hessian)
         process = self._process(continuous)
@@ -158,11 +160,11 @@ class LinearRegressionDynamics:
         return _for_each(k, at)
 
     def stationary_covariance(self, continuous=False):
-        """Covariance (2D, 2D) of (x, u) at stationarity: the limit of :meth:`covariance`.
+        """Compute the covariance (2D, 2D) of (x, u) at stationarity, the limit of `covariance`.
 
-        Solution of the Lyapunov equation, discrete or continuous. Positions and velocities of one
-        time are correlated in the discrete process (by eta/2 times the velocity variance in each
-        mode) and uncorrelated in the continuous one if the noise commutes with A.
+        It solves the Lyapunov equation, discrete or continuous. Positions and velocities at the
+        same time are correlated in the discrete process (by eta/2 times the velocity variance in
+        each mode), and uncorrelated in the continuous one if the noise commutes with A.
         """
         self._check_bound()
         process = self._process(continuous)
@@ -173,10 +175,11 @@ class LinearRegressionDynamics:
         return (covariance + covariance.T) / 2
 
     def mean_squared_displacement(self, lags, continuous=False):
-        """E |x_{k + lag} - x_k|^2 at stationarity, the same shape as ``lags``.
+        """Compute E |x_{k + lag} - x_k|^2 at stationarity, in the shape of ``lags``.
 
-        2 tr P_xx - 2 tr (F^lag P)_xx, written as tr [(F^lag - I) P (F^lag - I)^T + covariance of
-        the noise since then]_xx, where nothing cancels. ``lags`` count minibatch steps.
+        ``lags`` count minibatch steps. The result 2 tr P_xx - 2 tr (F^lag P)_xx is computed as
+        tr [(F^lag - I) P (F^lag - I)^T + covariance of the noise since then]_xx, in which nothing
+        cancels.
         """
         size = len(self.hessian)
         stationary = self.stationary_covariance(continuous)
@@ -190,12 +193,13 @@ class LinearRegressionDynamics:
         return _for_each(lags, at)
 
     def oscillation_frequencies(self, continuous=False):
-        """Angular frequency (D,) of each mode, in radians per unit of t = eta k; 0 if overdamped.
+        """Compute the angular frequency (D,) of each mode, in radians per unit of t = eta k.
 
-        Modes in ascending order of curvature a. Exact: the phase of the eigenvalues of the
-        recursion over eta, cos(eta w) = (1 + beta - eta a) / (2 sqrt(beta)); pi / eta where the
-        position alternates in sign. Continuous: w^2 = a / m - (gamma / 2m)^2. Multiply by eta
-        for radians per step.
+        Modes are in ascending order of curvature a; an overdamped mode has the frequency 0. The
+        exact frequency w is the phase of the recursion's eigenvalues over eta,
+        cos(eta w) = (1 + beta - eta a) / (2 sqrt(beta)), and pi / eta if the position alternates
+        in sign. The continuous one has w^2 = a / m - (gamma / 2m)^2. Multiply by eta for radians
+        per step.
         """
         eta, beta = self.learning_rate, self.momentum
         curvature = np.linalg.eigvalsh(self._curvature)
@@ -207,12 +211,12 @@ class LinearRegressionDynamics:
         return np.arctan2(imaginary, half_trace) / eta
 
     def modified_loss(self, position, continuous=False):
-        """The loss that the stationary positions are distributed by, as density exp(-loss).
+        """Evaluate the loss for which the stationary positions have the density exp(-loss).
 
-        (x P_xx^-1 x) / 2 with the stationary covariance P_xx of the positions, 0 at the minimum.
-        It has the place of the training loss / temperature of an equilibrium process, but another
-        shape: with C = sigma^2 H / B and no weight decay it is isotropic, to leading order
-        B (1 - beta) |x|^2 / (eta sigma^2), however anisotropic H is.
+        It is (x P_xx^-1 x) / 2 with the stationary covariance P_xx of the positions, and 0 at the
+        minimum. It takes the place of the training loss / temperature of an equilibrium process,
+        but has another shape: with C = sigma^2 H / B and no weight decay it is isotropic, to
+        leading order B (1 - beta) |x|^2 / (eta sigma^2), however anisotropic H is.
 
         Parameters
         ----------
@@ -221,7 +225,8 @@ class LinearRegressionDynamics:
 
         Returns
         -------
-        (...)
+        numpy.ndarray
+            Losses, in the shape of the leading axes.
         """
         size = len(self.hessian)
         position = np.asarray(position, dtype=float)
@@ -232,7 +237,7 @@ class LinearRegressionDynamics:
                 f"{size} (positions) or {2 * size} (positions and velocities)."
             )
         covariance = self.stationary_covariance(continuous)[:length, :length]
-        # Positions and velocities differ by powers of eta: scale them before factorising.
+        # Positions and velocities differ by powers of eta, so that they are scaled first.
         scale = np.sqrt(np.diag(covariance))
         try:
             if not scale.all():
@@ -249,9 +254,9 @@ class LinearRegressionDynamics:
         return values.reshape(position.shape[:-1])[()]
 
     def transition(self, continuous=False):
-        """The (2D, 2D) matrix F that takes the mean of (x, u) through one step.
+        """Return the (2D, 2D) matrix F that takes the mean of (x, u) through one step.
 
-        F^l times the stationary covariance is the correlation at lag l: E[z_{k+l} z_k^T].
+        F^l times the stationary covariance is the correlation E[z_{k+l} z_k^T] at lag l.
         """
         return self._process(continuous).propagator(1)
 
@@ -275,7 +280,7 @@ class LinearRegressionDynamics:
 
 
 def _for_each(numbers, function):
-    """``function`` of a number, or stacked over an array of numbers."""
+    """Apply ``function`` to a number, or to each number of an array and stack the results."""
     array = np.asarray(numbers)
     if array.ndim == 0:
         return function(array[()])
@@ -295,7 +300,10 @@ def _vector(name, value, shape, alternative=""):
 
 
 def _positive_semidefinite(name, value):
-    """``value`` as a symmetric float64 matrix; rounding below 1e-8 of its norm is let pass."""
+    """Return ``value`` as a symmetric float64 matrix; raise unless it is positive semidefinite.
+
+    Rounding errors below 1e-8 of the largest entry are accepted.
+    """
     matrix = np.array(value, dtype=float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"`{name}` must be a square matrix (D, D), not of shape {matrix.shape}.")

@@ -1,7 +1,7 @@
-"""Covariance of minibatch gradients, and how far it makes SGD diffuse.
+"""The covariance of minibatch gradients, and the diffusion of SGD that it causes.
 
-Formulas: docs/nonequilibrium.md (N1)-(N4), derived in docs/theory.md section 2.1. The framework is
-that of Adhikari et al., arXiv:2306.03521.
+The formulas are (N1)-(N4) of docs/nonequilibrium.md, which docs/theory.md derives in section 2.1.
+The framework is that of Adhikari et al., arXiv:2306.03521.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,10 @@ __all__ = ["diffusion_matrix", "minibatch_covariance"]
 
 
 def minibatch_covariance(example_loss: Callable, position, data, batch_size: int) -> np.ndarray:
-    """Covariance C of the gradient of a random batch of distinct examples (N1).
+    """Compute the covariance C of the gradient of a random batch of distinct examples (N1).
 
-    ``C = (N - B) / (B (N - 1)) Cov_i(grad l_i)``, the covariance over examples with divisor N.
+    It is ``C = (N - B) / (B (N - 1)) Cov_i(grad l_i)``, with the covariance over the examples
+    (divisor N).
 
     Parameters
     ----------
@@ -33,26 +34,26 @@ def minibatch_covariance(example_loss: Callable, position, data, batch_size: int
         ``example_loss(position, example) -> scalar``; its *mean* over the data is the loss, and a
         batch gradient is the mean over the batch.
     position : array (D,)
-        Flat position at which C is taken.
+        Flat position at which C is computed.
     data : pytree of arrays
-        Leading axis N.
+        Arrays with the leading axis N.
     batch_size : int
-        B, from 1 to N (C = 0).
+        Batch size B from 1 to N; C is zero for B = N.
 
     Returns
     -------
     numpy.ndarray
-        (D, D) float64, in squared units of the gradient.
+        (D, D) float64 covariance, in squared units of the gradient.
 
     Raises
     ------
     ValueError
-        A position that is not flat or not finite, a loss that is no scalar, NaN in the data.
+        If the position is not flat or not finite, the loss is not a scalar, or data are NaN.
 
     Notes
     -----
-    One pass over the data in chunks of per-example gradients (8 MB), computed in float64 without
-    touching JAX's global configuration.
+    It takes one pass over the data in chunks of per-example gradients (8 MB), in float64 and
+    without touching JAX's global configuration.
 
     Examples
     --------
@@ -81,45 +82,47 @@ def diffusion_matrix(
     num_orders: int = 4096,
     rng_key=None,
 ) -> np.ndarray:
-    """Diffusion matrix D of SGD: per step with replacement, per epoch without.
+    """Compute the diffusion matrix D of SGD, per step with replacement and per epoch without.
 
-    * With replacement D = (eta^2 / 2) C, exactly (N2).
-    * Without, D = (eta^4 / 2) Cov_p(T_p) with T_p = sum_{i<j} H_p(j) g_p(i), over the orders p in
-      which the batches are visited (N3). ``"closed"`` replaces every batch Hessian by the mean
-      one: (eta^4 / 24) M^2 (M + 1) H C H (N4). It misses the scatter of the batch Hessians, which
-      matters in soft directions; ``"sampled"`` has it.
+    * With replacement it is exactly D = (eta^2 / 2) C (N2).
+    * Without, it is D = (eta^4 / 2) Cov_p(T_p) with T_p = sum_{i<j} H_p(j) g_p(i), over the orders
+      p in which the batches are visited (N3). The method ``"closed"`` replaces every batch Hessian
+      by the mean one, which gives (eta^4 / 24) M^2 (M + 1) H C H (N4). It misses the scatter of
+      the batch Hessians, which matters in soft directions; ``"sampled"`` includes it.
 
     Parameters
     ----------
     example_loss, position, data, batch_size
-        As in `minibatch_covariance`. Without replacement there are M = ceil(N / B) batches, sizes
-        differing by one at most, weighted so that their mean is the full gradient.
+        The same as in `minibatch_covariance`. Without replacement there are M = ceil(N / B)
+        batches, whose sizes differ by at most one, with weights that make their mean the full
+        gradient.
     learning_rate : float
-        eta: theta <- theta - eta g_b.
+        Learning rate eta of the step theta <- theta - eta g_b.
     replacement : bool
         Whether batches are drawn independently.
     method : {"sampled", "closed"}
-        Without replacement only. "sampled": random orders with Hessian-vector products, the closed
-        form serving as control variate, so that only what the batch Hessians add has sampling
-        error, about sqrt(2 / num_orders) of itself.
+        How to compute D without replacement. "sampled" takes random orders with Hessian-vector
+        products and the closed form as a control variate, so that only the contribution of the
+        batch Hessians has a sampling error, of about sqrt(2 / num_orders) of itself.
     order : {"examples", "batches"}
-        "examples": rows are dealt into new batches each epoch. "batches": one fixed partition, the
-        rows as they lie (those of ``numpy.array_split``), visited in a fresh order.
+        How rows are visited without replacement. "examples" deals the rows into new batches each
+        epoch. "batches" visits the batches of one fixed partition (that of ``numpy.array_split``)
+        in a new order each epoch.
     num_orders : int
-        Orders sampled; each costs one Hessian-vector product of all the data.
+        Number of orders sampled; each costs one Hessian-vector product of all the data.
     rng_key : JAX key, optional
-        For the orders; default ``jax.random.key(0)``.
+        Key of the sampled orders; default ``jax.random.key(0)``.
 
     Returns
     -------
     numpy.ndarray
-        (D, D) float64. Its time step is eta with replacement and eta M without.
+        (D, D) float64 matrix. Its time step is eta with replacement and eta M without.
 
     Raises
     ------
     ValueError
-        Without replacement, a learning rate above 2 / (largest eigenvalue of the Hessian), where
-        SGD diverges and the expansion in eta means nothing; unknown names; bad data.
+        If a name is unknown or data are bad; without replacement also if the learning rate is above
+        2 / (largest eigenvalue of the Hessian), where SGD diverges and the expansion in eta fails.
 
     Examples
     --------
@@ -160,9 +163,9 @@ def diffusion_matrix(
 
 
 def partition_factor(size, count):
-    """Mean over the batches of a random partition of Cov(g_b), in units of Cov_i(grad l_i).
+    """Return the mean of Cov(g_b) over the batches of a random partition, over Cov_i(grad l_i).
 
-    (N - B) / (B (N - 1)) for equal batches; sizes n_b and weights n_b M / N otherwise.
+    It is (N - B) / (B (N - 1)) for equal batches. Unequal batches have the weights n_b M / N.
     """
     sizes = _batch_sizes(size, count)
     return count / size**2 * np.sum(sizes * (size - sizes)) / max(size - 1, 1)
@@ -173,10 +176,10 @@ def _batch_sizes(size, count):
 
 
 def _partition_moments(example_loss, position, data, size, count, order):
-    """Full gradient, and covariance over batches of g_b - (n_b M / N) grad L.
+    """Return the full gradient, and the covariance over batches of g_b - (n_b M / N) grad L.
 
-    The subtraction matters away from a minimum if batches differ in size: what is proportional to
-    a batch's size does not depend on the order in T_p, since its Hessian is as well.
+    The subtraction matters away from a minimum if batches differ in size. The part proportional to
+    a batch's size does not depend on the order in T_p, since the Hessian is proportional to it too.
     """
     with jax.enable_x64(True):
         mean, covariance = gradient_moments(example_loss, position, data, size)
@@ -189,7 +192,7 @@ def _partition_moments(example_loss, position, data, size, count, order):
 
 
 def _fixed_rows(size, count):
-    """Row numbers (M, b) of ``numpy.array_split``, and a mask of those that exist."""
+    """Return the row numbers (M, b) of ``numpy.array_split``, and a mask of those that exist."""
     length = -(-size // count)
     sizes = _batch_sizes(size, count)
     rows = (np.cumsum(sizes) - sizes)[:, None] + np.arange(length)
@@ -213,7 +216,10 @@ def _batch_gradients(example_loss, position, data, rows, mask):
 
 @partial(jax.jit, static_argnames=("example_loss", "count", "fresh"))
 def _order_sums(example_loss, position, data, keys, hessian, mean, count, fresh):
-    """T_p for each key, (orders, D), and the same with the mean Hessian and centred gradients."""
+    """Return T_p (orders, D) for each key, and its control variate.
+
+    The control variate is T_p with the mean Hessian and centered gradients.
+    """
     size = jax.tree.leaves(data)[0].shape[0]
     fixed_rows, fixed_mask = (jnp.asarray(x) for x in _fixed_rows(size, count))
     dim, weight = position.shape[0], count / size
@@ -243,7 +249,7 @@ def _order_sums(example_loss, position, data, keys, hessian, mean, count, fresh)
 
 
 def check_learning_rate(eta, largest):
-    """Raise ValueError where the learning rate is not below 2 / largest eigenvalue."""
+    """Raise ValueError unless the learning rate is below 2 / (largest eigenvalue)."""
     if eta * largest >= 2:
         raise ValueError(
             f"`learning_rate` {eta:.4g} is above the stability limit 2 / (largest eigenvalue of "

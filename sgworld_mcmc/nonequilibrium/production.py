@@ -1,6 +1,6 @@
 """Entropy production of a trajectory: step by step from theory, and by the plug-in estimate.
 
-Formulas (N9)-(N11), (N14) of docs/nonequilibrium.md; arXiv:2306.03521.
+The formulas are (N9)-(N11) and (N14) of docs/nonequilibrium.md; see also arXiv:2306.03521.
 """
 
 from itertools import pairwise
@@ -33,37 +33,39 @@ def entropy_production(
     midpoint: bool = False,
     project: bool = False,
 ) -> np.ndarray:
-    """Entropy production of every step, sigma_k = v(theta_k)^T D^-1 (theta_{k+1} - theta_k) (N9).
+    """Compute the production sigma_k = v(theta_k)^T D^-1 (theta_{k+1} - theta_k) of steps (N9).
 
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
-        One row per time step of the theory: per step with replacement, per epoch without.
+        Positions after each time step of the theory: a step with replacement, an epoch without.
     circulation, covariance, diffusion : array (D, D)
-        Q, S, D per time step, of theory. With S from H S + S H = 2 D / h the integral theorem
-        holds at every step size and length; with an empirical S it errs by O(h), growing with the
-        length.
+        Matrices Q, S and D of the theory, per time step. With S from H S + S H = 2 D / h the
+        integral theorem holds at every step size and length; with an empirical S it has an error
+        of O(h) that grows with the length.
     center : array (D,), optional
-        mu; default the mean of the trajectory. The minimum of the effective loss, in theory.
+        Center mu, in theory the minimum of the effective loss; default the mean of the trajectory.
     midpoint : bool
-        Evaluate v at (theta_k + theta_{k+1}) / 2 (Stratonovich): better for the detailed theorem
-        of long stretches, where the Ito form (default) is exact only per step.
+        Whether to evaluate v at (theta_k + theta_{k+1}) / 2 (Stratonovich), which is better for the
+        detailed theorem of long stretches. The default, the Ito form, is exact only per step.
     project : bool
-        Drop directions in which S or D is singular instead of raising.
+        Whether to drop directions in which S or D is singular, instead of raising.
 
     Returns
     -------
     numpy.ndarray
-        (steps - 1,) or (chains, steps - 1) float64, nats. The production of a stretch is the sum.
+        (steps - 1,) or (chains, steps - 1) float64 productions in nats. The production of a stretch
+        is their sum.
 
     Raises
     ------
     ValueError
-        NaN in the trajectory (says where), singular S or D (says which coordinates).
+        If the trajectory has NaN (the message says where), or S or D is singular (it says in which
+        coordinates).
 
     Notes
     -----
-    One pass in small chunks; only the result is held in memory.
+    It reads the trajectory once in small chunks, and holds only the result in memory.
 
     Examples
     --------
@@ -92,7 +94,7 @@ def entropy_production(
         if len(block) > 1:
             step = np.diff(block, axis=0)
             at = (block[1:] + block[:-1]) / 2 if midpoint else block[:-1]
-            # A product with ones: much faster than a sum over a short last axis.
+            # A product with ones is much faster than a sum over a short last axis.
             sigma[chain, start : start + len(step)] = (
                 np.multiply(at @ weights, step, out=step) @ ones
             )
@@ -100,24 +102,25 @@ def entropy_production(
 
 
 class PlugInProduction(NamedTuple):
-    """Entropy production rate of the Gaussian chain with a trajectory's moments.
+    """The entropy production rate of the Gaussian chain with a trajectory's moments.
 
     Attributes
     ----------
     rate : float
-        Per `lag` steps, nats, bias removed: ``plug_in - null_level``. It may be negative by noise.
+        Rate in nats per `lag` steps without the bias, ``plug_in - null_level``. Noise can make it
+        negative.
     standard_error : float
-        By the jackknife over blocks.
+        Standard error of the rate, by the jackknife over blocks.
     plug_in : float
-        The estimate before the bias was removed.
+        The estimate before the bias is removed.
     null_level : float
-        What a reversible chain of this length shows on average, d (d - 1) / n (N14).
+        Average estimate for a reversible chain of this length, d (d - 1) / n (N14).
     lag : int
-        Steps between the two positions compared.
+        Number of steps between the two positions compared.
     num_pairs : int
-        Pairs used, n.
+        Number of pairs n.
     dim : int
-        Coordinates, d, after a projection.
+        Number of coordinates d, after a projection.
     """
 
     rate: float
@@ -129,7 +132,7 @@ class PlugInProduction(NamedTuple):
     dim: int
 
     def per_stretch(self, length: int) -> float:
-        """Mean production of ``length`` successive steps of `lag`, by the Markov property."""
+        """Return the mean production of ``length`` steps of `lag`, by the Markov property."""
         return self.rate * check_integer("length", length, 1)
 
     def __str__(self):
@@ -147,7 +150,7 @@ class PlugInProduction(NamedTuple):
     __repr__ = __str__
 
     def plot(self, ax=None):
-        """Draw the rate with its error bar over the null level; returns the axes."""
+        """Draw the rate with its error bar over the null level, and return the axes."""
         ax = new_axes(ax)
         ax.errorbar([0], [self.rate], [2 * self.standard_error], fmt="o", capsize=4, label="rate")
         ax.axhspan(0, self.null_level, color="0.85", label="bias removed (null level)")
@@ -159,21 +162,22 @@ class PlugInProduction(NamedTuple):
 def plug_in_entropy_production(
     trajectory, lag: int = 1, *, num_blocks: int = 50, project: bool = False
 ) -> PlugInProduction:
-    """Entropy production rate of the linear-Gaussian chain that has the trajectory's moments.
+    """Estimate the rate of the linear-Gaussian chain that has the trajectory's moments.
 
-    Transition A and noise V are estimated from the covariance and the cross-moment at ``lag`` and
-    put into the exact rate of a Gaussian chain (N11). For d > 1 it is biased by d (d - 1) / n
+    Transition A and noise V are estimated from the covariance and the cross-moment at ``lag``, and
+    put into the exact rate of a Gaussian chain (N11). For d > 1 this has the bias d (d - 1) / n
     (N14), which is removed.
 
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
+        Positions in the order of time.
     lag : int
-        Compare positions this many steps apart; the rate is per ``lag`` steps.
+        Number of steps between the positions compared; the rate is per ``lag`` steps.
     num_blocks : int
-        Blocks left out in turn for the standard error, in all chains together.
+        Number of blocks, in all chains together, that are left out in turn for the standard error.
     project : bool
-        Drop constant and duplicate directions instead of raising.
+        Whether to drop constant and duplicate directions, instead of raising.
 
     Returns
     -------
@@ -182,13 +186,14 @@ def plug_in_entropy_production(
     Raises
     ------
     ValueError
-        NaN (says where), fewer steps than 2 x lag, constant or duplicate coordinates (says which).
+        If there is NaN (the message says where), there are fewer steps than 2 x lag, or coordinates
+        are constant or duplicate (it says which).
 
     Notes
     -----
     For a chain that is not Gaussian it is the rate of the Gaussian chain with the same second
     moments, which is neither a lower nor an upper bound; `variational_entropy_production` and
-    `entropy_production_bound` bound from below. One pass in small chunks.
+    `entropy_production_bound` bound from below. The trajectory is read once in small chunks.
 
     Examples
     --------
@@ -223,7 +228,7 @@ def plug_in_entropy_production(
 
 
 def _rate(lagged, covariance, names, project):
-    """Rate and dimension from < x(k) x(k + l)^T > and < x x^T >."""
+    """Return the rate and the dimension from < x(k) x(k + l)^T > and < x x^T >."""
     if project:
         eigenvalues = np.linalg.eigvalsh(_correlation(covariance))
         dim = int(np.sum(eigenvalues >= 1e-12 * len(covariance)))
@@ -239,7 +244,7 @@ def _correlation(covariance):
 
 
 def _block_moments(trajectory, lag, center, num_blocks):
-    """Weights, lagged moments and covariances of blocks of the chains, the latter over pairs."""
+    """Return (number of pairs, lagged moments, covariance) of each block of the chains."""
     values, names = trajectory
     chains, steps, _ = values.shape
     each = max(1, min(num_blocks // chains, steps // (2 * lag + 2))) if chains < num_blocks else 1

@@ -1,4 +1,4 @@
-"""Project a trajectory on its leading principal components, before what costs D^2."""
+"""Project a trajectory on its leading principal components, before estimates that cost D^2."""
 
 from typing import NamedTuple
 
@@ -17,15 +17,16 @@ class PrincipalProjection(NamedTuple):
     Attributes
     ----------
     trajectory : numpy.ndarray
-        (steps, k) or (chains, steps, k) float64, as the input; about the mean.
+        (steps, k) or (chains, steps, k) float64 coordinates about the mean, with the axes of the
+        input.
     components : numpy.ndarray
-        (D, k), orthonormal columns; what was scaled is divided by `scale` first.
+        (D, k) matrix with orthonormal columns, for positions that are divided by `scale`.
     mean, scale : numpy.ndarray
-        (D,).
+        (D,) mean of the positions, and their units.
     variance : numpy.ndarray
-        (k,), of the components in decreasing order.
+        (k,) variances of the components, in decreasing order.
     explained : float
-        Their share of the total variance.
+        Share of the components in the total variance.
     """
 
     trajectory: np.ndarray
@@ -44,20 +45,20 @@ class PrincipalProjection(NamedTuple):
 def project_principal_components(
     trajectory, num_components: int, *, standardize: bool = False
 ) -> PrincipalProjection:
-    """Project on the leading principal components.
+    """Project a trajectory on its leading principal components.
 
-    The entropy production of the projection is a lower bound on that of the whole; its plug-in
-    estimate is not, by its bias (N14).
+    The entropy production of the projection is a lower bound on that of the whole. Its plug-in
+    estimate is not, because of its bias (N14).
 
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
-        D up to a few thousand: one (D, D) covariance is diagonalised.
+        Positions with D up to a few thousand, since a (D, D) covariance is diagonalised.
     num_components : int
-        k, at most D.
+        Number k of components, at most D.
     standardize : bool
-        Divide by the standard deviations first: components of the correlation matrix, for
-        coordinates of unlike units. Constant coordinates are then left out.
+        Whether to divide by the standard deviations first, for coordinates of unlike units. The
+        components are then those of the correlation matrix, and constant coordinates are left out.
 
     Examples
     --------
@@ -80,7 +81,7 @@ def project_principal_components(
         covariance = covariance / scale / scale[:, None]
     variance, vectors = np.linalg.eigh(covariance)
     order = np.argsort(variance)[::-1][:num_components]
-    # The sign of an eigenvector is arbitrary: make its largest entry positive.
+    # The sign of an eigenvector is arbitrary. Here its largest entry is positive.
     vectors = vectors[:, order]
     vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(order))])
     projected = np.empty((chains, steps, num_components))

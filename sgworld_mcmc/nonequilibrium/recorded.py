@@ -1,8 +1,7 @@
-"""What moments recorded at every step of a run say: circulation, entropy production, reversibility.
+"""Estimate circulation, entropy production and reversibility from moments recorded during a run.
 
-The run keeps draws as rarely as it likes; `sgworld_mcmc.sampling.lagged_moments` is what it
-records.
-Formulas (N8)-(N11), (N14), (N17) of docs/nonequilibrium.md.
+`sgworld_mcmc.sampling.lagged_moments` records them at every step, however rarely the run keeps a
+draw. The formulas are (N8)-(N11), (N14) and (N17) of docs/nonequilibrium.md.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.nonequilibrium.lagged_pairs import contrast_labels, slow_modes, whiten
+from sgworld_mcmc.nonequilibrium.lagged_pairs import contrast_pairs, slow_modes, whiten
 from sgworld_mcmc.nonequilibrium.linear import gaussian_rate
 from sgworld_mcmc.nonequilibrium.matrices import check_matrix, inverse
 from sgworld_mcmc.nonequilibrium.moments import Moments
@@ -21,13 +20,14 @@ from sgworld_mcmc.nonequilibrium.trajectory import check_center
 
 __all__ = ["MeanProduction", "RecordedMoments", "recorded_moments"]
 
-# Fewer blocks, of all chains together, leave no error bar worth the name.
+# With fewer blocks, of all chains together, error bars mean nothing.
 _MINIMUM_BLOCKS = 6
+# Number of blocks for error bars.
 _ERROR_BLOCKS = 50
 
 
 class MeanProduction(NamedTuple):
-    """Mean of the entropy production (N9) per recorded step, in nats, and its standard error."""
+    """The mean entropy production (N9) per recorded step, in nats, and its standard error."""
 
     rate: float
     standard_error: float
@@ -37,24 +37,25 @@ class MeanProduction(NamedTuple):
 
 
 class RecordedMoments(NamedTuple):
-    """Sums over the successive pairs of positions of blocks, float64; x is about `center`.
+    """Float64 sums over the successive pairs of positions in blocks; x is measured from `center`.
 
-    Positions are those in which the run recorded them: preconditioned coordinates in the NumPyro
-    interface. A step is what it recorded: a minibatch step with replacement, an epoch (two for the
-    symmetric order) without.
+    Positions have the coordinates in which the run recorded them: the NumPyro interface records
+    preconditioned coordinates. A step leads from one recorded position to the next: it is a
+    minibatch step with replacement, and an epoch (two for the symmetric order) without.
 
     Attributes
     ----------
     pairs : numpy.ndarray
-        (blocks,).
+        (blocks,) number of pairs in a block of each chain.
     edges : numpy.ndarray
-        (chains, blocks + 1, D): x at the beginning of each block and at the end of the last.
+        (chains, blocks + 1, D) positions x at the beginning of each block and at the end of the
+        last.
     sums : numpy.ndarray
-        (chains, blocks, D): sum of x_k.
+        (chains, blocks, D) sums of x_k.
     squares, moved : numpy.ndarray
-        (chains, blocks, D, D): sum of x_k x_k^T, and of x_k (x_{k+1} - x_k)^T.
+        (chains, blocks, D, D) sums of x_k x_k^T, and of x_k (x_{k+1} - x_k)^T.
     center : numpy.ndarray
-        (D,).
+        (D,) position from which x is measured.
     """
 
     pairs: np.ndarray
@@ -66,11 +67,11 @@ class RecordedMoments(NamedTuple):
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of successive positions, of all chains."""
+        """Number of pairs of successive positions, in all chains."""
         return int(self.pairs.sum()) * len(self.edges)
 
     def about(self, center) -> "RecordedMoments":
-        """The same with x measured from ``center`` (D,)."""
+        """Return the same sums with x measured from ``center`` (D,)."""
         center = check_center(center, len(self.center))
         o = self.center - center
         outer = self.sums[..., :, None] * o
@@ -86,12 +87,15 @@ class RecordedMoments(NamedTuple):
         )
 
     def mean(self) -> np.ndarray:
-        """(D,) mean of all positions."""
+        """Return the (D,) mean of all positions."""
         total = self.sums.sum((0, 1)) + self.edges[:, -1].sum(0)
         return self.center + total / (self.num_pairs + len(self.edges))
 
     def moments(self, center=None) -> Moments:
-        """As `trajectory_moments` of the whole trajectory at lag 1; about its mean by default."""
+        """Return what `trajectory_moments` gives for the whole trajectory at lag 1.
+
+        The default center is the mean.
+        """
         own = self.about(self.mean() if center is None else center)
         last = own.edges[:, -1]
         count = self.num_pairs + len(last)
@@ -100,14 +104,14 @@ class RecordedMoments(NamedTuple):
         return Moments(self.mean(), covariance, {1: lagged}, own.center, count)
 
     def areal_velocity(self, center=None) -> np.ndarray:
-        """(D, D) mean area swept per step (N8): the estimate of the circulation matrix."""
+        """Estimate the circulation matrix (D, D) by the mean area swept per step (N8)."""
         moved = self.about(self.mean() if center is None else center).moved.sum((0, 1))
         return (moved - moved.T) / (2 * self.num_pairs)
 
     def entropy_production(
         self, circulation, covariance, diffusion, center=None, *, project: bool = False
     ) -> MeanProduction:
-        """Mean of the production (N9) of all steps; arguments as `entropy_production`'s."""
+        """Average the production (N9) of all steps; arguments are those of `entropy_production`."""
         dim = len(self.center)
         q = check_matrix("circulation", circulation, dim, symmetric=False, antisymmetric=True)
         precision = inverse("covariance", check_matrix("covariance", covariance, dim), project)
@@ -120,7 +124,7 @@ class RecordedMoments(NamedTuple):
         return MeanProduction(float(sums.sum() / sizes.sum()), float(error[0]))
 
     def plug_in_entropy_production(self) -> PlugInProduction:
-        """Rate of the linear-Gaussian chain with these moments, as the function of that name."""
+        """Estimate the rate of the linear-Gaussian chain, like the function of the same name."""
         own = self._for_errors(self.mean())
         dim = len(self.center)
         flat = lambda x: x.reshape(-1, dim, dim)  # noqa: E731
@@ -142,7 +146,7 @@ class RecordedMoments(NamedTuple):
         return PlugInProduction(plug_in - null, error, plug_in, null, 1, self.num_pairs, dim)
 
     def project(self, components) -> "RecordedMoments":
-        """The same of the coordinates components^T x; ``components`` (D, k)."""
+        """Return the sums for the coordinates components^T x; ``components`` is (D, k)."""
         w = np.asarray(components, float)
         squares, moved = (w.T @ x @ w for x in (self.squares, self.moved))
         vectors = (self.edges @ w, self.sums @ w)
@@ -151,21 +155,24 @@ class RecordedMoments(NamedTuple):
     def detailed_balance_violation(
         self, num_blocks: int | None = None, *, num_components: int | None = None
     ) -> DetailedBalanceViolation:
-        """Test of detailed balance (N17) with every step, as the function of that name.
+        """Test detailed balance (N17) with every step, like the function of the same name.
 
         Parameters
         ----------
         num_blocks
-            Of all chains; blocks recorded are joined. Default: at most about 100, or four for
-            each contrast, if they are ten correlation times long, which is judged from lag 1.
+            Number of blocks of all chains; recorded blocks are joined. By default about 100, or
+            four for each contrast, but fewer if blocks would be shorter than ten correlation times,
+            which are estimated from lag 1.
         num_components
-            Use this many leading principal components of the covariance. Default: all
-            coordinates, if there are twice as many blocks as contrasts, else as many components.
+            Number of leading principal components of the covariance to test. By default all
+            coordinates if there are twice as many blocks as contrasts, else as many components as
+            that allows.
 
         Raises
         ------
         ValueError
-            One coordinate only, constant or duplicate coordinates, fewer than six blocks.
+            If there is a single coordinate, coordinates are constant or duplicate, or there are
+            fewer than six blocks.
         """
         dim, chains = len(self.center), len(self.edges)
         if dim < 2:
@@ -191,7 +198,7 @@ class RecordedMoments(NamedTuple):
         names = tuple(f"{prefix}{i}" for i in range(dim))
         modes = slow_modes(moments, whiten(moments))
         time = _correlation_time(moments, modes)
-        each = self._blocks_per_chain(num_blocks, time, len(contrast_labels(dim, 2)))
+        each = self._blocks_per_chain(num_blocks, time, len(contrast_pairs(dim, 2)))
         own = self._joined(each).about(moments.mean)
         standard = np.diag(1 / np.sqrt(np.diag(moments.covariance)))
         tested = own._contrasts(modes, telescoped=True)
@@ -220,7 +227,7 @@ class RecordedMoments(NamedTuple):
         )
 
     def _contrasts(self, weights: np.ndarray, telescoped: bool) -> np.ndarray:
-        """(chains, blocks, contrasts) as `block_contrasts` of coordinates x @ weights."""
+        """Return (chains, blocks, contrasts) of x @ weights, like `block_contrasts`."""
         moved = weights.T @ self.moved @ weights
         area = moved - moved.swapaxes(2, 3)
         if telescoped:
@@ -231,7 +238,7 @@ class RecordedMoments(NamedTuple):
         return (area / self.pairs[:, None, None])[..., i, j]
 
     def _blocks_per_chain(self, num_blocks: int | None, time: float, contrasts: int) -> int:
-        """How many blocks a test is made with: all recorded, or fewer and longer ones."""
+        """Return the number of blocks per chain for a test: all recorded, or fewer longer ones."""
         chains, steps, most = len(self.edges), int(self.pairs.sum()), len(self.pairs)
         if num_blocks is not None:
             wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
@@ -249,10 +256,10 @@ class RecordedMoments(NamedTuple):
         return max(each, least)
 
     def _joined(self, each: int) -> "RecordedMoments":
-        """At most ``each`` blocks a chain, of nearly equal length, by joining neighbours."""
+        """Join neighbours into at most ``each`` blocks per chain, of nearly equal length."""
         steps, most = int(self.pairs.sum()), len(self.pairs)
         each = min(each, most)
-        # The last block recorded is often short.
+        # Blocks are cut by their middles, because the last block recorded is often short.
         middles = np.cumsum(self.pairs) - self.pairs / 2
         first = np.searchsorted(middles, np.arange(each) * steps / each)
         first = np.unique(first[first < most])
@@ -267,7 +274,7 @@ class RecordedMoments(NamedTuple):
         )
 
     def _for_errors(self, center) -> "RecordedMoments":
-        """About a center, in some fifty blocks (or one for each chain), long for error bars."""
+        """Return the sums about a center in about fifty blocks, long enough for error bars."""
         each = max(-(-_ERROR_BLOCKS // len(self.edges)), 2 if len(self.edges) == 1 else 1)
         return self._joined(each).about(center)
 
@@ -286,7 +293,7 @@ class RecordedMoments(NamedTuple):
 
 
 def recorded_moments(source: Any) -> RecordedMoments:
-    """The moments that a run recorded at every step.
+    """Read the moments that a run recorded at every step.
 
     Parameters
     ----------
@@ -298,18 +305,18 @@ def recorded_moments(source: Any) -> RecordedMoments:
     Raises
     ------
     ValueError
-        Nothing was recorded, or every chain has diverged.
+        If nothing was recorded, or every chain has diverged.
 
     Examples
     --------
     >>> import jax
     >>> from sgworld_mcmc import SGLD, exact
     >>> target = exact.LinearRegression(num_data=200)
-    >>> settings = dict(batch_size=20, num_samples=100, thinning=10, record_moments=True)
-    >>> mcmc = SGLD(target.model, **settings)
+    >>> settings = dict(batch_size=20, steps_per_draw=10, num_samples=100, thinning=10)
+    >>> mcmc = SGLD(target.model, **settings, record_moments=True)
     >>> mcmc.run(jax.random.key(0), *target.data)
     >>> moments = recorded_moments(mcmc)
-    >>> moments.areal_velocity().shape, moments.num_pairs  # 4 chains of 100 x 10 steps
+    >>> moments.areal_velocity().shape, moments.num_pairs  # 4 chains of 100 x 10 steps, all seen
     ((3, 3), 3996)
     """
     kept = None
@@ -336,7 +343,7 @@ def recorded_moments(source: Any) -> RecordedMoments:
         raise ValueError("The recorded moments have NaN or infinity: a chain has diverged.")
     edges = np.concatenate([starts, previous[kept][:, None]], axis=1)
     center = center[kept]
-    # Chains about centers of their own are brought to that of the first.
+    # All chains take the center of the first one.
     parts = [
         RecordedMoments(pairs[0][used], *(x[k : k + 1] for x in (edges, sums, squares, moved)), own)
         for k, own in enumerate(center)
@@ -347,9 +354,10 @@ def recorded_moments(source: Any) -> RecordedMoments:
 
 
 def _correlation_time(moments: Moments, modes: np.ndarray) -> float:
-    """Of the product of the two slowest modes, in steps, for exponential correlations.
+    """Return the correlation time, in steps, of the product of the two slowest modes.
 
-    With averaged noise lag 1 understates the decay, so that the time is on the safe side.
+    Correlations are assumed to be exponential. With averaged noise lag 1 understates the decay, so
+    that the time is on the safe side.
     """
     lagged = modes.T @ moments.lagged[1] @ modes
     first, second = np.clip(np.diag(lagged)[:2], 0, 1 - 1e-9)

@@ -1,4 +1,4 @@
-"""Small tables and axes that the result objects share, and error bars from blocks."""
+"""Tables, axes and standard errors from blocks, which all result objects share."""
 
 from itertools import pairwise
 
@@ -6,20 +6,19 @@ import numpy as np
 
 __all__ = ["block_standard_error", "block_sums", "new_axes", "table"]
 
-
-# Values taken at once: half a MB, so that temporaries stay in the cache.
+# Number of values taken at once: half a MB, so that temporaries stay in the cache.
 _SLICE = 2**16
 
 
 def table(title: str, rows: dict[str, str], notes: str = "") -> str:
-    """A title, one line per entry, and a closing note."""
+    """Format a title, one line per entry, and a closing note."""
     width = max(map(len, rows))
     lines = [title, *(f"  {name:<{width}}  {value}" for name, value in rows.items())]
     return "\n".join([*lines, *([notes] if notes else [])])
 
 
 def new_axes(ax=None):
-    """``ax``, or axes of a new figure that belongs to no pyplot state."""
+    """Return ``ax``, or the axes of a new figure made without pyplot."""
     if ax is not None:
         return ax
     from matplotlib.figure import Figure
@@ -28,10 +27,11 @@ def new_axes(ax=None):
 
 
 def block_sums(values, function, max_blocks: int = 64):
-    """Sums of ``function`` over blocks of (chains, n): (sizes (blocks,), sums (blocks, k)).
+    """Sum ``function`` over blocks of (chains, n); return sizes (blocks,) and sums (blocks, k).
 
-    ``function`` maps a slice (m,) to k sums over it. Blocks of nearly equal length, as many in all
-    as ``max_blocks``, or one per chain if there are more chains. Nothing of length n is allocated.
+    ``function`` maps a slice (m,) to k sums over it. The blocks have nearly equal lengths; there
+    are ``max_blocks`` in all, or one per chain if there are more chains. No array of length n is
+    allocated.
     """
     chains, length = values.shape
     edges = np.linspace(0, length, max(1, min(length, max_blocks // chains)) + 1).astype(int)
@@ -46,9 +46,9 @@ def block_sums(values, function, max_blocks: int = 64):
 
 
 def block_standard_error(sizes, sums) -> np.ndarray:
-    """Standard errors (k,) of the means, from the scatter of block means; NaN with one block.
+    """Return standard errors (k,) of the means from the scatter of block means.
 
-    Right where blocks are long against the correlation time.
+    They are right if blocks are long compared with the correlation time, and NaN for one block.
     """
     if len(sizes) < 2:
         return np.full(sums.shape[1:], np.nan)

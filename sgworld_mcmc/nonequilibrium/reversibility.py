@@ -1,19 +1,20 @@
-"""Test of detailed balance: is a trajectory statistically the same, run backward?
+"""Test detailed balance: whether a trajectory looks the same if it runs backward in time.
 
-docs/nonequilibrium.md (N17). The contrasts are in `contrasts`.
+The test is (N17) of docs/nonequilibrium.md. `lagged_pairs` computes the time-antisymmetric moments
+("contrasts") that it uses.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.nonequilibrium.lagged_pairs import (
     Whitening,
     block_contrasts,
-    contrast_labels,
+    contrast_pairs,
     correlation_time,
     slow_modes,
     whiten,
@@ -25,36 +26,38 @@ from sgworld_mcmc.nonequilibrium.trajectory import as_trajectory
 
 __all__ = ["DetailedBalanceViolation", "detailed_balance_violation", "symmetry_test"]
 
-# Fewer blocks leave no error bar worth the name.
+# With fewer blocks, error bars mean nothing.
 _MINIMUM_BLOCKS = 6
 
 
 class DetailedBalanceViolation(NamedTuple):
-    """Time-reversal asymmetry of lagged moments, and whether chance explains it.
+    """The asymmetry of lagged moments under time reversal, and whether chance explains it.
 
     Attributes
     ----------
     statistic : float
-        Hotelling's T^2 of the contrasts; with more contrasts than the blocks can judge, Student's
-        t of the direction found in the first halves of the chains, in the second halves.
+        Hotelling's T^2 of the contrasts. If there are too many contrasts for the blocks, Student's
+        t in the second halves of the chains, of a direction found in the first halves.
     p_value : float
-        Chance of a statistic at least as large under detailed balance. Uniform on (0, 1) then.
+        Probability of a statistic at least as large under detailed balance, where it is uniform on
+        (0, 1).
     z_scores : numpy.ndarray
-        (lags, k, k): each contrast over its standard error; [l, i, j] belongs to coordinates i, j.
+        (lags, k, k) contrasts over their standard errors; [l, i, j] belongs to coordinates i, j.
     contrasts, standard_errors : numpy.ndarray
-        (lags, k, k) of standardised coordinates: a contrast of 0.1 is an asymmetry of 0.1 between
-        the two directions of a correlation.
+        (lags, k, k) contrasts of standardised coordinates: a contrast of 0.1 is an asymmetry of 0.1
+        between the two directions of a correlation.
     lags : tuple of int
+        Lags in steps, in increasing order.
     degrees_of_freedom : tuple of int
-        (contrasts, blocks - contrasts) of the F distribution that T^2 follows; (1, blocks - 1).
+        (contrasts, blocks - contrasts) of the F distribution of T^2, or (1, blocks - 1) for t.
     num_blocks, num_blocks_per_chain, block_length : int
-        Blocks of all chains, of each chain, and steps in each block.
+        Number of blocks of all chains and of each chain, and of steps in each block.
     correlation_time : float
-        Of the product of the two slowest modes, in steps, which is what contrasts are made of (the
-        slowest alone for order 3). Blocks should be several times as long, unless they are whole
-        chains.
+        Correlation time, in steps, of the product of the two slowest modes (of the slowest alone
+        for order 3), which determines that of contrasts. Blocks should be several times as long,
+        unless they are whole chains.
     names : tuple of str
-        The k coordinates, or "component 0", ... after a projection.
+        Names of the k coordinates; after a projection "component 0", ...
     order : int
         2, or 3 for the nonlinear contrasts.
     """
@@ -74,8 +77,8 @@ class DetailedBalanceViolation(NamedTuple):
     order: int
 
     def largest(self, count: int = 5) -> list[tuple[int, str, str, float, float]]:
-        """The ``count`` largest |z|: (lag, coordinate i, coordinate j, contrast, z)."""
-        labels = contrast_labels(len(self.names), self.order)
+        """Return (lag, coordinate i, coordinate j, contrast, z) for the largest |z|."""
+        labels = contrast_pairs(len(self.names), self.order)
         entries = [(lag, i, j) for lag in range(len(self.lags)) for i, j in labels]
         entries.sort(key=lambda e: -abs(np.nan_to_num(self.z_scores[e])))
         return [
@@ -109,12 +112,12 @@ class DetailedBalanceViolation(NamedTuple):
     __repr__ = __str__
 
     def plot(self, ax=None):
-        """Draw all z scores, sorted, against what chance gives; returns the axes."""
+        """Draw all z scores, sorted, against normal quantiles, and return the axes."""
         ax = new_axes(ax)
-        labels = contrast_labels(len(self.names), self.order)
+        labels = contrast_pairs(len(self.names), self.order)
         z = np.concatenate([[s[i, j] for i, j in labels] for s in self.z_scores])
         z = np.sort(z[np.isfinite(z)])
-        chance = stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+        chance = scipy.stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
         ax.plot(chance, chance, color="0.5", lw=1, label="detailed balance")
         ax.plot(chance, z, "o", ms=4, label=f"contrasts (p = {self.p_value:.2g})")
         ax.set(xlabel="normal quantile", ylabel="z score")
@@ -134,48 +137,51 @@ def detailed_balance_violation(
     """Test whether a stationary trajectory obeys detailed balance (N17).
 
     Convergence diagnostics look at one coordinate at a time and cannot see a circulating flow.
-    This compares < z_i(k) z_j(k + l) > with < z_j(k) z_i(k + l) >, which are equal under detailed
-    balance, for all pairs of coordinates and the given lags, and joins them in one p-value.
+    This test compares < z_i(k) z_j(k + l) > with < z_j(k) z_i(k + l) >, which are equal under
+    detailed balance, for all pairs of coordinates and the given lags, and joins them in one
+    p-value.
 
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
-        Stationary (warm-up removed: relaxation is irreversible too). Constrained draws will do.
+        A stationary trajectory without warm-up, since relaxation is irreversible too. Constrained
+        draws will do.
     lags : int or sequence of int
-        Default 1: for a Markov chain sampled at every step it has nearly all the power that the
-        entropy production allows. Add larger ones if fast noise hides the flow.
+        Lags in steps. The default, 1, has nearly all the power that the entropy production allows
+        for a Markov chain sampled at every step. Add larger lags if fast noise hides the flow.
     order : {2, 3}, optional
-        2 compares products, and sees circulation. 3 compares < z_i^2(k) z_j(k + l) > with
-        < z_j(k) z_i^2(k + l) >, all i and j: nonlinear flows without net rotation, zero for
-        anything Gaussian. Default 2, but 3 for a single coordinate, whose products are symmetric
-        whatever it does.
+        Order of the products. 2 compares products of two coordinates and sees circulation. 3
+        compares < z_i^2(k) z_j(k + l) > with < z_j(k) z_i^2(k + l) > for all i and j; it sees
+        nonlinear flows without net rotation, and is zero for anything Gaussian. The default is 2,
+        but 3 for a single coordinate, whose products are always symmetric.
     num_blocks : int, optional
-        Blocks of all chains. Default: about 100, more for many contrasts, fewer where blocks would
-        be shorter than ten correlation times; whole chains, if those are enough.
+        Number of blocks of all chains. By default about 100, more for many contrasts, and fewer if
+        blocks would be shorter than ten correlation times. Blocks are whole chains if there are
+        enough chains.
     num_components : int, optional
-        Use this many leading principal components of the correlation matrix instead of the
-        coordinates; default: for D > 32, 32.
+        Number of leading principal components of the correlation matrix to use instead of the
+        coordinates; default 32 for D > 32.
     project : bool
-        Leave out directions without variance instead of raising.
+        Whether to leave out directions without variance, instead of raising.
 
     Returns
     -------
     DetailedBalanceViolation
-        ``.statistic``, ``.z_scores``, ``.p_value`` and more; prints and plots.
+        The statistic, z scores, p-value and more; it prints and plots.
 
     Raises
     ------
     ValueError
-        NaN (says where), fewer steps than 2 x lag, constant or duplicate coordinates (says
-        which), too few steps for six blocks longer than the lag.
+        If there is NaN (the message says where), there are fewer steps than 2 x lag or too few for
+        six blocks longer than the lag, or coordinates are constant or duplicate (it says which).
 
     Notes
     -----
     Reversing a block changes the sign of its contrasts exactly, so that under detailed balance
-    their distribution over blocks is symmetric about zero; T^2 of independent symmetric vectors
-    follows Hotelling's distribution closely. If there are about half as many contrasts as
-    blocks or more, a direction is learned from the first halves of all chains and Student's t of
-    it is taken in the second halves. Two passes in blocks.
+    their distribution over blocks is symmetric about zero. T^2 of independent symmetric vectors
+    follows Hotelling's distribution closely. If there are about half as many contrasts as blocks
+    or more, a direction is learned from the first halves of all chains, and the test is Student's
+    t along it in the second halves. The trajectory is read twice, in blocks.
 
     Examples
     --------
@@ -202,12 +208,12 @@ def detailed_balance_violation(
             "symmetric in time whatever it does: pass `order=3`, or more coordinates."
         )
     time = correlation_time(trajectory, moments, order)
-    each = len(contrast_labels(dim, order))
+    each = len(contrast_pairs(dim, order))
     length = _block_length(trajectory, time, longest, each * len(lags), num_blocks)
     blocks = block_contrasts(trajectory, basis, lags, length, order)
     tested = blocks
     if order == 2:
-        # T^2 is the same in all coordinates; in the slow modes boundary terms can be left out.
+        # T^2 is the same in all coordinates. In the slow modes boundary terms can be left out.
         modes = Whitening(basis.mean, slow_modes(moments, basis))
         tested = block_contrasts(trajectory, modes, lags, length, order, telescoped=True)
     statistic, p_value, dof = symmetry_test(tested.reshape(*blocks.shape[:2], -1))
@@ -235,18 +241,23 @@ def detailed_balance_violation(
 
 
 def symmetry_test(blocks) -> tuple[float, float, tuple[int, int]]:
-    """Test that vectors are symmetric about zero: (statistic, p-value, degrees of freedom).
+    """Test that vectors are symmetric about zero.
 
     Parameters
     ----------
     blocks : array (chains, blocks, contrasts)
         Independent vectors, for example antisymmetric sums accumulated during a run.
 
+    Returns
+    -------
+    tuple
+        Statistic, p-value and degrees of freedom.
+
     Notes
     -----
-    Hotelling's T^2 with fewer than half as many contrasts as vectors; otherwise a direction from
-    the first half of the blocks of each chain, or of the chains if each is one block, is tested
-    by Student's t in the second half.
+    The test is Hotelling's T^2 if there are fewer than half as many contrasts as vectors. Otherwise
+    a direction from the first half of the blocks of each chain, or of the chains if each is one
+    block, is tested by Student's t in the second half.
     """
     blocks = np.asarray(blocks, dtype=np.float64)
     chains, count, size = blocks.shape
@@ -263,7 +274,7 @@ def symmetry_test(blocks) -> tuple[float, float, tuple[int, int]]:
         statistic = float(total * (total - 1) * np.sum(projected**2))
         ratio = (total - rank) / (rank * (total - 1)) * statistic
         dof = (rank, total - rank)
-        return statistic, float(stats.f.sf(ratio, *dof)), dof
+        return statistic, float(scipy.stats.f.sf(ratio, *dof)), dof
     by_chain = flat.reshape(chains, count, size)
     first, second = (
         (by_chain[: chains // 2], by_chain[chains // 2 :])
@@ -274,11 +285,11 @@ def symmetry_test(blocks) -> tuple[float, float, tuple[int, int]]:
     direction = first.mean(axis=0) / np.maximum(first.var(axis=0), 1e-12)
     scores = second @ direction
     statistic = float(scores.mean() / (scores.std(ddof=1) / np.sqrt(len(scores))))
-    return statistic, float(stats.t.sf(statistic, len(scores) - 1)), (1, len(scores) - 1)
+    return statistic, float(scipy.stats.t.sf(statistic, len(scores) - 1)), (1, len(scores) - 1)
 
 
 def _basis(trajectory, moments, num_components, project):
-    """Standardised coordinates, or principal components, and their names."""
+    """Return standardised coordinates, or principal components, and their names."""
     dim = len(trajectory.names)
     if not project:
         inverse("covariance of the trajectory", moments.covariance, names=trajectory.names)
@@ -291,15 +302,19 @@ def _basis(trajectory, moments, num_components, project):
 
 
 def _block_length(trajectory, time, longest_lag, contrasts, num_blocks):
-    """Steps in a block: whole chains if those are enough, else about 100 blocks, at least 5 t."""
+    """Return the number of steps in a block: a whole chain if there are enough chains.
+
+    Otherwise there are about 100 blocks, which are at least five correlation times long.
+    """
     chains, steps, _ = trajectory.values.shape
     wanted = max(100, 4 * contrasts)
     if num_blocks is not None:
         wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
     per_chain = max(1, -(-wanted // chains))
     if num_blocks is None:
-        # Neighbouring blocks share boundary terms of opposite sign, which widens the error bar:
-        # ten correlation times if that leaves 16 blocks, else five, else six blocks and a note.
+        # Neighbouring blocks share boundary terms of opposite sign, which widens the error bar.
+        # Blocks have ten correlation times if that leaves 16 blocks, or else five; if that is still
+        # too few, there are six blocks and the result has a note.
         fitting = min(per_chain, int(steps / (10 * time)), steps // (4 * longest_lag))
         if chains * fitting < 16:
             fitting = min(-(-16 // chains), int(steps / (5 * time)), steps // (4 * longest_lag))
@@ -315,9 +330,9 @@ def _block_length(trajectory, time, longest_lag, contrasts, num_blocks):
 
 
 def _square(values, dim, order):
-    """(lags, contrasts) as (lags, k, k): antisymmetric for order 2."""
+    """Arrange (lags, contrasts) as (lags, k, k), antisymmetric for order 2."""
     out = np.zeros((len(values), dim, dim))
-    i, j = np.array(contrast_labels(dim, order), dtype=int).reshape(-1, 2).T
+    i, j = np.array(contrast_pairs(dim, order), dtype=int).reshape(-1, 2).T
     out[:, i, j] = values
     if order == 2:
         out[:, j, i] = -values

@@ -1,7 +1,7 @@
-"""Trajectories of any kind as (chains, steps, D), read in chunks, checked while they are read.
+"""View trajectories of any kind as (chains, steps, D), and read and check them in chunks.
 
-Nothing here copies a whole array: a NumPy array or memmap is read in float64 chunks of 0.5 MB
-(256 rows, if those are more).
+Nothing here copies a whole array. A NumPy array or memmap is read in float64 chunks of 0.5 MB, or
+of 256 rows if those are larger.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from sgworld_mcmc.diagnostics.scalars import as_chains, flatten_scalars
 
 __all__ = ["Trajectory", "as_trajectory", "chunks", "raise_not_finite"]
 
-# Half a MB in float64, so that a chunk stays in the cache; more where D is large, for BLAS.
+# A chunk has half a MB in float64, so that it stays in the cache. For large D it has at least 256
+# rows, so that matrix products are efficient.
 _CHUNK_ENTRIES, _CHUNK_ROWS = 2**16, 256
 
 
@@ -23,7 +24,7 @@ class Trajectory(NamedTuple):
     Attributes
     ----------
     values : numpy.ndarray or numpy.memmap
-        (chains, steps, D), any real dtype; a view of what the user passed where possible.
+        (chains, steps, D) positions of any real dtype, if possible a view of the user's array.
     names : tuple of str
         Names of the coordinates, for messages and tables.
     """
@@ -38,11 +39,11 @@ def as_trajectory(trajectory, minimum_steps: int = 2, needed_for: str = "") -> T
     Parameters
     ----------
     trajectory : array, numpy.memmap, numpyro.infer.MCMC, ArviZ object or dict
-        (steps,), (steps, D) or (chains, steps, D); or draws by site, flattened in their order.
+        Positions (steps,), (steps, D) or (chains, steps, D); or draws by site, flattened in order.
     minimum_steps : int
-        Fewer raise ValueError.
+        Smallest number of steps; fewer raise ValueError.
     needed_for : str
-        What the steps are needed for, in that message.
+        Words for that message that say why the steps are needed.
     """
     if isinstance(trajectory, Trajectory):
         values, names = trajectory
@@ -75,11 +76,11 @@ def as_trajectory(trajectory, minimum_steps: int = 2, needed_for: str = "") -> T
 def chunks(
     trajectory: Trajectory, overlap: int = 0, shift=None, ones: bool = False
 ) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """Yield (chain, first step, rows, block): float64 blocks of ``rows`` steps.
+    """Yield (chain, first step, rows, block) with float64 blocks of ``rows`` steps.
 
     Each block holds up to ``overlap`` more rows, the first of the next block. ``shift`` (D,) is
     subtracted; ``ones`` adds a column of ones, which turns sums into matrix products. NaN or
-    infinity raises ValueError that says where. The block is overwritten by the next one.
+    infinity raises a ValueError that says where it is. The next block overwrites a block.
     """
     values, names = trajectory
     _, steps, dim = values.shape
@@ -91,14 +92,14 @@ def chunks(
             part = values[chain, start : start + length + overlap]
             block = buffer[: len(part)]
             np.subtract(part, shift, out=block[:, :dim])
-            # One sum instead of a mask: any NaN or infinity makes it not finite.
+            # A sum is cheaper than a mask, and any NaN or infinity makes it not finite.
             if not np.isfinite(block.sum()):
                 raise_not_finite(block[:, :dim], chain, start, names, values.shape[0])
             yield chain, start, min(length, len(part)), block
 
 
 def raise_not_finite(block, chain, start, names, num_chains):
-    """Say in which chain, step and coordinate the first NaN or infinity is."""
+    """Raise a ValueError that says where the first NaN or infinity is."""
     bad = np.argwhere(~np.isfinite(block))
     if not len(bad):
         raise ValueError(
@@ -114,13 +115,13 @@ def raise_not_finite(block, chain, start, names, num_chains):
 
 
 def first_shift(trajectory: Trajectory) -> np.ndarray:
-    """Mean of the first rows: near enough to the mean to keep products from cancelling."""
+    """Return the mean of the first rows, near enough to the mean that products do not cancel."""
     head = np.asarray(trajectory.values[0, :1000], dtype=np.float64).mean(axis=0)
     return np.where(np.isfinite(head), head, 0.0)
 
 
 def check_center(center, dim):
-    """A finite (D,) float64 centre."""
+    """Return a finite (D,) float64 center; raise if it is not."""
     center = np.asarray(center, dtype=np.float64)
     if center.shape != (dim,) or not np.isfinite(center).all():
         raise ValueError(

@@ -1,6 +1,7 @@
-"""Variational estimate of entropy production (NEEP): a lower bound that needs no model.
+"""The variational estimate of entropy production, a lower bound that needs no model.
 
-docs/nonequilibrium.md (N16); Kim, Bae, Lee & Jeong, Phys. Rev. Lett. 125, 140604 (2020).
+The formula is (N16) of docs/nonequilibrium.md, after Kim, Bae, Lee & Jeong, Phys. Rev. Lett. 125,
+140604 (2020), who call it NEEP.
 """
 
 from typing import NamedTuple
@@ -17,23 +18,23 @@ __all__ = ["VariationalProduction", "variational_entropy_production"]
 
 
 class VariationalProduction(NamedTuple):
-    """Variational lower bound on the entropy production per `lag` steps.
+    """A variational lower bound on the entropy production per `lag` steps.
 
     Attributes
     ----------
     rate : float
-        E[d - exp(-d)] + 1 on held-out pairs, nats per `lag` steps: on average never above the
-        production, and equal to it for the best d.
+        E[d - exp(-d)] + 1 on held-out pairs, in nats per `lag` steps. On average it is never above
+        the production, and equal to it for the best d.
     standard_error : float
-        From blocks of the held-out pairs.
+        Standard error of the rate, from blocks of the held-out pairs.
     train_rate : float
-        The same on the pairs that d was fitted to: above `rate` by overfitting.
+        The same average on the pairs that d was fitted to, which overfitting makes larger.
     production : numpy.ndarray
-        (chains, pairs used) fitted production d of each held-out pair.
+        (chains, pairs) fitted production d of each held-out pair.
     features : str
         "quadratic" or "network".
     lag, num_pairs : int
-        Steps between the positions of a pair, and pairs used.
+        Number of steps between the positions of a pair, and number of pairs.
     """
 
     rate: float
@@ -45,7 +46,7 @@ class VariationalProduction(NamedTuple):
     num_pairs: int
 
     def per_stretch(self, length: int) -> float:
-        """Mean production of ``length`` successive steps of `lag`, by the Markov property."""
+        """Return the mean production of ``length`` steps of `lag`, by the Markov property."""
         return self.rate * check_integer("length", length, 1)
 
     def __str__(self):
@@ -62,7 +63,7 @@ class VariationalProduction(NamedTuple):
     __repr__ = __str__
 
     def plot(self, ax=None):
-        """Draw the histogram of the fitted production of single steps; returns the axes."""
+        """Draw the histogram of the fitted production of single steps, and return the axes."""
         ax = new_axes(ax)
         ax.hist(self.production.reshape(-1), bins=80, density=True, color="0.7")
         ax.axvline(self.rate, color="C0", label=f"mean {self.rate:.3g} ± {self.standard_error:.1g}")
@@ -85,51 +86,51 @@ def variational_entropy_production(
 ) -> VariationalProduction:
     """Estimate the entropy production rate by maximising E[d - exp(-d)] + 1 (N16).
 
-    d(x, x') is any function that changes sign when x and x' are exchanged. The maximum over all of
-    them is the production, at d = log p(x, x') / p(x', x); every other d gives less. d is fitted to
-    one half of the data and evaluated in the other half, and the other way round, so that the
-    result is on average never above the truth.
+    The function d(x, x') changes sign when x and x' are exchanged. The maximum over all such
+    functions is the production, at d = log p(x, x') / p(x', x); every other d gives less. d is
+    fitted to one half of the data and evaluated in the other half, and the other way round, so that
+    the result is on average never above the truth.
 
     Parameters
     ----------
     trajectory : array (steps, D) or (chains, steps, D), memmap, MCMC run or ArviZ object
-        Stationary.
+        A stationary trajectory.
     lag : int
-        Steps between x and x'.
+        Number of steps between x and x'.
     features : {"quadratic", "network"}
-        "quadratic": d linear in x_i - x'_i, x_i x_j - x'_i x'_j and x_i x'_j - x_j x'_i, which
-        contains the exact d of a linear-Gaussian chain; fitted by Newton's method. "network": that
-        d plus net(x, x') - net(x', x), a network of two tanh layers trained by Adam, for
-        anything nonlinear.
+        Form of d. "quadratic" is linear in x_i - x'_i, x_i x_j - x'_i x'_j and x_i x'_j - x_j x'_i,
+        which includes the exact d of a linear-Gaussian chain; it is fitted by Newton's method.
+        "network" adds net(x, x') - net(x', x) for anything nonlinear, where net has two tanh layers
+        and is trained by Adam.
     num_components : int, optional
-        Use this many leading principal components; default at most 8 (quadratic features number
-        D^2 + D).
+        Number of leading principal components to use; default at most 8, since there are D^2 + D
+        quadratic features.
     max_pairs : int
-        Pairs used at most, taken evenly from the trajectory.
+        Largest number of pairs, which are taken evenly from the trajectory.
     project : bool
-        Drop constant and duplicate directions instead of raising.
+        Whether to drop constant and duplicate directions, instead of raising.
     rng_key : JAX key, optional
-        Network only: initial weights and batches. Default ``jax.random.key(0)``.
+        Key of the network's initial weights and batches; default ``jax.random.key(0)``.
     hidden, num_steps : int
-        Network only: units of a layer, and steps of 512 pairs. The step with the best value on a
-        quarter of the training half is kept.
+        Number of units in a layer of the network, and of training steps of 512 pairs. The network
+        with the best value on a quarter of the training half is kept.
 
     Returns
     -------
     VariationalProduction
-        ``.rate``, ``.standard_error`` and more; prints and plots.
+        The rate, its standard error and more; it prints and plots.
 
     Raises
     ------
     ValueError
-        NaN (says where), fewer steps than 2 x lag or too few for the features, constant or
-        duplicate coordinates (says which).
+        If there is NaN (the message says where), there are fewer steps than 2 x lag or too few for
+        the features, or coordinates are constant or duplicate (it says which).
 
     Notes
     -----
-    The held-out value falls short by about (number of features) / (2 n) of overfitting. Far from
-    equilibrium, beyond some nats per step, E[exp(-d)] is carried by rare pairs and the standard
-    error is too small.
+    Overfitting lowers the held-out value by about (number of features) / (2 n). Far from
+    equilibrium, beyond a few nats per step, rare pairs dominate E[exp(-d)], and the standard error
+    is too small.
 
     Examples
     --------
@@ -159,14 +160,14 @@ def variational_entropy_production(
         fitted = _fit_quadratic(*halves[train][:2])
         d_train, d_test = (_apply(fitted, *halves[h][:2]) for h in (train, test))
         if features == "network":
-            from sgworld_mcmc.nonequilibrium.neep import fit_network
+            from sgworld_mcmc.nonequilibrium.variational_network import fit_network
 
             network = fit_network(*halves[train], d_train, rng_key, hidden, num_steps, train)
             d_train = d_train + network(*halves[train])
             d_test = d_test + network(*halves[test])
         train_rates.append(float(np.mean(_objective(d_train))))
         production.append(d_test.reshape(halves[test][2]))
-    # Back in the order of time: the first half was tested second.
+    # The first half was tested second: put the halves back in the order of time.
     axis = 0 if first.shape[0] > 1 else 1
     joined = np.concatenate(production[::-1], axis=axis)
     sizes, sums = block_sums(joined, lambda part: np.array([_objective(part).sum()]))
@@ -182,17 +183,17 @@ def variational_entropy_production(
 
 
 def _objective(d):
-    """d - exp(-d) + 1, whose mean is the variational bound; no overflow."""
+    """Return d - exp(-d) + 1, whose mean is the variational bound, without overflow."""
     return d - np.exp(np.minimum(-d, 500.0)) + 1
 
 
 def _pairs(trajectory, lag, num_components, max_pairs, project):
-    """Whitened (x, x'), each (chains, pairs, k) float64, evenly spaced if there are too many."""
+    """Return whitened (x, x'), each (chains, pairs, k) float64, thinned if there are too many."""
     from sgworld_mcmc.nonequilibrium.matrices import inverse
 
     values, names = trajectory
     chains, steps, dim = values.shape
-    # Reads everything once: finds NaN anywhere, also between the pairs used.
+    # This reads the whole trajectory, and so finds NaN between the pairs as well.
     moments = trajectory_moments(trajectory, ())
     if not project:
         inverse("covariance of the trajectory", moments.covariance, names=names)
@@ -210,7 +211,7 @@ def _pairs(trajectory, lag, num_components, max_pairs, project):
 
 
 def _halves(first, second):
-    """Two of (x, x', shape): halves of the chains, or of the one chain in time, as flat rows."""
+    """Split into two (x, x', shape) of flat rows: halves of the chains, or of one chain in time."""
     chains, count, dim = first.shape
     if chains > 1:
         cuts = [np.s_[: chains // 2], np.s_[chains // 2 :]]
@@ -222,10 +223,10 @@ def _halves(first, second):
 
 
 def _features(x, y):
-    """(n, k^2 + k) antisymmetric linear and quadratic features."""
+    """Return (n, k^2 + k) antisymmetric linear and quadratic features."""
     i, j = np.triu_indices(x.shape[1])
     a, b = np.triu_indices(x.shape[1], 1)
-    # Sums and differences: x_i x_j - y_i y_j by differences keeps its digits where y is near x.
+    # Means and differences keep the digits of x_i x_j - y_i y_j if y is near x.
     mean, step = (x + y) / 2, y - x
     even = mean[:, i] * step[:, j] + step[:, i] * mean[:, j]
     odd = mean[:, a] * step[:, b] - mean[:, b] * step[:, a]
@@ -233,7 +234,7 @@ def _features(x, y):
 
 
 def _slices(count):
-    """Slices whose features stay in the cache, and in memory."""
+    """Cut into slices whose features fit into the cache."""
     return (slice(start, start + 2**13) for start in range(0, count, 2**13))
 
 
@@ -245,7 +246,7 @@ def _apply(weights, x, y):
 
 
 def _derivatives(x, y, scale, d):
-    """Gradient and minus the Hessian of the mean objective, for features over ``scale``."""
+    """Return the gradient and minus the Hessian of the mean objective, in units of ``scale``."""
     width = len(scale)
     gradient, curvature = np.zeros(width), np.zeros((width, width))
     for part in _slices(len(x)):
@@ -257,7 +258,7 @@ def _derivatives(x, y, scale, d):
 
 
 def _fit_quadratic(x, y, max_iterations=50):
-    """Coefficients that maximise the mean of d - exp(-d), by Newton with a line search."""
+    """Maximise the mean of d - exp(-d) by Newton's method with a line search; return weights."""
     d = np.zeros(len(x))
     width = x.shape[1] ** 2 + x.shape[1]
     scale = np.sqrt(np.diag(_derivatives(x, y, np.ones(width), d)[1]))

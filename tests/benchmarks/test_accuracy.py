@@ -24,6 +24,8 @@ from sgworld_benchmarks.accuracy.run import package_warnings, run_problem
 from sgworld_benchmarks.accuracy.score import moments_of, score
 from sgworld_mcmc.cli import main
 
+pytestmark = pytest.mark.slow
+
 # Of some 60 comparisons: 4.5 standard errors are crossed by chance once in 2000 times.
 SIGMAS = 4.5
 

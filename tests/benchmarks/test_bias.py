@@ -15,6 +15,8 @@ from sgworld_mcmc.cli import main
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.setup.choose import Choice, Prediction
 
+pytestmark = pytest.mark.slow
+
 
 def test_efficiency_at_equal_bias():
     """105 rows in 11 batches, so that some have one row more."""

@@ -15,6 +15,8 @@ from sgworld_benchmarks.speed.timing import Criterion, Timing, table
 from sgworld_mcmc import exact
 from sgworld_mcmc.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def problem():

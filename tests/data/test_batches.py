@@ -157,6 +157,7 @@ def test_one_batch_is_the_same_memory_for_all_chains():
     np.testing.assert_array_equal(np.sort(found), np.arange(12.0))
 
 
+@pytest.mark.slow
 def test_a_plain_mean_over_ragged_batches_would_be_biased():
     """What the weights are for: without them the same comparison fails by far."""
     log_prior, log_likelihood, data = regression(10)
@@ -228,6 +229,7 @@ def _epoch(order, key, step_size, position, size=23, batch_size=7, state_order=N
     return estimator, batches, state, lambda k, h: run(k, state, batches, h).position
 
 
+@pytest.mark.slow
 def test_displacement_of_an_epoch_without_noise():
     """h M grad log p + h^2 T_p + O(h^3), T_p = sum_{i<j} H_{p(j)} g_{p(i)} (arXiv:2306.03521).
 
@@ -263,6 +265,7 @@ def test_displacement_of_an_epoch_without_noise():
         assert np.abs(second).min() > 1
 
 
+@pytest.mark.slow
 def test_only_examples_deals_the_rows_anew():
     """Without noise, and from one order of the batches, the key matters only to ``examples``."""
     position = {"w": jnp.array([0.3, -1.0, 2.0]), "b": jnp.array(0.7)}

@@ -202,6 +202,7 @@ def test_a_large_log_likelihood_is_made_only_when_asked_for(mcmc, monkeypatch):
     assert "log_likelihood" in to_arviz(mcmc)
 
 
+@pytest.mark.slow
 def test_observations_without_a_plate_and_an_improper_prior():
     def model(y):
         mu = numpyro.sample("mu", dist.ImproperUniform(dist.constraints.real, (), ()))
@@ -218,6 +219,7 @@ def test_observations_without_a_plate_and_an_improper_prior():
     assert "constant_data" not in tree
 
 
+@pytest.mark.slow
 def test_events_masks_dict_arguments_and_handlers():
     def model(table, *, weight):
         with numpyro.plate("group", 2):

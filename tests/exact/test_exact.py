@@ -371,6 +371,7 @@ def test_chains_are_recognised_and_the_report_prints():
     assert four.to_dict()["kl"] is None and four.to_dict()["names"] == list(posterior.names)
 
 
+@pytest.mark.slow
 def test_numpyro_and_arviz_objects():
     posterior = exact.GammaPoisson(num_data=20)
     mcmc = MCMC(

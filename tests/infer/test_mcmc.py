@@ -100,6 +100,7 @@ def test_warmup_then_run(small, target):
     assert mcmc.get_samples(group_by_chain=True)["mu"].shape == (2, 5, 2)
 
 
+@pytest.mark.slow
 def test_chain_methods(small, target, draws):
     """Together, one by one, or by a function that maps: draws of one distribution."""
     for method in ("sequential", jax.vmap):
@@ -112,6 +113,7 @@ def test_chain_methods(small, target, draws):
         assert np.all(np.abs(found.mean((0, 1)) - draws.mean((0, 1))) < 4.5 * sd)
 
 
+@pytest.mark.slow
 def test_progress_bar_path_gives_the_same_draws(small, target, draws, monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
@@ -131,6 +133,7 @@ def test_thinning_keeps_every_third_draw(small, target, draws):
     )
 
 
+@pytest.mark.slow
 def test_plain_numpyro_mcmc_runs_the_kernel(small, target):
     """NumPyro's own loop, and several chain methods."""
     sampler = like(small, **RAW).sampler
@@ -152,6 +155,7 @@ def test_plain_numpyro_mcmc_runs_the_kernel(small, target):
     assert int(mcmc.last_state.i) == 50 + 4000
 
 
+@pytest.mark.slow
 def test_plain_numpyro_mcmc_with_traced_arguments_says_what_to_do():
     def model(y, scale):
         mu = numpyro.sample("mu", dist.Normal(0, 1))
@@ -195,6 +199,7 @@ def test_divergence_is_reported_and_leaves_finite_draws(small, target):
     np.testing.assert_array_equal(found[diverging], found[:, -1:].repeat(40, 1)[diverging])
 
 
+@pytest.mark.slow
 def test_deterministic_and_transformed_sites_are_those_of_the_model():
     X, y = models.regression_data()
 
@@ -246,6 +251,7 @@ def test_arviz_reads_the_run_as_any_other(small, target):
     np.testing.assert_array_equal(ours["observed_data"]["y"], target.data[0])
 
 
+@pytest.mark.slow
 def test_subsampled_model_shows_all_rows_to_arviz():
     X, y = models.regression_data()
     settings = {**SMALL, "num_samples": 5, "num_chains": 1, "batch_size": 20}
@@ -277,6 +283,7 @@ def automatic():
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_setting_samples_the_posterior(cls, settings, automatic):
     """Automatic step size: the variance within the tolerance, 2 %, and Monte Carlo error.
 
@@ -322,6 +329,7 @@ def predicted_shift(batches, target, step_size):
     return order_mean_shift(step_size, count, np.mean(products, 0))
 
 
+@pytest.mark.slow
 def test_temperature_scales_the_covariance(small, target):
     settings = {"batch_size": 203, "temperature": 4.0, "step_size": 1.0, "gradient": "plain"}
     mcmc = like(small, num_chains=300, num_samples=100, **settings)
@@ -331,6 +339,7 @@ def test_temperature_scales_the_covariance(small, target):
     assert_moments(scaled, np.zeros(2), 4 * np.eye(2), minimum_ess=5000)
 
 
+@pytest.mark.slow
 def test_sixty_four_bit_run_stays_sixty_four_bit():
     with jax.enable_x64(True):
         target = exact.GaussianMean(num_data=50, dim=1)
@@ -340,6 +349,7 @@ def test_sixty_four_bit_run_stays_sixty_four_bit():
         assert mcmc.last_state.position.dtype == jnp.float64
 
 
+@pytest.mark.slow
 def test_parallel_chains_on_two_devices():
     """In a process of its own: the number of devices is fixed when JAX starts."""
     script = """

@@ -21,6 +21,8 @@ from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.gradients.weighting import batch_estimate
 from sgworld_mcmc.theory.variance_bias import relative_variance_error
 
+pytestmark = pytest.mark.slow
+
 # Compiling takes most of the time: half the time to compile, as fast to run.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "1"})
 

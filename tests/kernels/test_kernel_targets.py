@@ -292,6 +292,7 @@ POWER_SHOWN = {("batches", "averaged"), ("sgld", "independent")}
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("order", WITHOUT_REPLACEMENT)
+@pytest.mark.slow
 def test_sgworld_has_the_predicted_moments(order, noise):
     batches, first, terms = sgworld_problem(order)
     count = batches.num_batches
@@ -341,6 +342,7 @@ def sgld_terms():
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.slow
 def test_sgld_has_the_predicted_moments(noise):
     """Each minibatch is a window of the rows at a random place: every row is equally likely."""
     alg = sg.sgld(joint_estimator, noise=noise)

@@ -45,6 +45,7 @@ def assert_same(one, other, **tolerance):
     jax.tree.map(lambda a, b: check(a, b, **tolerance), one, other)
 
 
+@pytest.mark.slow
 def test_import_makes_no_arrays_and_changes_no_settings():
     code = (
         "import jax, blackjax, numpyro, numpyro.infer, optax, arviz; "
@@ -95,6 +96,7 @@ def test_sgld_top_level_is_the_kernel_and_the_written_formula(noise):
 
 
 @pytest.mark.parametrize("order", WITHOUT_REPLACEMENT)
+@pytest.mark.slow
 def test_sgworld_under_jit_vmap_and_scan(order):
     """The top level is the kernel, chains under vmap are single chains, scan is a loop."""
     alg = algorithm(order=order, noise="averaged")
@@ -274,6 +276,7 @@ def test_averaged_noise_telescopes():
     assert_same(one.order, other.order)
 
 
+@pytest.mark.slow
 def test_temperature_is_the_variance():
     """Full gradients and averaged noise have no bias: variance 4 at temperature 4, exactly.
 

@@ -83,6 +83,7 @@ def test_entropy_production_afterwards(path):
     assert "4 chains" in str(found) and "nats" in str(measured)
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_detailed_balance():
     runs = 250
     # float32 positions with a small step, where what is accumulated nearly cancels.

@@ -71,6 +71,7 @@ def network_loss(w, example):
     return 200 / (2 * 0.1**2) * ((output - y) ** 2 + 0.001 * jnp.sum(w**2))
 
 
+@pytest.mark.slow
 def test_shift_of_the_papers_regression_network():
     x = np.linspace(-3, 2.97, 200)
     data = (x, np.exp(-(x**2)) + 0.1 * np.random.default_rng(0).standard_normal(200))

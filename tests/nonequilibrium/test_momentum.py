@@ -207,6 +207,7 @@ def test_circulation_in_phase_space_is_no_sign_of_irreversibility():
         assert (asymmetry < 1e-10) if commuting else (asymmetry > 1e-3)
 
 
+@pytest.mark.slow
 def test_simulation_from_initialisation_to_stationarity():
     """The sgd kernel on a loss with exactly these gradients; k standard errors at all times."""
     hessian, noise = random_matrices(3)

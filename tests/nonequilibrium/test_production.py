@@ -87,6 +87,7 @@ def test_detailed_theorem_per_step_and_for_stretches():
     assert abs(doubled.slope - 0.5) < 0.05
 
 
+@pytest.mark.slow
 def test_plug_in_is_unbiased_with_and_without_detailed_balance():
     x, exact = chain(0.3, 2000, 400, seed=4)
     result = ne.plug_in_entropy_production(x)
@@ -113,6 +114,7 @@ def test_plug_in_at_a_lag_is_the_rate_of_the_thinned_chain():
     assert abs(result.rate - exact) < 3 * result.standard_error
 
 
+@pytest.mark.slow
 def test_variational_estimate_is_tight_and_never_above():
     excess = []
     for seed in range(8):
@@ -131,6 +133,7 @@ def test_variational_estimate_is_tight_and_never_above():
     assert result.rate < 3 * result.standard_error and result.rate < result.train_rate
 
 
+@pytest.mark.slow
 def test_network_sees_a_flow_without_net_rotation():
     # A driven walk along a figure of eight: the two loops turn in opposite senses.
     rng = np.random.default_rng(0)

@@ -12,6 +12,7 @@ def p_values(trajectories, **settings):
     return np.array([ne.detailed_balance_violation(x, **settings).p_value for x in trajectories])
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_detailed_balance():
     # Anisotropic (curvatures 1 to 10), correlated over 1 / 0.05 = 20 steps; 500 seeds.
     x = simulate(*reversible([1.0, 3.0, 10.0], 0.05), 3000, 500, seed=0)

@@ -97,6 +97,7 @@ def test_settings_that_cannot_meet_the_tolerance_are_said(mcmc):
     assert "exceeds the tolerance" in str(coarse.bias_report())
 
 
+@pytest.mark.slow
 def test_a_funnel_is_said_to_be_one():
     def model(y, group):
         scale = numpyro.sample("scale", dist.HalfCauchy(5.0))

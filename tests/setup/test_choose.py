@@ -127,6 +127,7 @@ def test_prediction_is_that_of_the_closed_forms():
         np.testing.assert_allclose(sum(made.parts.values()), made.variance_error)
 
 
+@pytest.mark.slow
 def test_a_shifted_mean_moves_the_variances_that_depend_on_it():
     """With unknown noise the variance of the coefficients is that of the noise, which shifts up."""
     target = exact.LinearRegressionUnknownNoise(jax.random.key(2), num_data=96, dim=3)

@@ -52,6 +52,7 @@ def exact(y, rows):
 
 
 @pytest.mark.parametrize("rows", [20, 100])
+@pytest.mark.slow
 def test_non_centred_hierarchy_with_many_rows_in_each_group(rows):
     y, group = data(rows)
     mcmc = SGWORLD(hierarchy, num_chains=4, num_samples=1000)
@@ -88,6 +89,7 @@ def overflowing(y):
         numpyro.sample("y", dist.Poisson(jnp.exp(jnp.exp(x / 5).sum() - 4)), obs=y)
 
 
+@pytest.mark.slow
 def test_where_the_density_overflows_the_run_ends_with_a_warning_not_an_error():
     mcmc = SGWORLD(overflowing, num_chains=2, num_samples=50)
     with pytest.warns(TuningWarning):

@@ -278,6 +278,7 @@ def test_kl_agrees_with_its_definition_in_high_precision():
         assert moved == pytest.approx(exact, rel=max(1e-10, 1e-14 / size))
 
 
+@pytest.mark.slow
 def test_command_line_writes_table_and_picture(tmp_path, capsys):
     parser = argparse.ArgumentParser()
     stationary.add_arguments(parser)

@@ -1,6 +1,7 @@
-"""The network of the variational estimate: net(x, x') - net(x', x) on top of a fitted d.
+"""The network of the variational estimate of entropy production ("NEEP").
 
-Kim, Bae, Lee & Jeong, Phys. Rev. Lett. 125, 140604 (2020).
+It adds net(x, x') - net(x', x) to a fitted d, after Kim, Bae, Lee & Jeong, Phys. Rev. Lett. 125,
+140604 (2020).
 """
 
 from collections.abc import Callable
@@ -14,15 +15,15 @@ import optax
 __all__ = ["fit_network"]
 
 _BATCH = 512
-# Steps between two looks at the validation pairs.
+# Number of steps between two evaluations on the validation pairs.
 _PERIOD = 100
 
 
 def fit_network(x, y, _shape, offset, rng_key, hidden, num_steps, fold) -> Callable:
-    """Train on pairs (n, k) with the given d as offset; return ``(x, y, shape) -> (n,)``.
+    """Train on pairs (n, k) with the given d as offset; return a callable ``(x, y) -> (n,)``.
 
-    The last quarter of the pairs decides which of the networks met on the way is kept; the
-    untrained one, which adds nothing, is among them, so that a useless network does no harm.
+    The network with the best value on the last quarter of the pairs is kept. The untrained network,
+    which adds nothing, is among the candidates, so that a useless network does no harm.
     """
     key = jax.random.key(0) if rng_key is None else rng_key
     start_key, batch_key = jax.random.split(jax.random.fold_in(key, fold))
@@ -48,13 +49,13 @@ def _initial(key, dim, hidden):
         "bias": jnp.zeros(hidden),
         "middle": jax.random.normal(keys[1], (hidden, hidden)) / np.sqrt(hidden),
         "middle_bias": jnp.zeros(hidden),
-        # Zero: training starts from the given d.
+        # With zeros training starts from the given d.
         "out": jnp.zeros(hidden),
     }
 
 
 def _net(parameters, x, y):
-    # The step is small beside the position in slow chains, hence an input of its own.
+    # The step is an input of its own, because it is small beside the position in slow chains.
     inputs = jnp.concatenate([(x + y) / 2, y - x], axis=1)
     layer = jnp.tanh(inputs @ parameters["in"] + parameters["bias"])
     layer = jnp.tanh(layer @ parameters["middle"] + parameters["middle_bias"])
