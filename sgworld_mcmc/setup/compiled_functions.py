@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.gradients.estimators import Anchor, make_offsets, whitened_log_density
+from sgworld_mcmc.gradients.estimators import make_offsets, whitened_log_density
 from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.setup.coupled_chains import advance_pilot
 from sgworld_mcmc.setup.curvature import dense_hessian, diagonal_hessian
 from sgworld_mcmc.setup.descent import adam, descend
 from sgworld_mcmc.setup.gaussian_fit import fit_gaussian
+from sgworld_mcmc.setup.one_pass import expand
+from sgworld_mcmc.setup.part_gradients import corrected_gradients, part_gradients
 from sgworld_mcmc.setup.row_noise import measure_noise
 
 __all__ = ["SetUpFunctions"]
@@ -39,11 +41,13 @@ class SetUpFunctions:
         self.adam = quick_jit(self._adam, work)
         self.descend = quick_jit(self._descend, work, static_argnames="newton")
         self.hessian = quick_jit(self._hessian, work)
+        self.expansion = quick_jit(self._expansion, work)
         self.diagonal = quick_jit(self._diagonal, work)
         self.noise = quick_jit(self._noise, work, static_argnames="block")
         self.pilot = quick_jit(self._pilot, work, static_argnames="whole")
         self.offsets = quick_jit(self._offsets, work)
         self.gradients = quick_jit(self._gradients, work)
+        self.part_gradients = quick_jit(self._part_gradients, static_argnames="length")
         self.gaussian = quick_jit(self._gaussian, work)
 
     def _density(self, constants):
@@ -74,6 +78,9 @@ class SetUpFunctions:
 
     def _hessian(self, position, batches, constants, used):
         return dense_hessian(self._density(constants), position, batches, used)
+
+    def _expansion(self, position, batches, constants, used):
+        return expand(self._density(constants), position, batches, used)
 
     def _diagonal(self, probes, position, batches, constants):
         return diagonal_hessian(probes, self._density(constants), position, batches)
@@ -113,7 +120,7 @@ class SetUpFunctions:
             if whole:
                 return jax.vmap(lambda x: epoch_mean(jax.grad(density), x, batches))(z)
             rows = jax.tree.map(lambda x: x[index], batches.main)
-            return _corrected(density, rows, anchor, z)
+            return corrected_gradients(density, rows, anchor, z)
 
         return advance_pilot(
             chains, fresh, order, step_size, burn_in, steps, gradient, directions, limit
@@ -132,18 +139,7 @@ class SetUpFunctions:
         one = lambda z: epoch_mean(gradient, z, batches)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
 
-
-def _corrected(density: Callable, rows, anchor: Anchor, z: jax.Array) -> jax.Array:
-    """(P, D) gradients from one minibatch, with control variates of the order of the anchor's."""
-    gradient = jax.grad(density)
-
-    def one(position):
-        value = gradient(position, rows)
-        base, change = jax.jvp(
-            lambda x: gradient(x, rows), (jnp.zeros_like(position),), (position,)
-        )
-        if isinstance(anchor.curvature, tuple):  # no Hessian: of first order
-            return value - base + anchor.offsets
-        return value - base - change + anchor.offsets + anchor.curvature @ position
-
-    return jax.vmap(one)(z)
+    def _part_gradients(self, positions, center, scale, anchor, rows, constants, *, length):
+        """(S, D) estimates of the same, each from rows of its own."""
+        density = self._whitened(center, scale, constants)
+        return part_gradients(density, positions, anchor, rows, length)

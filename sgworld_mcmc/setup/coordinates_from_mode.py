@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.data.batches import Batches, num_batches
-from sgworld_mcmc.data.in_memory import cut
+from sgworld_mcmc.data.batches import Batches, num_batches, num_examples
+from sgworld_mcmc.data.in_memory import cut, is_large
 from sgworld_mcmc.gradients.estimators import Anchor
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.curvature import Scale, diagonal_scale
+from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import Finder, distance, finite_loss
 
 __all__ = [
@@ -60,6 +61,8 @@ class Center(NamedTuple):
     width, stiffness
         Then: variance of the posterior along its softest direction,
         and largest curvature at a draw, in these coordinates.
+    gradient
+        (D,) of the log density of all rows there, None where it has not been computed.
     """
 
     position: np.ndarray
@@ -73,6 +76,7 @@ class Center(NamedTuple):
     by_curvature: bool = False
     width: float = 1.0
     stiffness: float = 1.0
+    gradient: np.ndarray | None = None
 
 
 def set_up_batches(data: tuple) -> Batches:
@@ -94,9 +98,9 @@ def find_center(
     """The posterior mode and the curvature there, from any initial point.
 
     Adam on minibatches, then Newton steps on a few thousand rows, from several points; then Newton
-    steps on all rows with the Hessian of a part of them. L-BFGS where the Hessian is too large,
-    or where Newton steps lead nowhere. In double precision under
-    ``jax.enable_x64(True)``.
+    steps on all rows with the Hessian of a part of them, or where the rows are many on growing
+    parts of them (:mod:`sgworld_mcmc.setup.growing_search`). L-BFGS where the Hessian is too large,
+    or where Newton steps lead nowhere. In double precision under ``jax.enable_x64(True)``.
 
     Parameters
     ----------
@@ -115,8 +119,13 @@ def find_center(
     found = finder.modes(np.asarray(initial, float))
     losses = np.array([finite_loss(search) for search in found])
     best = found[int(np.argmin(losses))]
-    search, hessian, scaled = finder.finish(best.position)
-    position, gain = np.asarray(search.position), float(search.gain)
+    grown = _grown(finder, np.asarray(best.position))
+    if grown is not None:
+        position, gain, gradient, hessian, scaled = grown
+    else:
+        search, hessian, scaled = finder.finish(best.position)
+        position, gain = np.asarray(search.position), float(search.gain)
+        gradient = -num_examples(batches) * np.asarray(search.gradient, float)
     converged = bool(gain < CONVERGED and np.isfinite(gain))
     automatic = isinstance(preconditioner, str) and preconditioner in ("auto", "dense")
     if automatic and not (converged and scaled.indefinite == 0):
@@ -131,7 +140,15 @@ def find_center(
         gain,
         scaled.indefinite,
         _other_modes(found, losses, best, scaled.scale, finder),
+        gradient=gradient,
     )
+
+
+def _grown(finder: Finder, position: np.ndarray) -> GrownMode | None:
+    """The mode of many rows from growing parts of them, if that works."""
+    if not (finder.dense and is_large(num_examples(finder.batches))):
+        return None
+    return grow(finder, position)
 
 
 def _fitted_center(finder: Finder, initial: np.ndarray) -> Center | None:

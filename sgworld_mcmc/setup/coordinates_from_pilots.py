@@ -71,6 +71,7 @@ def recentre(bench: Bench, positions: np.ndarray, by_curvature: bool) -> tuple[B
         fitted=True,
         by_curvature=by_curvature,
         stiffness=max(1.0, float(stiffness)),
+        gradient=None,
     )
     positions = np.linalg.solve(scale, old @ (positions - mean).T).T
     bench = bench._replace(center=new)

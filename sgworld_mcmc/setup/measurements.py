@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.data.batches import num_batches
+from sgworld_mcmc.passes import count_rows
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST, is_far, recentre, with_width
 from sgworld_mcmc.setup.pilot_chains import independent, other_pilots, reference_pilots
 from sgworld_mcmc.setup.posterior import Bench, gaussian_draws
@@ -100,6 +101,7 @@ def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
     dimension = len(center.position)
     total = min(NOISE_ROWS, NOISE_NUMBERS / dimension)
     block = max(FEWEST_ROWS, round(total / len(positions)))
+    count_rows(len(positions) * min(bench.size, block))
     with jax.enable_x64(bench.functions.model.precise):
         measured = bench.functions.noise(
             jnp.asarray(center.position),

@@ -8,10 +8,12 @@ import numpy as np
 from numpyro.infer import init_to_uniform
 
 from sgworld_mcmc.data.batches import Batches, num_batches, num_examples
-from sgworld_mcmc.data.in_memory import head
+from sgworld_mcmc.data.in_memory import head, is_large
+from sgworld_mcmc.passes import count_rows, is_watched
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.curvature import Scale, dense_scale, diagonal_probes, diagonal_scale
+from sgworld_mcmc.setup.curvature import PROBES, Scale, dense_scale, diagonal_probes, diagonal_scale
 from sgworld_mcmc.setup.descent import Search
+from sgworld_mcmc.setup.one_pass import Expansion
 
 __all__ = ["DENSE_DIMENSION", "Finder", "distance", "finite_loss"]
 
@@ -62,9 +64,22 @@ class Finder(NamedTuple):
     def descend(self, start, scale, used: int, limit: int, newton: bool) -> Search:
         """Newton steps with ``scale``, or L-BFGS, on the first ``used`` batches."""
         start, scale = jnp.asarray(start), jnp.asarray(scale)
-        return self.functions.descend(
+        search = self.functions.descend(
             start, scale, self.batches, self.constants, used, limit, newton=newton
         )
+        if is_watched():
+            count_rows(int(search.evaluations) * self._rows(used))
+        return search
+
+    def _rows(self, used: int) -> float:
+        """How many rows the first ``used`` batches have."""
+        return used / num_batches(self.batches) * num_examples(self.batches)
+
+    def expand(self, position, used: int) -> Expansion:
+        """Log density, gradient and Hessian from one pass over the first ``used`` batches."""
+        count_rows(self._rows(used))
+        made = self.functions.expansion(jnp.asarray(position), self.batches, self.constants, used)
+        return jax.tree.map(lambda x: np.asarray(x, float), made)
 
     def quasi_newton(self, start, used: int) -> Search:
         """L-BFGS, which needs no Hessian."""
@@ -88,8 +103,14 @@ class Finder(NamedTuple):
         """The Hessian (None if only its diagonal is used) and the preconditioner from it."""
         functions, position = self.functions, jnp.asarray(position)
         if self.dense:
-            hessian = functions.hessian(position, self.batches, self.constants, used)
+            if is_large(num_examples(self.batches)):
+                # Compiled for the search on growing parts anyway.
+                hessian = self.expand(position, used).hessian
+            else:
+                count_rows(self._rows(used))
+                hessian = functions.hessian(position, self.batches, self.constants, used)
             return hessian, dense_scale(hessian)
+        count_rows(self._rows(num_batches(self.batches)) * min(self.dimension, PROBES))
         probes = jnp.asarray(diagonal_probes(self.generator, self.dimension))
         diagonal = functions.diagonal(probes, position, self.batches, self.constants)
         return None, diagonal_scale(diagonal)
@@ -132,6 +153,7 @@ class Finder(NamedTuple):
         count = num_batches(self.batches)
         orders = self.generator.integers(0, count, (len(initial), 250 if count == 1 else 500))
         some = head(self.batches, ADAM_ROWS)
+        count_rows(orders.size * ADAM_ROWS)
         ends = self.functions.adam(
             jnp.asarray(initial), orders.astype(np.int32), some, self.constants
         )
@@ -161,6 +183,7 @@ class Finder(NamedTuple):
         order = self.generator.integers(0, count, GAUSSIAN_STEPS).astype(np.int32)
         seed = np.uint32(self.generator.integers(2**32))
         some = head(self.batches, ADAM_ROWS)
+        count_rows(GAUSSIAN_STEPS * ADAM_ROWS)
         return self.functions.gaussian(seed, jnp.asarray(start), order, some, self.constants)
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.data.batches import Batches, num_batches
-from sgworld_mcmc.data.in_memory import cut, head
+from sgworld_mcmc.data.in_memory import cut, first_batches, head
 from sgworld_mcmc.gradients.estimators import Anchor
+from sgworld_mcmc.passes import count_rows
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_batches, spectrum, zero_anchor
 from sgworld_mcmc.setup.coupled_chains import Pilot, start_pilot, summarise_pilot
 from sgworld_mcmc.setup.posterior import Bench
@@ -19,6 +20,8 @@ __all__ = ["Track", "independent", "other_pilots", "reference_pilots"]
 # Rows up to which the pilot uses all of them, and rows of its minibatches above.
 WHOLE = 4096
 PILOT_ROWS = 1024
+# Minibatches that are copied for it at most: more than it makes steps of one size.
+PILOT_BATCHES = 512
 # Step sizes: the first at which no chain is lost is the reference. It is doubled as long as the
 # error is small, and at most to one.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
@@ -43,7 +46,7 @@ class Track(NamedTuple):
 def _track(bench: Bench) -> Track:
     if bench.size <= WHOLE:
         return Track(cut(bench.rows, 1), (), True)
-    batches = head(set_up_batches(bench.rows), PILOT_ROWS)
+    batches = head(first_batches(set_up_batches(bench.rows), PILOT_BATCHES), PILOT_ROWS)
     anchor = zero_anchor(bench.center, bench.gradient(), bench.temperature, _dtype())
     return Track(batches, anchor, False)
 
@@ -119,6 +122,8 @@ def _pilot(
     chains = _cast(start_pilot(generator, positions, h, width), dtype)
     length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
     for done in range(0, burn_in + counted, length):
+        steps = min(length, burn_in + counted - done)
+        count_rows(steps * (bench.size if track.whole else PILOT_ROWS))
         fresh = generator.standard_normal((length, *positions.shape), dtype.type)
         chains = bench.functions.pilot(
             chains,
@@ -126,7 +131,7 @@ def _pilot(
             generator.integers(0, num_batches(track.batches), length).astype(np.int32),
             dtype.type(h),
             np.int32(burn_in - done),
-            np.int32(min(length, burn_in + counted - done)),
+            np.int32(steps),
             _cast(center.position, dtype),
             _cast(center.scale, dtype),
             track.anchor,

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.data.batches import Batches, num_batches
+from sgworld_mcmc.data.in_memory import is_large
+from sgworld_mcmc.passes import count_rows
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import Center, spectrum
 from sgworld_mcmc.setup.mode_search import Finder
@@ -49,6 +51,8 @@ class Bench(NamedTuple):
 
     def gradient(self) -> np.ndarray:
         """(D,) gradient of the log density at the center."""
+        if self.center.gradient is not None:
+            return self.center.gradient
         with jax.enable_x64(self.functions.model.precise):
             finder = Finder(self.functions, self.batches_double, self.constants_double)
             return finder.gradient(self.center.position)
@@ -64,12 +68,14 @@ class Bench(NamedTuple):
     def hessian(self, position: np.ndarray, used: int | None = None) -> np.ndarray:
         """(D, D) of the potential of all rows, from the first ``used`` of the set-up's batches."""
         batches = self.batches_double
+        used = num_batches(batches) if used is None else used
         with jax.enable_x64(self.functions.model.precise):
+            finder = Finder(self.functions, batches, self.constants_double)
+            if is_large(self.size):  # the function that is compiled
+                return finder.expand(position, used).hessian
+            count_rows(used / num_batches(batches) * self.size)
             hessian = self.functions.hessian(
-                jnp.asarray(position),
-                batches,
-                self.constants_double,
-                num_batches(batches) if used is None else used,
+                jnp.asarray(position), batches, self.constants_double, used
             )
         return np.asarray(hessian, float)
 

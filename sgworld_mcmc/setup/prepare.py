@@ -10,14 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.checks import check_finite, check_integer
+from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.data.batches import Batches
-from sgworld_mcmc.data.in_memory import cut, generator_of, joined, shuffle, to_single
+from sgworld_mcmc.data.contents import examine
+from sgworld_mcmc.data.in_memory import (
+    cut,
+    first_rows,
+    generator_of,
+    is_large,
+    joined,
+    shuffle,
+    to_single,
+)
 from sgworld_mcmc.gradients.estimators import Anchor
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching, make_evaluations
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel, minibatch_model
 from sgworld_mcmc.model.precision import closes_over_numpy
+from sgworld_mcmc.passes import count_rows, stage
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.setup.choose import Choice, Request, choose
@@ -148,6 +158,10 @@ class Preparation(NamedTuple):
         Whether the sampler works in double precision.
     too_coarse
         Whether it would need to, but cannot (:mod:`sgworld_mcmc.model.precision`).
+    contents
+        Fingerprints of the arguments (:func:`sgworld_mcmc.data.contents.examine`).
+    user_double
+        Whether double precision was enabled.
     """
 
     data: MinibatchData
@@ -157,6 +171,8 @@ class Preparation(NamedTuple):
     choice: Choice | None
     double: bool
     too_coarse: bool
+    contents: tuple[int | None, ...] | None = None
+    user_double: bool = False
 
 
 def prepare(
@@ -179,16 +195,34 @@ def prepare(
         Compiled functions of models seen before, by the signature of their arguments.
     """
     generator = generator_of(rng_key)
+    contents = look_at(model, args, kwargs)
     functions, rows, whole = checked_model(generator, model, settings, args, kwargs, cache)
     view = functions.model
     initial = _initial_points(view, init_params)
     if initial is not None:
-        with jax.enable_x64(view.precise):
-            check_initial(view, view.evaluations, initial, rows, whole)
+        with stage("additivity"), jax.enable_x64(view.precise):
+            check_initial(view, view.evaluations, initial, first_rows(rows), whole)
     _warn_of_left_out(view)
     data, _ = view.layout.split(args, kwargs)
-    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
-    return _set_up(generator, functions, settings, rows, whole, originals, initial)
+    kept = set(view.deterministics) - set(view.left_out())
+    originals = jax.tree.map(jnp.asarray, data) if kept else None
+    # The list gives the rows away: no name here keeps them alive in two precisions.
+    prepared = _set_up(generator, functions, settings, [(rows, whole)], originals, initial)
+    return prepared._replace(contents=contents, user_double=bool(jax.config.jax_enable_x64))
+
+
+def look_at(model: Callable, args: tuple, kwargs: dict) -> tuple[int | None, ...]:
+    """Raise unless all arrays are finite; their fingerprints."""
+    arrays = arrays_of(model, args, kwargs)
+    with stage("finite check"):
+        count_rows(max((len(x) for x in arrays.values() if np.ndim(x)), default=0))
+        return examine(arrays)
+
+
+def arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The arrays among a model's arguments, by readable name."""
+    leaves = flatten_arguments(model, args, kwargs)
+    return {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
 
 
 def checked_model(
@@ -207,8 +241,6 @@ def checked_model(
         Functions of the model, to be compiled; the data leaves in random order, and the other
         arrays, in the precision of the set-up.
     """
-    leaves = flatten_arguments(model, args, kwargs)
-    check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
     signature = signature_of(args, kwargs)
     base = cache.get(("base", signature))
     if base is None:
@@ -219,8 +251,11 @@ def checked_model(
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
     with jax.enable_x64(base.precise):
-        rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
-        additive = check_minibatching(base, base.evaluations, rows, whole)
+        with stage("shuffle"):
+            count_rows(base.size)
+            rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
+        with stage("additivity"):
+            additive = check_minibatching(base, base.evaluations, first_rows(rows), whole)
     view = cache.setdefault((signature, additive), base.with_additive(additive))
     if view not in cache:
         cache[view] = SetUpFunctions(view, settings.init_strategy)
@@ -237,40 +272,51 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
     return not closes_over_numpy(view.model, view.untraced, flat, data, constants)
 
 
-def _set_up(
-    generator, functions, settings, rows_double, constants_double, originals, initial
-) -> Preparation:
+def _set_up(generator, functions, settings, laid: list, originals, initial) -> Preparation:
+    """Choose all settings; ``laid`` holds the shuffled rows and the constants, and is emptied."""
     view = functions.model
     user = bool(jax.config.jax_enable_x64)
+    rows_double, constants_double = laid.pop()
     with jax.enable_x64(view.precise):
         batches = set_up_batches(rows_double)
-        center = find_center(
-            generator, functions, batches, constants_double, initial, settings.preconditioner
-        )
+        with stage("mode and curvature"):
+            center = find_center(
+                generator, functions, batches, constants_double, initial, settings.preconditioner
+            )
+        if is_large(view.size) and not center.converged:
+            # Of many rows only a part was checked: where the density is infinite may be elsewhere.
+            check_minibatching(view, view.evaluations, rows_double, constants_double)
     too_coarse = not user and _rounding(center) > ROUNDING
     double = user or (too_coarse and view.precise)
     with jax.enable_x64(double):
         rows, constants = rows_double, constants_double
         if view.precise and not double:
             rows, constants = to_single((rows, constants))
+        if is_large(view.size) and not double:
+            # The run reads the rows in single precision, and so may all that is left to measure.
+            rows_double, batches = rows, set_up_batches(rows)
         tau = settings.temperature or 1.0
         bench = Bench(
             functions, rows, constants, rows_double, constants_double, batches, center, tau
         )
         measurements = choice = None
-        if _nothing_to_choose(settings):
-            starts = gaussian_draws(generator, bench) * np.sqrt(settings.temperature)
-        else:
-            kind = settings.preconditioner
-            adapt = isinstance(kind, str) and kind in ("auto", "dense") and center.scale.ndim == 2
-            measurements = measure(generator, bench, adapt)
-            bench, starts = measurements.bench, measurements.starts
-            request = request_of(settings, view.size, bench.center)
-            choice = choose(request, measurements.noise, measurements.steps)
+        with stage("pilots and noise"):
+            if _nothing_to_choose(settings):
+                starts = gaussian_draws(generator, bench) * np.sqrt(settings.temperature)
+            else:
+                kind = settings.preconditioner
+                adapt = (
+                    isinstance(kind, str) and kind in ("auto", "dense") and center.scale.ndim == 2
+                )
+                measurements = measure(generator, bench, adapt)
+                bench, starts = measurements.bench, measurements.starts
+                request = request_of(settings, view.size, bench.center)
+                choice = choose(request, measurements.noise, measurements.steps)
         if isinstance(settings.preconditioner, str) and settings.preconditioner == "none":
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice)
-        prepared = _lay_out(bench, settings, dynamics, step_size, starts, originals)
+        with stage("offsets"):
+            prepared = _lay_out(bench, settings, dynamics, step_size, starts, originals)
     if measurements is not None:
         measurements = measurements._replace(bench=None)  # it holds the data once more
     return Preparation(
@@ -355,6 +401,7 @@ def _lay_out(bench, settings, dynamics: Dynamics, step_size, starts, originals) 
     batches = cut(bench.rows, dynamics.num_batches)
     anchor = Anchor((), ())
     if dynamics.cached:
+        count_rows(bench.size)
         anchor = Anchor(bench.functions.offsets(position, scale, batches, bench.constants), ())
     elif dynamics.gradient != "plain":
         anchor = zero_anchor(center, bench.gradient(), 1.0, dtype)
