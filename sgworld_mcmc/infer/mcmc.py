@@ -10,6 +10,7 @@ from numpyro.infer import MCMC
 from numpyro.util import is_prng_key
 
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
+from sgworld_mcmc.data.contents import fingerprint
 from sgworld_mcmc.diagnostics import to_arviz
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import signature_of
@@ -22,7 +23,7 @@ from sgworld_mcmc.report.make_report import (
     notes_of,
 )
 from sgworld_mcmc.sampling.loop import Plan, collect
-from sgworld_mcmc.setup.prepare import TuningWarning
+from sgworld_mcmc.setup.prepare import TuningWarning, arrays_of
 
 __all__ = ["DivergenceWarning", "MinibatchMCMC", "TuningWarning"]
 
@@ -94,12 +95,24 @@ class MinibatchMCMC(MCMC):
         ValueError, TypeError
             Before the first step, for a model or arguments that cannot be sampled: the message
             names the site or argument and says what to change.
+
+        Notes
+        -----
+        A second run on the same arrays needs no set-up: partition, coordinates and settings stay
+        those of the first run with these data, whose key decided them, and the new key decides
+        orders, starts and noise. The arrays must be the same objects; a NumPy array whose elements
+        have changed since is noticed. With ``init_params``, or with other data, ``run`` sets up
+        anew, and so does a new object of this class.
         """
         check_key("rng_key", rng_key)
         resumed = self._warmup_state is not None
-        if resumed and self._prepared is not None and self._serves(args, kwargs):
+        if not resumed:
+            self._checked = None
+        if (resumed or init_params is None) and self._serves(args, kwargs):
             prepared = self._prepared[1]
         else:
+            # Room for the rows to come: nothing holds those of the last run any more.
+            self._prepared = self._checked = None
             # The set-up's random numbers come from NumPy's generator, seeded with the same key.
             key = rng_key if is_prng_key(rng_key) else rng_key[0]
             if resumed and self._partition_key is not None:
@@ -245,9 +258,17 @@ class MinibatchMCMC(MCMC):
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
         """Whether the data laid out for the last run are those of these arguments."""
-        old, new = jax.tree.leaves(self._prepared[0]), jax.tree.leaves((args, kwargs))
-        same = signature_of(*self._prepared[0]) == signature_of(args, kwargs)
-        return same and all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape"))
+        if self._prepared is None:
+            return False
+        given, prepared = self._prepared
+        user = bool(jax.config.jax_enable_x64)
+        if user != prepared.user_double or signature_of(*given) != signature_of(args, kwargs):
+            return False
+        old, new = jax.tree.leaves(given), jax.tree.leaves((args, kwargs))
+        if not all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape")):
+            return False
+        # The elements of a NumPy array may have changed since.
+        return fingerprint(arrays_of(self.sampler.model, args, kwargs)) == prepared.contents
 
     def _report_divergence(self) -> None:
         state = self.last_state
