@@ -10,7 +10,6 @@ from numpyro.infer import MCMC
 from numpyro.util import is_prng_key
 
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
-from sgworld_mcmc.data.contents import fingerprint
 from sgworld_mcmc.diagnostics import to_arviz
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import signature_of
@@ -23,7 +22,7 @@ from sgworld_mcmc.report.make_report import (
     notes_of,
 )
 from sgworld_mcmc.sampling.loop import Plan, collect
-from sgworld_mcmc.setup.prepare import TuningWarning, arrays_of
+from sgworld_mcmc.setup.prepare import TuningWarning, contents_of
 
 __all__ = ["DivergenceWarning", "MinibatchMCMC", "TuningWarning"]
 
@@ -268,7 +267,7 @@ class MinibatchMCMC(MCMC):
         if not all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape")):
             return False
         # The elements of a NumPy array may have changed since.
-        return fingerprint(arrays_of(self.sampler.model, args, kwargs)) == prepared.contents
+        return contents_of(self.sampler.model, args, kwargs) == prepared.contents
 
     def _report_divergence(self) -> None:
         state = self.last_state

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.passes import count_rows
 
@@ -35,7 +36,9 @@ def make_evaluations(model: MinibatchModel) -> Evaluations:
     def full(flat, data, constants):
         return model.log_densities(model.unravel(flat), data, constants, total=False)
 
-    return Evaluations(quick_jit(full), quick_jit(halves))
+    # Of many rows only a part is evaluated, in less time than it takes to compile well.
+    work = "little" if is_large(model.size) else "some"
+    return Evaluations(quick_jit(full, work), quick_jit(halves, work))
 
 
 def check_minibatching(

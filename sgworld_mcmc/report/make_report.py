@@ -248,7 +248,7 @@ def _stein_check(bench: Bench, positions: np.ndarray, along, budget: float) -> C
     chosen = positions[:, np.linspace(0, draws - 1, each).astype(int)]
     flat = chosen.reshape(-1, dimension)
     if parts:
-        rows = min(bench.size, int(budget / (4 * PART_COST * dimension)))
+        rows = min(bench.size // 2, int(budget / (4 * PART_COST * dimension)))
         length = min(max(rows // len(flat), PART_ROWS), bench.size // len(flat))
         gradients = _part_gradients(bench, flat, length)
     else:

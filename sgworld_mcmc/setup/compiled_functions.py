@@ -10,7 +10,7 @@ from sgworld_mcmc.gradients.estimators import make_offsets, whitened_log_density
 from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.setup.coupled_chains import advance_pilot
-from sgworld_mcmc.setup.curvature import dense_hessian, diagonal_hessian
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION, dense_hessian, diagonal_hessian
 from sgworld_mcmc.setup.descent import adam, descend
 from sgworld_mcmc.setup.gaussian_fit import fit_gaussian
 from sgworld_mcmc.setup.one_pass import expand
@@ -19,8 +19,9 @@ from sgworld_mcmc.setup.row_noise import measure_noise
 
 __all__ = ["SetUpFunctions"]
 
-# Above, passes over all rows take longer than compilation.
-MANY_ROWS = 2**20
+# Above, many passes over all rows take longer than compilation, and above the second a single one
+# with the Hessian does.
+MANY_ROWS, VERY_MANY_ROWS = 2**20, 2**22
 
 
 class SetUpFunctions:
@@ -37,18 +38,21 @@ class SetUpFunctions:
     def __init__(self, model: MinibatchModel, strategy: Callable) -> None:
         self.model, self.strategy = model, strategy
         work = "much" if model.size > MANY_ROWS else "some"
-        self.initial = quick_jit(self._initial, work)
-        self.adam = quick_jit(self._adam, work)
-        self.descend = quick_jit(self._descend, work, static_argnames="newton")
+        once = "much" if model.size > VERY_MANY_ROWS else "some"
+        # The search on growing parts reads all rows once or twice; L-BFGS does so all the way.
+        search = "some" if model.dimension <= DENSE_DIMENSION else work
+        self.initial = quick_jit(self._initial)
+        self.adam = quick_jit(self._adam)
+        self.descend = quick_jit(self._descend, search, static_argnames="newton")
         self.hessian = quick_jit(self._hessian, work)
-        self.expansion = quick_jit(self._expansion, work)
+        self.expansion = quick_jit(self._expansion, once)
         self.diagonal = quick_jit(self._diagonal, work)
-        self.noise = quick_jit(self._noise, work, static_argnames="block")
-        self.pilot = quick_jit(self._pilot, work, static_argnames="whole")
+        self.noise = quick_jit(self._noise, static_argnames="block")
+        self.pilot = quick_jit(self._pilot, static_argnames="whole")
         self.offsets = quick_jit(self._offsets, work)
         self.gradients = quick_jit(self._gradients, work)
         self.part_gradients = quick_jit(self._part_gradients, static_argnames="length")
-        self.gaussian = quick_jit(self._gaussian, work)
+        self.gaussian = quick_jit(self._gaussian)
 
     def _density(self, constants):
         return lambda flat, rows: self.model.log_density(flat, rows, constants)

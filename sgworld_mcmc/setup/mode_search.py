@@ -11,14 +11,19 @@ from sgworld_mcmc.data.batches import Batches, num_batches, num_examples
 from sgworld_mcmc.data.in_memory import head, is_large
 from sgworld_mcmc.passes import count_rows, is_watched
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.curvature import PROBES, Scale, dense_scale, diagonal_probes, diagonal_scale
+from sgworld_mcmc.setup.curvature import (
+    DENSE_DIMENSION,
+    PROBES,
+    Scale,
+    dense_scale,
+    diagonal_probes,
+    diagonal_scale,
+)
 from sgworld_mcmc.setup.descent import Search
 from sgworld_mcmc.setup.one_pass import Expansion
 
-__all__ = ["DENSE_DIMENSION", "Finder", "distance", "finite_loss"]
+__all__ = ["Finder", "distance", "finite_loss"]
 
-# The D x D Hessian costs D gradients and D^2 numbers, its factors D^3: a second at a thousand.
-DENSE_DIMENSION = 1000
 # All starts are followed to their modes up to this dimension.
 SEVERAL_DIMENSION = 200
 ADAM_ROWS = 512

@@ -12,7 +12,7 @@ import numpy as np
 
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.data.batches import Batches
-from sgworld_mcmc.data.contents import examine
+from sgworld_mcmc.data.contents import examine, fingerprint
 from sgworld_mcmc.data.in_memory import (
     cut,
     first_rows,
@@ -175,6 +175,7 @@ class Preparation(NamedTuple):
     user_double: bool = False
 
 
+@stage("tracing and the rest")
 def prepare(
     rng_key: jax.Array,
     model: Callable,
@@ -211,18 +212,30 @@ def prepare(
     return prepared._replace(contents=contents, user_double=bool(jax.config.jax_enable_x64))
 
 
+@stage("finite check")
 def look_at(model: Callable, args: tuple, kwargs: dict) -> tuple[int | None, ...]:
     """Raise unless all arrays are finite; their fingerprints."""
-    arrays = arrays_of(model, args, kwargs)
-    with stage("finite check"):
-        count_rows(max((len(x) for x in arrays.values() if np.ndim(x)), default=0))
-        return examine(arrays)
+    arrays = _arrays_of(model, args, kwargs)
+    count_rows(_most_rows(arrays))
+    return examine(arrays)
 
 
-def arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+@stage("fingerprint")
+def contents_of(model: Callable, args: tuple, kwargs: dict) -> tuple[int | None, ...]:
+    """The fingerprints that :func:`look_at` returned for these arguments, if unchanged."""
+    arrays = _arrays_of(model, args, kwargs)
+    count_rows(_most_rows({n: x for n, x in arrays.items() if isinstance(x, np.ndarray)}))
+    return fingerprint(arrays)
+
+
+def _arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
     """The arrays among a model's arguments, by readable name."""
     leaves = flatten_arguments(model, args, kwargs)
     return {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
+
+
+def _most_rows(arrays: dict[str, Any]) -> int:
+    return max((len(x) for x in arrays.values() if np.ndim(x)), default=0)
 
 
 def checked_model(
