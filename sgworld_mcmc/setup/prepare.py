@@ -162,6 +162,9 @@ class Preparation(NamedTuple):
         Fingerprints of the arguments (:func:`sgworld_mcmc.data.contents.examine`).
     user_double
         Whether double precision was enabled.
+    rows
+        The shuffled rows of batches that are not all of one size, where both share their memory:
+        joining the batches would copy them. Else None.
     """
 
     data: MinibatchData
@@ -173,6 +176,7 @@ class Preparation(NamedTuple):
     too_coarse: bool
     contents: tuple[int | None, ...] | None = None
     user_double: bool = False
+    rows: tuple | None = None
 
 
 @stage("tracing and the rest")
@@ -332,15 +336,25 @@ def _set_up(generator, functions, settings, laid: list, originals, initial) -> P
             prepared = _lay_out(bench, settings, dynamics, step_size, starts, originals)
     if measurements is not None:
         measurements = measurements._replace(bench=None)  # it holds the data once more
+    ragged = isinstance(prepared.batches, Batches) and prepared.batches.extra is not None
     return Preparation(
-        prepared, functions, bench.center, measurements, choice, double, too_coarse and not double
+        prepared,
+        functions,
+        bench.center,
+        measurements,
+        choice,
+        double,
+        too_coarse and not double,
+        rows=rows if ragged and jax.default_backend() == "cpu" else None,
     )
 
 
 def bench_of(prepared: Preparation, settings: Settings) -> Bench:
     """The bench of a run that has been laid out, for measurements afterwards."""
     data = prepared.data
-    rows = joined(data.batches) if isinstance(data.batches, Batches) else data.batches
+    rows = prepared.rows
+    if rows is None:
+        rows = joined(data.batches) if isinstance(data.batches, Batches) else data.batches
     functions, tau = prepared.functions, settings.temperature or 1.0
     return Bench(
         functions,

@@ -83,3 +83,16 @@ def test_estimates_are_unbiased_over_all_parts(bench, draws):
     # A wrong Hessian of all rows is seen: the anchor is not decoration.
     wrong = np.asarray(make_report._part_gradients(off, z, length), float).mean(0)
     assert np.abs(wrong - whole).max() > 0.05
+
+
+def test_rows_of_ragged_batches_are_not_copied(bench):
+    """150 001 rows in 151 batches: the last row of some batches is stored apart."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(SIZE, DIMENSION)).astype(np.float32)
+    mcmc = SGWORLD(model, **SETTINGS)
+    prepared = mcmc.sampler.prepare(jax.random.key(0), (X, np.zeros(SIZE, np.float32)), {})
+    batches = prepared.data.batches
+    assert batches.extra is not None
+    rows = bench_of(prepared, mcmc.sampler.settings).rows
+    assert rows[0].shape == X.shape
+    assert rows[0].unsafe_buffer_pointer() == batches.main[0].unsafe_buffer_pointer()
