@@ -18,8 +18,11 @@ BENCHMARKS = {
     "bias": "variance errors that the package predicts, against measured ones",
     "chooser": "cost of the settings that the package chooses, against a grid search",
     "accuracy": "error of the default settings on models of many kinds",
+    "setup": "seconds, passes over the data and memory of the set-up, first and second run",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
 }
+# Modules whose name is not that of their benchmark.
+MODULES = {"setup": "setup_cost"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +108,7 @@ def _benchmark(namespace):
 
 
 def _one_benchmark(name, options):
-    module = f"sgworld_benchmarks.{name}"
+    module = f"sgworld_benchmarks.{MODULES.get(name, name)}"
     parser = argparse.ArgumentParser(
         prog=f"sgworld-mcmc benchmark {name}",
         description=f"Measure the {BENCHMARKS[name]}.",

@@ -28,6 +28,7 @@ from sgworld_mcmc.theory.variance_bias import relative_variance_error
         (["benchmark", "--help"], list(BENCHMARKS)),
         (["benchmark", "stationary", "--help"], ["benchmark stationary", "--num-data", "--out"]),
         (["benchmark", "epoch", "--help"], ["benchmark epoch", "--batch-size", "--rounds"]),
+        (["benchmark", "setup", "--help"], ["benchmark setup", "--num-data", "--arrays"]),
     ],
 )
 def test_help(arguments, words, capsys):

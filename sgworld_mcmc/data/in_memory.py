@@ -11,10 +11,39 @@ from blackjax.types import PRNGKey
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 
-__all__ = ["cut", "generator_of", "head", "joined", "seed_of", "shuffle", "to_single"]
+__all__ = [
+    "cut",
+    "first_batches",
+    "first_rows",
+    "generator_of",
+    "head",
+    "is_large",
+    "joined",
+    "seed_of",
+    "shuffle",
+    "to_single",
+]
 
 # Bytes to which JAX wants arrays aligned that it does not copy.
 ALIGNMENT = 64
+# Rows, even in number, up to which every part of the set-up looks at all of them. Beyond, it works
+# on parts where parts tell as much: a look at all of these takes hundredths of a second, so that
+# there is nothing to gain below, and what has been drawn from a key stays what it was.
+PART_ROWS = 2**17
+# Rows that are copied at a time where their precision changes on the way.
+COPIED_ROWS = 2**16
+
+
+def is_large(size: int) -> bool:
+    """Whether data of so many rows are worth looking at in parts."""
+    return size > PART_ROWS
+
+
+def first_rows(data: tuple) -> tuple:
+    """Return the first rows of shuffled data if they are many, a random part of them; else all."""
+    if not is_large(jax.tree.leaves(data)[0].shape[0]):
+        return data
+    return jax.tree.map(lambda x: _reshaped(x, (PART_ROWS, *x.shape[1:]), PART_ROWS), data)
 
 
 def seed_of(rng_key: PRNGKey) -> np.ndarray:
@@ -38,12 +67,17 @@ def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
 
 
 def _take(x: Any, order: np.ndarray) -> jax.Array:
-    if not isinstance(x, np.ndarray):
-        return jnp.take(x, order, axis=0)
-    if jax.default_backend() != "cpu" or x.dtype != jax.dtypes.canonicalize_dtype(x.dtype):
-        return jnp.asarray(x[order])
-    taken = _aligned(x.shape, x.dtype)
-    np.take(x, order, axis=0, out=taken, mode="clip")
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    if jax.default_backend() != "cpu" or dtype.kind not in "biufc":
+        return jnp.take(x, order, axis=0) if isinstance(x, jax.Array) else jnp.asarray(x[order])
+    # On a CPU a JAX array lends its memory to NumPy, which takes rows with no further copy.
+    x, taken = np.asarray(x), _aligned(x.shape, dtype)
+    if x.dtype == dtype:
+        np.take(x, order, axis=0, out=taken, mode="clip")
+    else:
+        for start in range(0, len(order), COPIED_ROWS):
+            some = slice(start, start + COPIED_ROWS)
+            np.copyto(taken[some], x[order[some]], casting="same_kind")
     return jax.device_put(taken, may_alias=True)
 
 
@@ -86,6 +120,14 @@ def _reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> 
 def head(feed: FixedPartition, rows: int) -> FixedPartition:
     """The first ``rows`` rows of each batch: smaller batches for estimates."""
     return FixedPartition(_head_compiled()(feed.main, rows=rows))
+
+
+def first_batches(feed: FixedPartition, count: int) -> FixedPartition:
+    """Return the first ``count`` batches, or all if they are fewer."""
+    if count >= feed.num_batches:
+        return feed
+    take = lambda x: _reshaped(x, (count, *x.shape[1:]), count)  # noqa: E731
+    return FixedPartition(jax.tree.map(take, feed.main))
 
 
 def to_single(data: tuple) -> tuple:

@@ -21,7 +21,9 @@ from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Plan, collect
+from sgworld_mcmc.setup.checked_model import contents_of
 from sgworld_mcmc.setup.plan_file import save_plan
+from sgworld_mcmc.setup.prepare import PlanMismatch, identified
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["DivergenceWarning", "MinibatchMCMC", "TuningWarning"]
@@ -42,12 +44,12 @@ class MinibatchMCMC(MCMC):
         self,
         sampler: SGMCMCKernel,
         *,
-        num_samples: int,
-        num_warmup: int,
-        num_chains: int,
-        thinning: int,
-        chain_method: str,
-        progress_bar: bool,
+        num_samples: int = 1000,
+        num_warmup: int = 100,
+        num_chains: int = 4,
+        thinning: int = 1,
+        chain_method: str = "vectorized",
+        progress_bar: bool = False,
         plan: RunPlan | None = None,
     ) -> None:
         check_integer("num_chains", num_chains, 1)
@@ -68,14 +70,17 @@ class MinibatchMCMC(MCMC):
         )
         self._given, self._plan = plan, plan
         self._data: RunData | None = None
-        self._arguments = ((), {})
+        self._arguments, self._user_double = ((), {}), False
         self._checked = None
         self._positions = None
         self._last_fields = ("z", "diverging", "position")
 
     def __getstate__(self):
         # Laid-out data and compiled functions are made again; the plan says how.
-        return {**super().__getstate__(), "_data": None, "_arguments": None, "_checked": None}
+        state = {**super().__getstate__(), "_data": None, "_arguments": ((), {}), "_checked": None}
+        if self._plan is not None:
+            state["_plan"] = self._identified_plan()
+        return state
 
     @property
     def plan(self) -> RunPlan | None:
@@ -110,8 +115,18 @@ class MinibatchMCMC(MCMC):
         ValueError, TypeError
             Before the first step, for a model or arguments that cannot be sampled: the message
             names the site or argument and says what to change.
+
+        Notes
+        -----
+        A second run on the same arrays needs no set-up: partition, coordinates and settings stay
+        those of the first run with these data, whose key decided them, and the new key decides
+        orders, starts and noise. The arrays must be the same objects; a NumPy array whose elements
+        have changed since is noticed. With ``init_params``, or with other data, ``run`` sets up
+        anew, and so does a new object of this class.
         """
         check_key("rng_key", rng_key)
+        if self._warmup_state is None:
+            self._checked = None
         self._set_up(rng_key, args, kwargs, init_params)
         plan = self._plan
         hidden = () if "position" in extra_fields else ("position",)
@@ -151,19 +166,29 @@ class MinibatchMCMC(MCMC):
     def _set_up(self, rng_key, args, kwargs, init_params) -> None:
         """Make plan and data, unless those of the last run serve."""
         resumed = self._warmup_state is not None
-        if resumed and self._data is not None and self._serves(args, kwargs):
+        if (resumed or init_params is None) and self._serves(args, kwargs):
             return
+        # Room for the rows to come: nothing holds those of the last run any more.
+        self._data = self._checked = None
+        self.use(*self._made(rng_key, args, kwargs, init_params, resumed))
+        self._arguments, self._user_double = (args, kwargs), bool(jax.config.jax_enable_x64)
+
+    def _made(self, rng_key, args, kwargs, init_params, resumed) -> tuple[RunPlan, RunData]:
+        """A plan and its data: with a plan that was given, one that was kept, or a new one."""
+        if self._given is not None:
+            return self._given, self.sampler.lay_out(self._given, args, kwargs)
+        kept = self._plan is not None and self._plan.description.log_density is not None
+        if kept and init_params is None:  # unpickled
+            try:
+                return self._plan, self.sampler.lay_out(self._plan, args, kwargs)
+            except PlanMismatch:
+                pass
+        # The set-up's random numbers come from NumPy's generator, seeded with the same key.
+        key = rng_key if is_prng_key(rng_key) else rng_key[0]
         if resumed and self._plan is not None:
             key = self._plan.partition
-        else:
-            # The set-up's random numbers come from NumPy's generator, seeded with the same key.
-            key = rng_key if is_prng_key(rng_key) else rng_key[0]
-        if self._given is not None:
-            self.use(self._given, self.sampler.lay_out(self._given, args, kwargs))
-        else:
-            leading = (self.num_chains,) if self.num_chains > 1 else ()
-            self.use(*self.sampler.prepare(key, args, kwargs, init_params, leading))
-        self._arguments = (args, kwargs)
+        leading = (self.num_chains,) if self.num_chains > 1 else ()
+        return self.sampler.prepare(key, args, kwargs, init_params, leading)
 
     def set_up(self, rng_key, *args, init_params=None, **kwargs) -> RunPlan:
         """Choose all settings and lay the data out, without drawing.
@@ -216,7 +241,13 @@ class MinibatchMCMC(MCMC):
         """
         if self._plan is None:
             raise ValueError("There is no plan to save: call run(...) or set_up(...) first.")
-        save_plan(self._plan, path)
+        save_plan(self._identified_plan(), path)
+
+    def _identified_plan(self) -> RunPlan:
+        """The plan with a description of model and data that holds in another process."""
+        if self._data is None:  # unpickled: described before
+            return self._plan
+        return identified(self._plan, self._data.model, *self._arguments)
 
     def bias_report(self, *, control: bool = False) -> BiasReport:
         """How biased the draws are: predicted from the theory, and measured.
@@ -343,9 +374,19 @@ class MinibatchMCMC(MCMC):
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
         """Whether the data laid out for the last run are those of these arguments."""
+        if self._data is None:
+            return False
+        if self._user_double != bool(jax.config.jax_enable_x64):
+            return False
         old, new = jax.tree.leaves(self._arguments), jax.tree.leaves((args, kwargs))
         same = signature_of(*self._arguments) == signature_of(args, kwargs)
-        return same and all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape"))
+        if not same:
+            return False
+        if not all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape")):
+            return False
+        # The elements of a NumPy array may have changed since.
+        before, now = self._plan.description.contents, contents_of(self.sampler.model, args, kwargs)
+        return all(b in (a, None) for a, b in zip(before, now, strict=True))
 
     def _report_divergence(self) -> None:
         state = self.last_state

@@ -1,13 +1,16 @@
 """The NumPyro interface: ``mcmc = SGWORLD(model)`` and ``mcmc = SGLD(model)``."""
 
+import difflib
+import inspect
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-from numpyro.infer import init_to_uniform
-
+from sgworld_mcmc.data.orders.replacement import Replacement
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.mcmc import MinibatchMCMC
-from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, resolve
+from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, make_settings, resolve
+from sgworld_mcmc.setup.plan_file import load_plan
+from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["SGLD", "SGWORLD"]
 
@@ -55,6 +58,13 @@ _COMMON = """
         that the predicted error of every variance stays below it, and of every mean below twice
         as many standard deviations, with the fewest rows touched for each effective draw.
         :meth:`bias_report` tells what was predicted, and what is measured.
+    integrator
+        An integrator of your own in place of ``noise`` (docs/add_a_sampler.md); it needs a
+        ``step_size``.
+    plan
+        A set-up to use again: the path that :meth:`save_plan` has written, or ``mcmc.plan`` of
+        another object. Nothing is searched, measured or chosen; the same key then gives the same
+        draws as the run that made it. Refused, with the reason, for another model or other data.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode.
     record_moments
@@ -98,52 +108,11 @@ class SGWORLD(MinibatchMCMC):
     (2000, 2)
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        *,
-        num_samples: int = 1000,
-        num_warmup: int = 100,
-        num_chains: int = 4,
-        thinning: int = 1,
-        chain_method: str = "vectorized",
-        progress_bar: bool = False,
-        order: str = "batches",
-        batch_size: int | None = None,
-        step_size: float | str = "auto",
-        temperature: float = 1.0,
-        steps_per_draw: int | None = None,
-        gradient: str = "auto",
-        preconditioner: str | np.ndarray = "auto",
-        noise: str = "averaged",
-        tolerance: float = 0.02,
-        init_strategy: Callable = init_to_uniform,
-        record_moments: bool = False,
-    ) -> None:
-        order = resolve("order", order, ORDERS, WITHOUT_REPLACEMENT)
-        kernel = SGMCMCKernel(
-            model,
-            order=order,
-            batch_size=batch_size,
-            step_size=step_size,
-            temperature=temperature,
-            steps_per_draw=steps_per_draw,
-            gradient=gradient,
-            preconditioner=preconditioner,
-            noise=noise,
-            tolerance=tolerance,
-            init_strategy=init_strategy,
-            record_moments=record_moments,
-        )
-        super().__init__(
-            kernel,
-            num_samples=num_samples,
-            num_warmup=num_warmup,
-            num_chains=num_chains,
-            thinning=thinning,
-            chain_method=chain_method,
-            progress_bar=progress_bar,
-        )
+    def __init__(self, model: Callable, **settings: Any) -> None:
+        order = settings.get("order", "batches")
+        settings["order"] = resolve("order", order, ORDERS, WITHOUT_REPLACEMENT)
+        sampler, run = _sampler(type(self), model, settings)
+        super().__init__(sampler, **run)
 
 
 class SGLD(MinibatchMCMC):
@@ -163,47 +132,63 @@ class SGLD(MinibatchMCMC):
     >>> mcmc.run(jax.random.key(0), *target.data)
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        *,
-        num_samples: int = 1000,
-        num_warmup: int = 100,
-        num_chains: int = 4,
-        thinning: int = 1,
-        chain_method: str = "vectorized",
-        progress_bar: bool = False,
-        batch_size: int | None = None,
-        step_size: float | str = "auto",
-        temperature: float = 1.0,
-        steps_per_draw: int | None = None,
-        gradient: str = "auto",
-        preconditioner: str | np.ndarray = "auto",
-        noise: str = "averaged",
-        tolerance: float = 0.02,
-        init_strategy: Callable = init_to_uniform,
-        record_moments: bool = False,
-    ) -> None:
-        kernel = SGMCMCKernel(
-            model,
-            order="replacement",
-            batch_size=batch_size,
-            step_size=step_size,
-            temperature=temperature,
-            steps_per_draw=steps_per_draw,
-            gradient=gradient,
-            preconditioner=preconditioner,
-            noise=noise,
-            tolerance=tolerance,
-            init_strategy=init_strategy,
-            record_moments=record_moments,
+    def __init__(self, model: Callable, **settings: Any) -> None:
+        if "order" in settings:
+            raise TypeError("SGLD has no setting 'order': use SGWORLD.")
+        sampler, run = _sampler(type(self), model, {**settings, "order": Replacement()})
+        super().__init__(sampler, **run)
+
+
+_RUN = inspect.signature(MinibatchMCMC.__init__).parameters
+_SETTINGS = inspect.signature(make_settings).parameters
+
+
+def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCKernel, dict]:
+    """The kernel, and the settings of the run.
+
+    Raises
+    ------
+    TypeError
+        For a setting that there is not; the message suggests the closest one.
+    ValueError
+        For settings that are part of a plan, beside a plan.
+    """
+    known = [name for name in (*_RUN, *_SETTINGS) if name not in ("self", "sampler")]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{cls.__name__} has no setting {name!r}.{hint}")
+    run = {name: value for name, value in given.items() if name in _RUN}
+    settings = {name: value for name, value in given.items() if name in _SETTINGS}
+    if run.get("plan") is not None:
+        run["plan"] = _plan(cls, run["plan"], settings)
+    return SGMCMCKernel(model, **settings), run
+
+
+def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
+    """The plan given, from its file if need be, once it is clear that nothing contradicts it."""
+    own = {name for name in settings if name not in ("order", "init_strategy", "integrator")}
+    if own:
+        raise ValueError(
+            f"{sorted(own)} are part of the plan: leave them out, or set up anew without `plan`."
         )
-        super().__init__(
-            kernel,
-            num_samples=num_samples,
-            num_warmup=num_warmup,
-            num_chains=num_chains,
-            thinning=thinning,
-            chain_method=chain_method,
-            progress_bar=progress_bar,
-        )
+    if not isinstance(plan, RunPlan):
+        plan = load_plan(plan, settings.get("integrator"))
+    with_replacement, wanted = plan.dynamics.order.period == 0, settings["order"].period == 0
+    if with_replacement != wanted:
+        other = "SGLD" if with_replacement else "SGWORLD"
+        raise ValueError(f"`plan` is one of {other}, not of {cls.__name__}: use {other}.")
+    return plan
+
+
+def _signature(*left_out: str) -> inspect.Signature:
+    """All settings by name: for ``help``, and for editors."""
+    names = [*_RUN.values(), *_SETTINGS.values()]
+    shown = [p for p in names if p.name not in ("self", "sampler", *left_out)]
+    model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Signature([model, *shown])
+
+
+SGWORLD.__signature__ = _signature()
+SGLD.__signature__ = _signature("order")

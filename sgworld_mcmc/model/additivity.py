@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.passes import count_rows
 
 __all__ = ["check_initial", "check_minibatching", "make_evaluations"]
 
@@ -27,14 +29,16 @@ def make_evaluations(model: MinibatchModel) -> Evaluations:
     """Compile-once functions for :func:`check_minibatching`."""
 
     def halves(flat, data, constants):
-        params, half = model.unravel(flat), model.size // 2
+        params, half = model.unravel(flat), jax.tree.leaves(data)[0].shape[0] // 2
         parts = jax.tree.map(lambda x: x[: 2 * half].reshape(2, half, *x.shape[1:]), data)
         return jax.lax.map(lambda rows: model.log_densities(params, rows, constants), parts)
 
     def full(flat, data, constants):
         return model.log_densities(model.unravel(flat), data, constants, total=False)
 
-    return Evaluations(quick_jit(full), quick_jit(halves))
+    # Of many rows only a part is evaluated, in less time than it takes to compile well.
+    work = "little" if is_large(model.size) else "some"
+    return Evaluations(quick_jit(full, work), quick_jit(halves, work))
 
 
 def check_minibatching(
@@ -45,18 +49,20 @@ def check_minibatching(
     Every sample site is evaluated on all rows together and on each half of them, at two random
     points. Its log density must either add up (the likelihood) or be the same in each half (the
     prior, ``numpyro.factor`` terms of parameters alone, observations that are not data): then
-    the mean over batches of prior + M * likelihood is the full log density. Where N is odd the
-    last row is left out of both sides.
+    the mean over batches of prior + M * likelihood is the full log density. Where the number of
+    rows is odd the last one is left out of both sides. ``data`` may be a random part of the rows:
+    a term that adds up over two halves of a part adds up over all of them.
 
     Raises
     ------
     ValueError
         Naming each site that does neither, with its numbers.
     """
-    size = model.size
+    size = jax.tree.leaves(data)[0].shape[0]
     if size % 2 and size > 1:
         data = jax.tree.map(lambda x: x[: size - 1], data)
     points = _finite_points(model, evaluations, data, constants)
+    count_rows(size * len(points))
     if size == 1:  # nothing to compare; one batch is all there is
         return model.additive
     additive, problems = set(), {}
@@ -113,6 +119,7 @@ def _finite_points(model, evaluations, data, constants) -> list[tuple]:
         radius = 1.0 if attempt < TRIES // 2 else 0.1
         flat = jnp.asarray(generator.uniform(-radius, radius, model.dimension), float)
         full = jax.device_get(evaluations.full(flat, data, constants))
+        count_rows(jax.tree.leaves(data)[0].shape[0])
         if all(np.all(np.isfinite(term)) for term in full.values()):
             points.append((flat, full))
         if len(points) == POINTS:

@@ -8,7 +8,7 @@ import numpy as np
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 
-__all__ = ["ModelDescription", "describe", "difference", "probe"]
+__all__ = ["ModelDescription", "describe", "difference", "probe", "same_contents"]
 
 # Rows whose log density is compared, and the relative difference that rounding can make.
 PROBED, ROUNDING = 512, 1e-3
@@ -27,6 +27,8 @@ class ModelDescription(NamedTuple):
         Names of the sites whose log density is a sum over rows.
     arguments
         (name, kind, shape, type) of each argument of the model.
+    contents
+        Fingerprints of the NumPy arrays among them, None for JAX arrays.
     log_density
         At the plan's center, estimated from the first rows; None where it was not evaluated.
     """
@@ -35,10 +37,13 @@ class ModelDescription(NamedTuple):
     latents: tuple[tuple[str, tuple[int, ...]], ...]
     additive: tuple[str, ...]
     arguments: tuple[tuple[str, str, tuple[int, ...], str], ...]
+    contents: tuple[int | None, ...]
     log_density: float | None = None
 
 
-def describe(model: MinibatchModel, data: tuple, constants: tuple) -> ModelDescription:
+def describe(
+    model: MinibatchModel, data: tuple, constants: tuple, contents: tuple[int | None, ...]
+) -> ModelDescription:
     """Describe a model and its data leaves, as the user gave them, without computing anything."""
     leaves = {"data": iter(data), "constant": iter(constants), "static": iter(model.layout.statics)}
     arguments = []
@@ -52,6 +57,7 @@ def describe(model: MinibatchModel, data: tuple, constants: tuple) -> ModelDescr
         tuple((name, tuple(model.shapes[name])) for name in model.latents),
         tuple(sorted(model.additive)),
         tuple(arguments),
+        contents,
     )
 
 
@@ -61,15 +67,23 @@ def difference(old: ModelDescription, new: ModelDescription) -> str | None:
         before, now = getattr(old, what), getattr(new, what)
         if before != now:
             return f"{_NAMES[what]}: {_listed(before)} then, {_listed(now)} now"
+    if not same_contents(old, new):
+        return "the numbers in the model's array arguments"
     if old.log_density is None or new.log_density is None:
         return None
     apart = abs(old.log_density - new.log_density)
     if not apart <= ROUNDING * (1 + abs(old.log_density)):
         return (
-            f"the log density at the plan's center: {old.log_density:.6g} then, "
-            f"{new.log_density:.6g} now (other data, or another prior or likelihood)"
+            f"the log density at the plan's center, {old.log_density:.6g} then and "
+            f"{new.log_density:.6g} now: another prior or likelihood"
         )
     return None
+
+
+def same_contents(old: ModelDescription, new: ModelDescription) -> bool:
+    """Whether the arrays hold the same numbers, as far as both descriptions know them."""
+    pairs = zip(old.contents, new.contents, strict=True)
+    return all(before == now for before, now in pairs if None not in (before, now))
 
 
 _NAMES = {

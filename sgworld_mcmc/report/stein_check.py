@@ -1,10 +1,14 @@
 """The check of draws by Stein's identity, with gradients of all rows."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.data.in_memory import is_large
+from sgworld_mcmc.passes import count_rows
 from sgworld_mcmc.report.check import Check
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.pilot_chains import control_variates
 from sgworld_mcmc.setup.posterior import Posterior
 
 __all__ = ["stein_check"]
@@ -13,12 +17,17 @@ __all__ = ["stein_check"]
 # number of draws.
 BUDGET, SMALL_BUDGET = 4e9, 1e9
 FEWEST = 32
+# Draws whose gradients are estimated from parts of the rows where all rows would be too many, what
+# such an estimate costs in gradients of its rows, and the smallest part that is worth it.
+PART_DRAWS, PART_COST, PART_ROWS = 256, 3, 1024
 
 
 def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = False) -> Check:
     """Measure E[(y - E y) dU/dy] = tau and E[dU/dy] = 0, at every other draw or fewer.
 
-    For a Gaussian posterior the deviations are exactly the errors of variance and mean.
+    For a Gaussian posterior the deviations are exactly the errors of variance and mean. Gradients
+    are of all rows where the budget is enough for that, else estimates from parts of them. These
+    are unbiased, and the standard errors from the draws' scatter include their noise.
 
     Parameters
     ----------
@@ -31,17 +40,19 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     """
     chains, draws, dimension = positions.shape
     budget = SMALL_BUDGET if brief else BUDGET
-    number = int(np.clip(budget / (4 * posterior.size * dimension), FEWEST, chains * draws / 2))
+    affordable = budget / (4 * posterior.size * dimension)
+    parts = affordable < FEWEST and is_large(posterior.size)
+    number = int(np.clip(PART_DRAWS if parts else affordable, FEWEST, chains * draws / 2))
     each = max(number // chains, 1)
     chosen = positions[:, np.linspace(0, draws - 1, each).astype(int)]
-    dtype = jnp.zeros(()).dtype
+    flat = chosen.reshape(-1, dimension)
     coordinates, tau = posterior.coordinates, posterior.temperature
-    gradients = posterior.functions.gradients(
-        jnp.asarray(chosen.reshape(-1, dimension), dtype),
-        coordinates.cast(dtype),
-        set_up_feed(posterior.rows),
-        posterior.constants,
-    )
+    if parts:
+        rows = min(posterior.size // 2, int(budget / (4 * PART_COST * dimension)))
+        length = min(max(rows // len(flat), PART_ROWS), posterior.size // len(flat))
+        gradients = _part_gradients(posterior, flat, length)
+    else:
+        gradients = _gradients(posterior, flat)
     slope = -coordinates.along(np.asarray(gradients, float).reshape(chosen.shape)) / tau
     y = coordinates.along(chosen)
     products = (y - y.mean((0, 1))) * slope
@@ -50,6 +61,34 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     variance, variance_se = mean_and_error(products, np.sqrt(2))
     shift, shift_se = mean_and_error(slope * np.sqrt(tau), 1.0)
     return Check("Stein identity", variance - 1, variance_se, shift, shift_se, chains * each)
+
+
+def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:
+    """(S, D) gradients of all rows at positions (S, D)."""
+    dtype = jnp.zeros(()).dtype
+    count_rows(len(positions) * posterior.size)
+    return posterior.functions.gradients(
+        jnp.asarray(positions, dtype),
+        posterior.coordinates.cast(dtype),
+        set_up_feed(posterior.rows),
+        posterior.constants,
+    )
+
+
+def _part_gradients(posterior: Posterior, positions: np.ndarray, length: int) -> jax.Array:
+    """(S, D) estimates of the same, each from ``length`` rows of its own."""
+    dtype = jnp.zeros(()).dtype
+    count_rows(len(positions) * length)
+    gradient, controls = control_variates(posterior)
+    return posterior.functions.part_gradients(
+        jnp.asarray(positions, dtype),
+        posterior.coordinates.cast(dtype),
+        controls,
+        posterior.rows,
+        posterior.constants,
+        length=length,
+        gradient=gradient,
+    )
 
 
 def mean_and_error(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:

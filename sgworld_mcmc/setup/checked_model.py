@@ -1,21 +1,26 @@
 """A user's model and arguments after all checks, and the rows of the data in random order."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.checks import check_finite, check_integer
-from sgworld_mcmc.data.in_memory import shuffle
+from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.data.contents import examine, fingerprint
+from sgworld_mcmc.data.in_memory import first_rows, shuffle
 from sgworld_mcmc.model.additivity import check_minibatching, make_evaluations
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel, minibatch_model
 from sgworld_mcmc.model.precision import closes_over_numpy
+from sgworld_mcmc.passes import count_rows, stage
 from sgworld_mcmc.settings import Settings
 
-__all__ = ["CheckedModel", "check_model"]
+__all__ = ["CheckedModel", "Contents", "arrays_of", "check_model", "contents_of"]
+
+# A fingerprint for each array among the arguments; None for a JAX array, which cannot change.
+Contents = tuple[int | None, ...]
 
 
 class CheckedModel(NamedTuple):
@@ -29,11 +34,14 @@ class CheckedModel(NamedTuple):
         The data leaves in random order, in the precision of the set-up.
     constants
         The other arrays, likewise.
+    contents
+        Fingerprints of the arguments: :func:`sgworld_mcmc.data.contents.examine`.
     """
 
     model: MinibatchModel
     rows: tuple
     constants: tuple
+    contents: Contents
 
 
 def check_model(
@@ -59,8 +67,7 @@ def check_model(
     ValueError, TypeError
         Naming the site or argument that cannot be sampled, and the cure.
     """
-    leaves = flatten_arguments(model, args, kwargs)
-    check_finite({name: leaf for name, leaf in leaves.items() if is_array(leaf)})
+    contents = _examined(model, args, kwargs)
     signature = signature_of(args, kwargs)
     base = cache.get(("base", signature))
     if base is None:
@@ -71,11 +78,40 @@ def check_model(
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
     with jax.enable_x64(base.precise):
-        rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
+        with stage("shuffle"):
+            count_rows(base.size)
+            rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
         if additive is None:
-            additive = check_minibatching(base, base.evaluations, rows, whole)
+            with stage("additivity"):
+                additive = check_minibatching(base, base.evaluations, first_rows(rows), whole)
     view = cache.setdefault((signature, additive), base.with_additive(additive))
-    return CheckedModel(view, rows, whole)
+    return CheckedModel(view, rows, whole, contents)
+
+
+@stage("finite check")
+def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:
+    """Raise unless all arrays are finite; return their fingerprints."""
+    arrays = arrays_of(model, args, kwargs)
+    count_rows(_most_rows(arrays))
+    return examine(arrays)
+
+
+@stage("fingerprint")
+def contents_of(model: Callable, args: tuple, kwargs: dict) -> Contents:
+    """Return the fingerprints that :func:`check_model` found for these arguments, if unchanged."""
+    arrays = arrays_of(model, args, kwargs)
+    count_rows(_most_rows({n: x for n, x in arrays.items() if isinstance(x, np.ndarray)}))
+    return fingerprint(arrays)
+
+
+def arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The arrays among a model's arguments, by readable name."""
+    leaves = flatten_arguments(model, args, kwargs)
+    return {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
+
+
+def _most_rows(arrays: dict[str, Any]) -> int:
+    return max((len(x) for x in arrays.values() if np.ndim(x)), default=0)
 
 
 def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:

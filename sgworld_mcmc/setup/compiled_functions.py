@@ -11,15 +11,18 @@ from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.setup.coupled_chains import advance_chains
-from sgworld_mcmc.setup.curvature import dense_hessian, diagonal_hessian
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION, dense_hessian, diagonal_hessian
 from sgworld_mcmc.setup.descent import adam, descend
 from sgworld_mcmc.setup.gaussian_fit import fit_gaussian
+from sgworld_mcmc.setup.one_pass import expand
+from sgworld_mcmc.setup.part_gradients import part_gradients
 from sgworld_mcmc.setup.row_noise import measure_noise
 
 __all__ = ["SetUpFunctions", "functions_of"]
 
-# Above, passes over all rows take longer than compilation.
-MANY_ROWS = 2**20
+# Above, many passes over all rows take longer than compilation, and above the second a single one
+# with the Hessian does.
+MANY_ROWS, VERY_MANY_ROWS = 2**20, 2**22
 
 
 def functions_of(model: MinibatchModel, strategy: Callable | None) -> "SetUpFunctions":
@@ -43,16 +46,22 @@ class SetUpFunctions:
     def __init__(self, model: MinibatchModel, strategy: Callable | None) -> None:
         self.model, self.strategy = model, strategy
         work = "much" if model.size > MANY_ROWS else "some"
-        self.initial = quick_jit(self._initial, work)
-        self.adam = quick_jit(self._adam, work)
-        self.descend = quick_jit(self._descend, work, static_argnames="newton")
+        once = "much" if model.size > VERY_MANY_ROWS else "some"
+        # The search on growing parts reads all rows once or twice; L-BFGS does so all the way.
+        search = "some" if model.dimension <= DENSE_DIMENSION else work
+        self.initial = quick_jit(self._initial)
+        self.adam = quick_jit(self._adam)
+        self.descend = quick_jit(self._descend, search, static_argnames="newton")
         self.hessian = quick_jit(self._hessian, work)
+        self.expansion = quick_jit(self._expansion, once)
         self.diagonal = quick_jit(self._diagonal, work)
-        self.noise = quick_jit(self._noise, work, static_argnames="block")
-        self.pilot = quick_jit(self._pilot, work, static_argnames="gradient")
+        self.noise = quick_jit(self._noise, static_argnames="block")
+        self.pilot = quick_jit(self._pilot, static_argnames="gradient")
         self.offsets = quick_jit(self._offsets, work, static_argnames="gradient")
         self.gradients = quick_jit(self._gradients, work)
-        self.gaussian = quick_jit(self._gaussian, work)
+        static = ("length", "gradient")
+        self.part_gradients = quick_jit(self._part_gradients, static_argnames=static)
+        self.gaussian = quick_jit(self._gaussian)
 
     def _density(self, constants):
         return lambda flat, rows: self.model.log_density(flat, rows, constants)
@@ -82,6 +91,9 @@ class SetUpFunctions:
 
     def _hessian(self, position, feed, constants, used):
         return dense_hessian(self._density(constants), position, feed, used)
+
+    def _expansion(self, position, feed, constants, used):
+        return expand(self._density(constants), position, feed, used)
 
     def _diagonal(self, probes, position, feed, constants):
         return diagonal_hessian(probes, self._density(constants), position, feed)
@@ -131,3 +143,10 @@ class SetUpFunctions:
         gradient = partial(epoch_mean, jax.grad(target_of(self.model, constants, coordinates)))
         one = lambda z: gradient(z, feed)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
+
+    def _part_gradients(
+        self, positions, coordinates, controls, rows, constants, *, length, gradient
+    ):
+        """(S, D) estimates of the same, each from rows of its own."""
+        target = target_of(self.model, constants, coordinates)
+        return part_gradients(target, positions, gradient, controls, rows, length)

@@ -14,11 +14,12 @@ from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.coordinates.identity import Identity
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import cut
+from sgworld_mcmc.data.in_memory import cut, is_large
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.curvature import Scale, diagonal_scale
+from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import ModeSearch, distance, finite_loss
 
 __all__ = ["CoordinateFit", "fit_coordinates", "set_up_feed"]
@@ -54,6 +55,8 @@ class CoordinateFit(NamedTuple):
     width, stiffness
         Then: variance of the posterior along its softest direction,
         and largest curvature at a draw, in these coordinates.
+    gradient
+        (D,) of the log density of all rows at the center, None where it was not computed.
     """
 
     coordinates: Coordinates
@@ -66,6 +69,7 @@ class CoordinateFit(NamedTuple):
     by_curvature: bool = False
     width: float = 1.0
     stiffness: float = 1.0
+    gradient: np.ndarray | None = None
 
     @property
     def dimension(self) -> int:
@@ -112,9 +116,9 @@ def fit_coordinates(
     """Find the posterior mode and the curvature there, from any initial point.
 
     Adam on minibatches, then Newton steps on a few thousand rows, from several points; then Newton
-    steps on all rows with the Hessian of a part of them. L-BFGS where the Hessian is too large,
-    or where Newton steps lead nowhere. In double precision under
-    ``jax.enable_x64(True)``.
+    steps on all rows with the Hessian of a part of them, or where the rows are many on growing
+    parts of them (:mod:`sgworld_mcmc.setup.growing_search`). L-BFGS where the Hessian is too large,
+    or where Newton steps lead nowhere. In double precision under ``jax.enable_x64(True)``.
 
     Parameters
     ----------
@@ -133,8 +137,13 @@ def fit_coordinates(
     found = search.modes(np.asarray(initial, float))
     losses = np.array([finite_loss(each) for each in found])
     best = found[int(np.argmin(losses))]
-    last, hessian, scaled = search.finish(best.position)
-    center, gain = np.asarray(last.position), float(last.gain)
+    grown = _grown(search, np.asarray(best.position))
+    if grown is not None:
+        center, gain, gradient, hessian, scaled = grown
+    else:
+        last, hessian, scaled = search.finish(best.position)
+        center, gain = np.asarray(last.position), float(last.gain)
+        gradient = -feed.size * np.asarray(last.gradient, float)
     converged = bool(gain < CONVERGED and np.isfinite(gain))
     if settings.adapt and not (converged and scaled.indefinite == 0):
         fitted = _fitted_gaussian(search, initial)
@@ -147,7 +156,15 @@ def fit_coordinates(
         gain,
         scaled.indefinite,
         _other_modes(found, losses, best, scaled.scale, search),
+        gradient=gradient,
     )
+
+
+def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
+    """The mode of many rows from growing parts of them, if that works."""
+    if not (search.dense and is_large(search.feed.size)):
+        return None
+    return grow(search, position)
 
 
 def _fitted_gaussian(search: ModeSearch, initial: np.ndarray) -> CoordinateFit | None:

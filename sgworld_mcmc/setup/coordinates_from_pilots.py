@@ -73,6 +73,7 @@ def adapted(
         fitted=True,
         by_curvature=by_curvature,
         stiffness=max(1.0, float(stiffness)),
+        gradient=None,
     )
     positions = new.solve(old.apply(positions - mean))
     posterior = posterior._replace(fit=fit)

@@ -15,6 +15,7 @@ from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.protocols import Feed
 
 __all__ = [
+    "DENSE_DIMENSION",
     "Scale",
     "apply_scale",
     "dense_hessian",
@@ -24,6 +25,8 @@ __all__ = [
     "diagonal_scale",
 ]
 
+# The D x D Hessian costs D gradients and D^2 numbers, its factors D^3: a second at a thousand.
+DENSE_DIMENSION = 1000
 # Directions flatter than this, relative to the stiffest one after equilibration, are taken to be
 # as stiff as that: an indefinite or singular Hessian says nothing about their width. A posterior
 # covariance of condition number 1e12 after equilibration is still resolved in double precision.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.passes import count_rows
 from sgworld_mcmc.setup.coordinates_from_pilots import (
     MOST_LOST,
     adapted,
@@ -109,6 +110,7 @@ def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
     """Noise of single rows at these positions, in double precision."""
     total = min(NOISE_ROWS, NOISE_NUMBERS / posterior.fit.dimension)
     block = max(FEWEST_ROWS, round(total / len(positions)))
+    count_rows(len(positions) * min(posterior.size, block))
     with jax.enable_x64(posterior.functions.model.precise):
         measured = posterior.functions.noise(
             jax.tree.map(jnp.asarray, posterior.coordinates),

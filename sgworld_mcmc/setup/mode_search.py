@@ -7,15 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import head
+from sgworld_mcmc.data.in_memory import head, is_large
+from sgworld_mcmc.passes import count_rows, is_watched
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.curvature import Scale, dense_scale, diagonal_probes, diagonal_scale
+from sgworld_mcmc.setup.curvature import (
+    DENSE_DIMENSION,
+    PROBES,
+    Scale,
+    dense_scale,
+    diagonal_probes,
+    diagonal_scale,
+)
 from sgworld_mcmc.setup.descent import Search
+from sgworld_mcmc.setup.one_pass import Expansion
 
-__all__ = ["DENSE_DIMENSION", "ModeSearch", "distance", "finite_loss"]
+__all__ = ["ModeSearch", "distance", "finite_loss"]
 
-# The D x D Hessian costs D gradients and D^2 numbers, its factors D^3: a second at a thousand.
-DENSE_DIMENSION = 1000
 # All starts are followed to their modes up to this dimension.
 SEVERAL_DIMENSION = 200
 ADAM_ROWS = 512
@@ -61,9 +68,22 @@ class ModeSearch(NamedTuple):
     def descend(self, start, scale, used: int, limit: int, newton: bool) -> Search:
         """Newton steps with ``scale``, or L-BFGS, on the first ``used`` batches."""
         start, scale = jnp.asarray(start), jnp.asarray(scale)
-        return self.functions.descend(
+        search = self.functions.descend(
             start, scale, self.feed, self.constants, used, limit, newton=newton
         )
+        if is_watched():
+            count_rows(int(search.evaluations) * self._rows(used))
+        return search
+
+    def _rows(self, used: int) -> float:
+        """How many rows the first ``used`` batches have."""
+        return used / self.feed.num_batches * self.feed.size
+
+    def expand(self, position, used: int) -> Expansion:
+        """Log density, gradient and Hessian from one pass over the first ``used`` batches."""
+        count_rows(self._rows(used))
+        made = self.functions.expansion(jnp.asarray(position), self.feed, self.constants, used)
+        return jax.tree.map(lambda x: np.asarray(x, float), made)
 
     def quasi_newton(self, start, used: int) -> Search:
         """L-BFGS, which needs no Hessian."""
@@ -87,8 +107,14 @@ class ModeSearch(NamedTuple):
         """The Hessian (None if only its diagonal is used) and the preconditioner from it."""
         functions, position = self.functions, jnp.asarray(position)
         if self.dense:
-            hessian = functions.hessian(position, self.feed, self.constants, used)
+            if is_large(self.feed.size):
+                # Compiled for the search on growing parts anyway.
+                hessian = self.expand(position, used).hessian
+            else:
+                count_rows(self._rows(used))
+                hessian = functions.hessian(position, self.feed, self.constants, used)
             return hessian, dense_scale(hessian)
+        count_rows(self.feed.size * min(self.dimension, PROBES))
         probes = jnp.asarray(diagonal_probes(self.generator, self.dimension))
         diagonal = functions.diagonal(probes, position, self.feed, self.constants)
         return None, diagonal_scale(diagonal)
@@ -131,6 +157,7 @@ class ModeSearch(NamedTuple):
         count = self.feed.num_batches
         orders = self.generator.integers(0, count, (len(initial), 250 if count == 1 else 500))
         some = head(self.feed, ADAM_ROWS)
+        count_rows(orders.size * ADAM_ROWS)
         ends = self.functions.adam(
             jnp.asarray(initial), orders.astype(np.int32), some, self.constants
         )
@@ -160,6 +187,7 @@ class ModeSearch(NamedTuple):
         order = self.generator.integers(0, count, GAUSSIAN_STEPS).astype(np.int32)
         seed = np.uint32(self.generator.integers(2**32))
         some = head(self.feed, ADAM_ROWS)
+        count_rows(GAUSSIAN_STEPS * ADAM_ROWS)
         return self.functions.gaussian(seed, jnp.asarray(start), order, some, self.constants)
 
 

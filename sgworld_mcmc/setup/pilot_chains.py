@@ -8,10 +8,11 @@ import numpy as np
 from blackjax.types import ArrayTree
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import cut, head
+from sgworld_mcmc.data.in_memory import cut, first_batches, head
 from sgworld_mcmc.gradients.control_variate import ControlVariate
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.gradients.taylor import Taylor
+from sgworld_mcmc.passes import count_rows
 from sgworld_mcmc.protocols import Gradient
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.coupled_chains import (
@@ -23,11 +24,13 @@ from sgworld_mcmc.setup.coupled_chains import (
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.step_error import is_in_range
 
-__all__ = ["PilotGradient", "independent", "other_pilots", "reference_pilots"]
+__all__ = ["PilotGradient", "control_variates", "independent", "other_pilots", "reference_pilots"]
 
 # Rows up to which the pilot uses all of them, and rows of its minibatches above.
 WHOLE = 4096
 PILOT_ROWS = 1024
+# Minibatches that are copied for it at most: more than it makes steps of one size.
+PILOT_BATCHES = 512
 # Step sizes: the first at which no chain is lost is the reference. It is doubled as long as the
 # error is small, and at most to one.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
@@ -60,10 +63,18 @@ class PilotGradient(NamedTuple):
 def _pilot_gradient(posterior: Posterior) -> PilotGradient:
     if posterior.size <= WHOLE:
         return PilotGradient(cut(posterior.rows, 1), Plain(), ())
-    feed = head(set_up_feed(posterior.rows), PILOT_ROWS)
-    values = derivatives(posterior, posterior.temperature)
+    feed = head(first_batches(set_up_feed(posterior.rows), PILOT_BATCHES), PILOT_ROWS)
+    return PilotGradient(feed, *control_variates(posterior, posterior.temperature))
+
+
+def control_variates(posterior: Posterior, temperature: float = 1.0) -> tuple[Gradient, ArrayTree]:
+    """Return the gradient of the highest order that the Hessian at the center allows.
+
+    And what it needs of all rows there.
+    """
+    values = derivatives(posterior, temperature)
     gradient = Taylor() if values.jacobian is not None else ControlVariate(cached=False)
-    return PilotGradient(feed, gradient, gradient.prepare(None, None, None, *values))
+    return gradient, gradient.prepare(None, None, None, *values)
 
 
 def reference_pilots(
@@ -137,12 +148,14 @@ def _pilot(
     chains = _cast(start_chains(generator, positions, h, positions.shape[1]), dtype)
     length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
     for done in range(0, burn_in + counted, length):
+        steps = min(length, burn_in + counted - done)
+        count_rows(steps * (posterior.size if moved_by.feed.num_batches == 1 else PILOT_ROWS))
         fresh = generator.standard_normal((length, *positions.shape), dtype.type)
         order = generator.integers(0, moved_by.feed.num_batches, length).astype(np.int32)
         clock = PilotClock(
             dtype.type(h),
             np.int32(burn_in - done),
-            np.int32(min(length, burn_in + counted - done)),
+            np.int32(steps),
             LIMIT,
         )
         chains = posterior.functions.pilot(

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.data.in_memory import is_large
+from sgworld_mcmc.passes import count_rows
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
@@ -57,6 +59,8 @@ class Posterior(NamedTuple):
 
     def gradient(self) -> np.ndarray:
         """Return the (D,) gradient of the log density at the center."""
+        if self.fit.gradient is not None:
+            return self.fit.gradient
         with jax.enable_x64(self.functions.model.precise):
             search = ModeSearch(self.functions, self.feed_double, self.constants_double)
             return search.gradient(self.coordinates.center)
@@ -64,12 +68,14 @@ class Posterior(NamedTuple):
     def hessian(self, position: np.ndarray, used: int | None = None) -> np.ndarray:
         """Return the (D, D) Hessian of the potential, from the first ``used`` set-up batches."""
         feed = self.feed_double
+        used = feed.num_batches if used is None else used
         with jax.enable_x64(self.functions.model.precise):
+            if is_large(self.size):  # the function that is compiled
+                search = ModeSearch(self.functions, feed, self.constants_double)
+                return search.expand(position, used).hessian
+            count_rows(used / feed.num_batches * self.size)
             hessian = self.functions.hessian(
-                jnp.asarray(position),
-                feed,
-                self.constants_double,
-                feed.num_batches if used is None else used,
+                jnp.asarray(position), feed, self.constants_double, used
             )
         return np.asarray(hessian, float)
 

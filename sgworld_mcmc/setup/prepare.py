@@ -9,16 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.coordinates.identity import Identity
+from sgworld_mcmc.data.contents import identity
 from sgworld_mcmc.data.dealt_rows import DealtRows
-from sgworld_mcmc.data.in_memory import cut, generator_of, joined, shuffle, to_single
-from sgworld_mcmc.model.additivity import check_initial
+from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.data.in_memory import (
+    cut,
+    first_rows,
+    generator_of,
+    is_large,
+    joined,
+    shuffle,
+    to_single,
+)
+from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.passes import count_rows, stage
 from sgworld_mcmc.protocols import Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
-from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
+from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
 from sgworld_mcmc.setup.choose import Choice, Request, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, fit_coordinates, set_up_feed
@@ -26,7 +37,15 @@ from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 
-__all__ = ["lay_out", "posterior_of", "prepare", "repartition", "request_of"]
+__all__ = [
+    "PlanMismatch",
+    "identified",
+    "lay_out",
+    "posterior_of",
+    "prepare",
+    "repartition",
+    "request_of",
+]
 
 # In posterior standard deviations from the center: farther away, a chain has diverged.
 FARTHEST = 1e4
@@ -37,6 +56,11 @@ CACHE = 2**26
 ROUNDING = 0.01
 
 
+class PlanMismatch(ValueError):
+    """A plan was made for another model or other data."""
+
+
+@stage("tracing and the rest")
 def prepare(
     seed: np.ndarray,
     model: Callable,
@@ -63,28 +87,35 @@ def prepare(
     view = checked.model
     initial = _initial_points(view, init_params)
     if initial is not None:
-        with jax.enable_x64(view.precise):
-            check_initial(view, view.evaluations, initial, checked.rows, checked.constants)
+        with stage("additivity"), jax.enable_x64(view.precise):
+            rows = first_rows(checked.rows)
+            check_initial(view, view.evaluations, initial, rows, checked.constants)
     _warn_of_left_out(view)
-    posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+    contents = checked.contents
+    # The list gives the rows away: no name here keeps them alive in two precisions.
+    given, checked = [checked], None
+    posterior, double, too_coarse = _with_coordinates(generator, given, settings, initial)
     with jax.enable_x64(double):
         measurements = choice = None
-        if settings.complete:
-            starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
-        else:
-            adapt = settings.adapt and posterior.fit.hessian is not None
-            posterior, measurements = measure(generator, posterior, adapt)
-            starts = measurements.starts
-            request = request_of(settings, view.size, posterior.fit)
-            choice = choose(request, measurements.noise, measurements.steps)
+        with stage("pilots and noise"):
+            if settings.complete:
+                starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
+            else:
+                adapt = settings.adapt and posterior.fit.hessian is not None
+                posterior, measurements = measure(generator, posterior, adapt)
+                starts = measurements.starts
+                request = request_of(settings, view.size, posterior.fit)
+                choice = choose(request, measurements.noise, measurements.steps)
         if settings.coordinates is Identity:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice)
         feed = _feed(posterior.rows, dynamics)
+        with stage("offsets"):
+            controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
             posterior.coordinates.cast(_dtype()),
             jnp.asarray(step_size, _dtype()),
-            _controls(posterior, dynamics.gradient, feed),
+            controls,
             jnp.asarray(starts, _dtype()),
         )
     data, constants = view.layout.split(args, kwargs)
@@ -97,12 +128,11 @@ def prepare(
         double=double,
         too_coarse=too_coarse,
         partition=np.asarray(seed),
-        description=describe(view, data, constants),
+        description=describe(view, data, constants, contents),
         tolerance=settings.tolerance,
         fixed=settings.fixed,
     )
-    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
-    return plan, RunData(feed, posterior.constants, originals, tuning, view, dynamics)
+    return plan, _run_data(plan, view, feed, posterior.rows, posterior.constants, data)
 
 
 def lay_out(
@@ -112,29 +142,39 @@ def lay_out(
 
     Raises
     ------
-    ValueError
+    PlanMismatch
         If the plan was made for another model or other data; the message says what differs.
     """
     generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
     checked = check_model(generator, model, settings, args, kwargs, cache, additive)
     view = checked.model
     data, constants = view.layout.split(args, kwargs)
-    described = describe(view, data, constants)
-    if plan.description.log_density is not None:
-        value = probe(view, data, constants, plan.fit.coordinates.center)
-        described = described._replace(log_density=value)
+    described = describe(view, data, constants, identity(arrays_of(model, args, kwargs)))
     problem = difference(plan.description, described)
+    if problem is None and plan.description.log_density is not None:
+        value = probe(view, data, constants, plan.fit.coordinates.center)
+        problem = difference(plan.description, described._replace(log_density=value))
     if problem:
-        raise ValueError(
+        raise PlanMismatch(
             f"The plan was made for another model or other data. What differs is {problem}. Run "
             "without `plan` to set up anew."
         )
     with jax.enable_x64(plan.double):
         rows, constants = _in_precision(checked, plan.double)
         feed = _feed(rows, plan.dynamics)
-        tuning = jax.tree.map(jnp.asarray, plan.tuning)
-    originals = jax.tree.map(jnp.asarray, data) if view.deterministics else None
-    return RunData(feed, constants, originals, tuning, view, plan.dynamics)
+        plan = replace(plan, tuning=jax.tree.map(jnp.asarray, plan.tuning))
+    return _run_data(plan, view, feed, rows, constants, data)
+
+
+def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
+    """Return the plan with what tells its model and data from others, in another process too."""
+    data, constants = view.layout.split(args, kwargs)
+    description = plan.description._replace(
+        contents=identity(arrays_of(view.model, args, kwargs)),
+        log_density=probe(view, data, constants, plan.fit.coordinates.center),
+    )
+    tuning = jax.tree.map(np.asarray, plan.tuning)
+    return replace(plan, description=description, tuning=tuning)
 
 
 def repartition(
@@ -153,7 +193,9 @@ def repartition(
 
 def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Posterior:
     """Return the posterior of data that have been laid out, for measurements afterwards."""
-    rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
+    rows = data.rows
+    if rows is None:
+        rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
     return Posterior(
         functions_of(data.model, strategy),
         rows,
@@ -188,30 +230,39 @@ def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
 
 def _with_coordinates(
     generator: np.random.Generator,
-    checked: CheckedModel,
+    given: list[CheckedModel],
     settings: Settings,
     initial: np.ndarray | None,
 ) -> tuple[Posterior, bool, bool]:
     """The posterior in the coordinates of its mode, and the precision of the run.
 
-    Two flags: whether it is double, and whether it should be but cannot.
+    Two flags: whether it is double, and whether it should be but cannot. The list is emptied.
     """
+    checked = given.pop()
     view = checked.model
     functions = functions_of(view, settings.init_strategy)
     user = bool(jax.config.jax_enable_x64)
     with jax.enable_x64(view.precise):
         feed = set_up_feed(checked.rows)
-        fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
+        with stage("mode and curvature"):
+            fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
+        if is_large(view.size) and not fit.converged:
+            # Of many rows only a part was checked: where the density is infinite may be elsewhere.
+            check_minibatching(view, view.evaluations, checked.rows, checked.constants)
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
     double = bool(user or (too_coarse and view.precise))
     with jax.enable_x64(double):
         rows, constants = _in_precision(checked, double)
+    rows_double = checked.rows
+    if is_large(view.size) and not double:
+        # The run reads the rows in single precision, and so may all that is left to measure.
+        rows_double, feed = rows, set_up_feed(rows)
     posterior = Posterior(
         functions,
         rows,
         constants,
-        checked.rows,
+        rows_double,
         checked.constants,
         feed,
         fit,
@@ -251,6 +302,21 @@ def _dynamics(
     return dynamics, chosen.step_size
 
 
+def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) -> RunData:
+    """The arguments of the loop; ``data`` are the user's leaves."""
+    kept = set(view.deterministics) - set(view.left_out())
+    ragged = isinstance(feed, FixedPartition) and feed.extra is not None
+    return RunData(
+        feed,
+        constants,
+        jax.tree.map(jnp.asarray, data) if kept else None,
+        plan.tuning,
+        view,
+        plan.dynamics,
+        rows if ragged and jax.default_backend() == "cpu" else None,
+    )
+
+
 def _feed(rows: tuple, dynamics: Dynamics):
     """The rows dealt into the batches of a run."""
     if dynamics.order.redeals:
@@ -262,6 +328,7 @@ def _controls(posterior: Posterior, gradient: Gradient, feed):
     """What the gradient needs to know of the center."""
     if gradient.visits_batches:
         coordinates = posterior.coordinates.cast(_dtype())
+        count_rows(posterior.size)
         return posterior.functions.offsets(
             coordinates, feed, posterior.constants, gradient=gradient
         )

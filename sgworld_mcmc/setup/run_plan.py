@@ -113,6 +113,7 @@ class RunPlan:
     jax.tree_util.register_dataclass,
     data_fields=["feed", "constants", "originals", "tuning"],
     meta_fields=["model", "dynamics"],
+    drop_fields=["rows"],
 )
 @dataclass(frozen=True, eq=False)
 class RunData:
@@ -132,6 +133,9 @@ class RunData:
         The :class:`~sgworld_mcmc.model.numpyro_model.MinibatchModel`, static.
     dynamics
         The plan's, static.
+    rows
+        The shuffled rows where the batches are not all of one size and share their memory: joining
+        the batches would copy them. No part of the pytree.
     """
 
     feed: Feed
@@ -140,6 +144,7 @@ class RunData:
     tuning: Tuning
     model: MinibatchModel
     dynamics: Dynamics
+    rows: tuple | None = None
 
     def sites(self, position: jax.Array) -> dict[str, jax.Array]:
         """Return the unconstrained sites at a position z (D,)."""

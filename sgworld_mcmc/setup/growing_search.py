@@ -1,0 +1,137 @@
+"""The mode of many rows, from the modes of growing parts of them.
+
+The first batches of shuffled rows are a random part of them. The mode of n rows lies some
+sqrt(N D / n) posterior standard deviations from that of all N, and Newton steps converge
+quadratically: one step on a part that is a few times as large as the last leads close to its mode.
+All rows are then read twice: once for the gradient that leads from the last part's mode to within
+a fraction of a standard deviation of their own, and once for gradient and Hessian there.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.setup.curvature import Scale, apply_scale, dense_scale
+from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
+from sgworld_mcmc.setup.one_pass import Expansion
+
+__all__ = ["GrownMode", "grow", "part_sizes"]
+
+# The largest part is one of so many, and each is so many times as large as the one before.
+LARGEST_PART, GROWTH = 8, 4
+# Standard deviations, of the part's own mode and times the square root of D, that a step may be
+# long: farther away the part before was no guide.
+TRUST = 20.0
+# Gradients and Hessians of all rows that are worth a try.
+MOST = 3
+# Posterior standard deviations that the mode may be off, and how much larger the error of the last
+# step may be than the estimate of it, which comes from a step in another direction.
+EXACT, MARGIN = 1e-3, 10.0
+
+
+class GrownMode(NamedTuple):
+    """The mode of all rows, and the log density around it.
+
+    Attributes
+    ----------
+    position
+        (D,) float64.
+    gain
+        Nats that a further step promises.
+    gradient
+        (D,) of the log density of all rows.
+    hessian
+        (D, D) of the potential.
+    scaled
+        The preconditioner from it.
+    """
+
+    position: np.ndarray
+    gain: float
+    gradient: np.ndarray
+    hessian: np.ndarray
+    scaled: Scale
+
+
+def grow(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
+    """Search from a mode of the first batch to the mode of all rows.
+
+    None where Newton steps are no good: the potential is not convex on the way, a step is longer
+    than the parts can explain, or the log density falls. Another search may then do better.
+    """
+    x, count = np.asarray(position, float), search.feed.num_batches
+    scaled = None
+    for used in part_sizes(count):
+        here = search.expand(x, used)
+        scaled = _scale(here)
+        if scaled is None:
+            return None
+        # In standard deviations of the posterior of this part alone.
+        if _length(here.gradient, scaled) * (used / count) ** 0.5 > TRUST * search.dimension**0.5:
+            return None
+        x = x + _step(here.gradient, scaled)
+    last = search.evaluate(x, count)
+    if scaled is None or not np.isfinite(finite_loss(last)):
+        return None
+    size = search.functions.model.size
+    value, slope = -size * float(last.loss), -size * np.asarray(last.gradient, float)
+    change = _step(slope, scaled)
+    for _ in range(MOST):
+        moved = x + change
+        here = search.expand(moved, count)
+        scaled = _scale(here)
+        # Sums over all rows cannot be told apart more finely than this.
+        slack = 100 * np.finfo(last.loss.dtype).eps * abs(value)
+        if scaled is None or float(here.value) < value - slack:
+            return None
+        ahead = _length(here.gradient, scaled)
+        if ahead < EXACT:
+            return GrownMode(moved, ahead**2 / 2, here.gradient, here.hessian, scaled)
+        # What the quadratic left out on the way here grows as the square of the way.
+        missed = _length(here.gradient - slope + here.hessian @ change, scaled)
+        way = _distance(change, here.hessian)
+        error = MARGIN * missed * (ahead / way) ** 2
+        step = _step(here.gradient, scaled)
+        if error < EXACT:
+            # The step ends where the quadratic says, and its gradient there is zero.
+            return GrownMode(moved + step, error**2 / 2, 0 * step, here.hessian, scaled)
+        x, value, slope, change = moved, float(here.value), here.gradient, step
+    return None
+
+
+def part_sizes(count: int) -> list[int]:
+    """Numbers of batches in the growing parts of ``count`` batches, the smallest first.
+
+    Examples
+    --------
+    >>> part_sizes(2000)
+    [3, 15, 62, 250]
+    """
+    sizes, used = [], max(count // LARGEST_PART, 1)
+    while used > 1 or not sizes:
+        sizes.append(used)
+        used //= GROWTH
+    return sizes[::-1]
+
+
+def _scale(here: Expansion) -> Scale | None:
+    """The preconditioner, or None unless all is finite and the potential is convex."""
+    if not (np.isfinite(here.value) and np.isfinite(here.hessian).all()):
+        return None
+    if not np.isfinite(here.gradient).all():
+        return None
+    scaled = dense_scale(here.hessian)
+    return scaled if scaled.indefinite == 0 else None
+
+
+def _step(gradient: np.ndarray, scaled: Scale) -> np.ndarray:
+    return apply_scale(scaled.scale, apply_scale(scaled.scale.T, gradient))
+
+
+def _length(gradient: np.ndarray, scaled: Scale) -> float:
+    """Length of the Newton step from this gradient, in posterior standard deviations."""
+    return float(np.linalg.norm(apply_scale(scaled.scale.T, gradient)))
+
+
+def _distance(step: np.ndarray, hessian: np.ndarray) -> float:
+    return float(np.sqrt(step @ hessian @ step))

@@ -1,0 +1,56 @@
+"""Value, gradient and Hessian of the log density from one pass over the rows.
+
+The Hessian is the derivative of the gradient in all D directions, so the gradient itself comes with
+it at no cost, and the rows are read once instead of twice.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from sgworld_mcmc.gradients.weighting import epoch_mean
+from sgworld_mcmc.protocols import Feed
+
+__all__ = ["Expansion", "expand"]
+
+
+class Expansion(NamedTuple):
+    """The log density around a point, to second order.
+
+    Attributes
+    ----------
+    value
+        The log density there.
+    gradient
+        (D,) of the log density.
+    hessian
+        (D, D) of the potential, minus the log density.
+    """
+
+    value: jax.Array
+    gradient: jax.Array
+    hessian: jax.Array
+
+
+def expand(
+    log_density: Callable,
+    position: jax.Array,
+    feed: Feed,
+    used: jax.Array | int | None = None,
+) -> Expansion:
+    """Expand ``log_density(position, rows)`` of all rows, summed batch by batch.
+
+    ``used`` takes the first batches only.
+    """
+
+    def estimate(position, rows):
+        def gradient(x):
+            value, slope = jax.value_and_grad(log_density)(x, rows)
+            return slope, (value, slope)
+
+        curvature, (value, slope) = jax.jacfwd(gradient, has_aux=True)(position)
+        return value, slope, curvature
+
+    value, slope, curvature = epoch_mean(estimate, position, feed, used)
+    return Expansion(value, slope, -(curvature + curvature.T) / 2)
