@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.data.batches import num_batches
+from sgworld_mcmc.interrupts import wait
+from sgworld_mcmc.progress import stage
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST, is_far, recentre, with_width
 from sgworld_mcmc.setup.pilot_chains import independent, other_pilots, reference_pilots
 from sgworld_mcmc.setup.posterior import Bench, gaussian_draws
@@ -62,6 +64,7 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
     positions = gaussian_draws(generator, bench)
     chains, last = len(positions), None
     for number in range(ROUNDS + 1):
+        stage("pilot chains")
         pilots, ends, track = reference_pilots(generator, bench, positions)
         positions = ends if len(ends) >= FEWEST_CHAINS else positions
         if last is not None and pilots[0].step_size < last[2][0].step_size:
@@ -72,10 +75,12 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
             break
         last = (bench, positions, pilots, track) if bench.center.by_curvature else None
         lost = len(pilots) > 1 or bench.center.by_curvature
+        stage("coordinates")
         other, moved = recentre(bench, positions, lost)
         if other is bench or (pilots[0].diverged > MOST_LOST and not other.center.by_curvature):
             break  # so few chains tell no covariance
         bench, positions = other, moved
+    stage("pilot chains")
     pilots, ends = other_pilots(generator, bench, track, positions, pilots)
     steps = fit_discretisation(pilots, independent(bench.directions))
     if bench.center.by_curvature:
@@ -96,6 +101,7 @@ def measure(generator: np.random.Generator, bench: Bench, adapt: bool) -> Measur
 
 def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
     """Noise of single rows at these positions, in double precision."""
+    stage("noise of the rows")
     center, directions = bench.center, bench.directions
     dimension = len(center.position)
     total = min(NOISE_ROWS, NOISE_NUMBERS / dimension)
@@ -111,6 +117,7 @@ def _noise(bench: Bench, positions: np.ndarray) -> RowNoise:
             bench.temperature,
             block=min(bench.size, block),
         )
+        wait(measured)
         along = positions if directions is None else positions @ directions.T
         noise = summarise_noise(measured, along)
         return noise._replace(widening=_widening(bench, noise.coupling))

@@ -18,6 +18,7 @@ from sgworld_mcmc.model.additivity import check_initial, check_minibatching, mak
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel, minibatch_model
 from sgworld_mcmc.model.precision import closes_over_numpy
+from sgworld_mcmc.progress import stage
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.setup.choose import Choice, Request, choose
@@ -178,6 +179,7 @@ def prepare(
     cache
         Compiled functions of models seen before, by the signature of their arguments.
     """
+    stage("checking the model")
     generator = generator_of(rng_key)
     functions, rows, whole = checked_model(generator, model, settings, args, kwargs, cache)
     view = functions.model
@@ -242,11 +244,13 @@ def _set_up(
 ) -> Preparation:
     view = functions.model
     user = bool(jax.config.jax_enable_x64)
+    stage("searching the mode")
     with jax.enable_x64(view.precise):
         batches = set_up_batches(rows_double)
         center = find_center(
             generator, functions, batches, constants_double, initial, settings.preconditioner
         )
+    stage("coordinates")
     too_coarse = not user and _rounding(center) > ROUNDING
     double = user or (too_coarse and view.precise)
     with jax.enable_x64(double):
@@ -265,6 +269,7 @@ def _set_up(
             adapt = isinstance(kind, str) and kind in ("auto", "dense") and center.scale.ndim == 2
             measurements = measure(generator, bench, adapt)
             bench, starts = measurements.bench, measurements.starts
+            stage("choosing settings")
             request = request_of(settings, view.size, bench.center)
             choice = choose(request, measurements.noise, measurements.steps)
         if isinstance(settings.preconditioner, str) and settings.preconditioner == "none":
