@@ -1,7 +1,14 @@
 """Stochastic-gradient MCMC without replacement for NumPyro models, with the bias measured."""
 
 from sgworld_mcmc import diagnostics, exact, nonequilibrium
-from sgworld_mcmc.infer import SGLD, SGWORLD, BiasReport, DivergenceWarning, TuningWarning
+from sgworld_mcmc.infer import (
+    SGLD,
+    SGWORLD,
+    BiasReport,
+    DivergenceWarning,
+    InterruptedWarning,
+    TuningWarning,
+)
 from sgworld_mcmc.kernels import sgd, sgld, sgworld
 
 __version__ = "0.1.0"
@@ -11,6 +18,7 @@ __all__ = [
     "SGWORLD",
     "BiasReport",
     "DivergenceWarning",
+    "InterruptedWarning",
     "TuningWarning",
     "diagnostics",
     "exact",

@@ -26,8 +26,11 @@ _COMMON = """
     num_chains, chain_method
         Four chains by default, ``"vectorized"`` in one program; also ``"sequential"``,
         ``"parallel"`` (one device each) or a function such as ``jax.vmap``.
-    thinning, progress_bar
-        As in NumPyro. The bar is off by default: it costs one dispatch for every draw.
+    thinning
+        As in NumPyro.
+    progress_bar
+        Whether to show what the run is doing and how long it will last. None (default) shows it
+        in terminals and notebooks. It costs nothing that can be measured.
     batch_size
         At most this many rows in a minibatch, 1 to N; None chooses it, all rows included.
     step_size
@@ -108,7 +111,7 @@ class SGWORLD(MinibatchMCMC):
         num_chains: int = 4,
         thinning: int = 1,
         chain_method: str = "vectorized",
-        progress_bar: bool = False,
+        progress_bar: bool | None = None,
         order: str = "batches",
         batch_size: int | None = None,
         step_size: float | str = "auto",
@@ -173,7 +176,7 @@ class SGLD(MinibatchMCMC):
         num_chains: int = 4,
         thinning: int = 1,
         chain_method: str = "vectorized",
-        progress_bar: bool = False,
+        progress_bar: bool | None = None,
         batch_size: int | None = None,
         step_size: float | str = "auto",
         temperature: float = 1.0,
