@@ -21,13 +21,13 @@ import numpyro.distributions as dist
 
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.checks import check_choice, check_integer
-from sgworld_mcmc.passes import watch
+from sgworld_mcmc.progress import watch
 
 __all__ = ["SetUpCost", "add_arguments", "run", "run_cli"]
 
 ARRAYS = ("numpy", "double", "jax")
-# The stage that is no part of the set-up.
-AFTER = "check after the run"
+# The stages that are no part of the set-up.
+AFTER = ("compiling", "warm-up", "draws", "checking the draws")
 # Rows that are simulated at a time: the simulation leaves no peak of memory behind.
 BLOCK = 2**16
 
@@ -62,7 +62,7 @@ class SetUpCost(NamedTuple):
     @property
     def set_up(self) -> float:
         """Seconds of the set-up of the first run."""
-        return sum(spent for name, spent in self.seconds.items() if name != AFTER)
+        return sum(spent for name, spent in self.seconds.items() if name not in AFTER)
 
     def table(self) -> str:
         """The numbers as text."""
@@ -119,9 +119,9 @@ def measure(num_data: int, dim: int, arrays: str, seed: int) -> SetUpCost:
         watched.append(seen)
     first, second = watched
     passes = {name: rows / num_data for name, rows in first.rows.items()}
-    later = {name: rows for name, rows in second.rows.items() if name != AFTER}
+    later = {name: rows for name, rows in second.rows.items() if name not in AFTER}
     return SetUpCost(
-        first.seconds,
+        {stage.name: stage.seconds for stage in first.stages()},
         passes,
         *seconds,
         sum(later.values()) / num_data,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgworld_mcmc import diagnostics, exact, nonequilibrium
-    from sgworld_mcmc.infer import SGLD, SGWORLD, BiasReport, DivergenceWarning, TuningWarning
+    from sgworld_mcmc.infer import (
+        SGLD,
+        SGWORLD,
+        BiasReport,
+        DivergenceWarning,
+        InterruptedWarning,
+        TuningWarning,
+    )
     from sgworld_mcmc.kernels import sgd, sgld, sgworld
 
 __version__ = "0.1.0"
@@ -19,6 +26,7 @@ __all__ = [
     "SGWORLD",
     "BiasReport",
     "DivergenceWarning",
+    "InterruptedWarning",
     "TuningWarning",
     "diagnostics",
     "exact",
@@ -34,6 +42,7 @@ _DEFINED_IN = {
     "SGWORLD": "sgworld_mcmc.infer",
     "BiasReport": "sgworld_mcmc.infer",
     "DivergenceWarning": "sgworld_mcmc.infer",
+    "InterruptedWarning": "sgworld_mcmc.infer",
     "TuningWarning": "sgworld_mcmc.infer",
     "sgd": "sgworld_mcmc.kernels",
     "sgld": "sgworld_mcmc.kernels",

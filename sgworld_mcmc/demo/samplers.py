@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 def sgworld(problem: Problem, rng_key: jax.Array, num_samples: int) -> Run:
     """Run ``SGWORLD(model)`` with nothing set but the number of draws."""
-    mcmc = SGWORLD(problem.model, num_samples=num_samples, num_chains=CHAINS)
+    mcmc = SGWORLD(problem.model, num_samples=num_samples, num_chains=CHAINS, progress_bar=False)
     return _measured("SGWORLD, defaults", mcmc, problem, rng_key)
 
 
@@ -74,6 +74,7 @@ def variants(problem: Problem, rng_key: jax.Array, default: Run, num_samples: in
             problem.model,
             num_samples=num_samples,
             num_chains=CHAINS,
+            progress_bar=False,
             gradient="plain",
             preconditioner=scale,
             step_size=step_size,

@@ -1,8 +1,17 @@
 """The NumPyro interface: kernels and ``MCMC`` objects for NumPyro models."""
 
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.infer.mcmc import DivergenceWarning, TuningWarning
+from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.samplers import SGLD, SGWORLD
+from sgworld_mcmc.interrupts import InterruptedWarning
 from sgworld_mcmc.report.bias_report import BiasReport
 
-__all__ = ["SGLD", "SGWORLD", "BiasReport", "DivergenceWarning", "SGMCMCKernel", "TuningWarning"]
+__all__ = [
+    "SGLD",
+    "SGWORLD",
+    "BiasReport",
+    "DivergenceWarning",
+    "InterruptedWarning",
+    "SGMCMCKernel",
+    "TuningWarning",
+]

@@ -161,7 +161,7 @@ class SGMCMCKernel(MCMCKernel):
         return lambda z: data.model.constrain(z, rows, data.constants)
 
     def get_diagnostics_str(self, state: SGMCMCState) -> str:
-        """What the progress bar shows."""
+        """What the progress bar of a plain ``numpyro.infer.MCMC`` shows."""
         text = f"step size {float(jnp.max(state.step_size)):.2g}, {int(jnp.max(state.step))} steps"
         diverged = int(jnp.sum(state.diverging))
         return text + (f", {diverged} chains diverged" if diverged else "")

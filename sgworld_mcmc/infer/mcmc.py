@@ -9,32 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import MCMC
-from numpyro.util import is_prng_key
 
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
-from sgworld_mcmc.diagnostics import to_arviz
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.model.arguments import signature_of
+from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
+from sgworld_mcmc.infer.set_up import SetUp
+from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
+from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.bias_report import BiasReport
+from sgworld_mcmc.report.divergence import divergence_note
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
-from sgworld_mcmc.sampling.loop import Plan, collect
-from sgworld_mcmc.setup.checked_model import contents_of
+from sgworld_mcmc.sampling.loop import Collection, collect
 from sgworld_mcmc.setup.plan_file import save_plan
-from sgworld_mcmc.setup.prepare import PlanMismatch, identified
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
-__all__ = ["DivergenceWarning", "MinibatchMCMC", "TuningWarning"]
+__all__ = ["MinibatchMCMC"]
 
 
-class TuningWarning(UserWarning):
-    """The automatic settings could not be made as good as the tolerance asks."""
-
-
-class DivergenceWarning(UserWarning):
-    """A chain became infinite and was stopped."""
+class _ChainInterrupted(Exception):
+    """Leaves NumPyro's loop over chains."""
 
 
 class MinibatchMCMC(MCMC):
@@ -49,8 +45,8 @@ class MinibatchMCMC(MCMC):
         num_chains: int = 4,
         thinning: int = 1,
         chain_method: str = "vectorized",
-        progress_bar: bool = False,
-        plan: RunPlan | None = None,
+        progress_bar: bool | None = None,
+        plan: RunPlan | str | os.PathLike | None = None,
     ) -> None:
         check_integer("num_chains", num_chains, 1)
         check_integer("num_samples", num_samples, 1)
@@ -58,6 +54,8 @@ class MinibatchMCMC(MCMC):
         check_integer("thinning", thinning, 1, num_samples)
         if not callable(chain_method):
             check_choice("chain_method", chain_method, ("vectorized", "sequential", "parallel"))
+        if not (progress_bar is None or isinstance(progress_bar, bool)):
+            raise TypeError(f"`progress_bar` must be True, False or None, not {progress_bar!r}.")
         super().__init__(
             sampler,
             num_warmup=num_warmup,
@@ -65,32 +63,32 @@ class MinibatchMCMC(MCMC):
             num_chains=num_chains,
             thinning=thinning,
             chain_method=chain_method,
-            progress_bar=progress_bar,
+            progress_bar=False,  # NumPyro's, for which every draw is a dispatch of its own
             jit_model_args=True,
         )
-        self._given, self._plan = plan, plan
-        self._data: RunData | None = None
-        self._arguments, self._user_double = ((), {}), False
+        self.progress_bar = progress_bar
+        self._args, self._kwargs = (), {}
+        self._setup = SetUp(sampler, plan)
         self._checked = None
         self._positions = None
         self._last_fields = ("z", "diverging", "position")
+        # The run that goes on: its chains so far, if they are made one after the other.
+        self._interrupts, self._reporter, self._chains = None, None, []
+        # Draws and chains that were asked for, after a run that was interrupted.
+        self._asked = None
 
     def __getstate__(self):
-        # Laid-out data and compiled functions are made again; the plan says how.
-        state = {**super().__getstate__(), "_data": None, "_arguments": ((), {}), "_checked": None}
-        if self._plan is not None:
-            state["_plan"] = self._identified_plan()
-        return state
+        return super().__getstate__() | dict.fromkeys(("_checked", "_interrupts", "_reporter"))
 
     @property
     def plan(self) -> RunPlan | None:
         """What the set-up has decided and measured: None before the first run."""
-        return self._plan
+        return self._setup.plan
 
     @property
     def data(self) -> RunData | None:
         """The data laid out for the plan: None before the first run and after unpickling."""
-        return self._data
+        return self._setup.data
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
@@ -115,6 +113,9 @@ class MinibatchMCMC(MCMC):
         ValueError, TypeError
             Before the first step, for a model or arguments that cannot be sampled: the message
             names the site or argument and says what to change.
+        KeyboardInterrupt
+            If Ctrl-C is pressed before the first draw, or twice. Once there are draws, Ctrl-C ends
+            the run with an :class:`InterruptedWarning`, and they are kept.
 
         Notes
         -----
@@ -127,68 +128,63 @@ class MinibatchMCMC(MCMC):
         check_key("rng_key", rng_key)
         if self._warmup_state is None:
             self._checked = None
-        self._set_up(rng_key, args, kwargs, init_params)
-        plan = self._plan
-        hidden = () if "position" in extra_fields else ("position",)
-        fields = (*extra_fields, *hidden)
+        self._ask_again()
+        self._interrupts, self._chains = Interrupts(), []
+        with reporting(self.progress_bar) as self._reporter:
+            try:
+                self._make_draws(rng_key, args, kwargs, extra_fields, init_params)
+                note = divergence_note(self.last_state)
+                if note:
+                    warnings.warn(note, DivergenceWarning, stacklevel=2)
+                if "position" not in (self._states or {}):  # a warm-up that is not collected
+                    return
+                self._take_positions(extra_fields)
+            finally:
+                self._interrupts.release()
+            if self._interrupts.asked:
+                warnings.warn(self._what_is_kept(), InterruptedWarning, stacklevel=2)
+                return
+            try:
+                stage("checking the draws")
+                notes = self._notes()
+            except KeyboardInterrupt:
+                self._checked, notes = None, []
+                warnings.warn(
+                    "Interrupted while the draws were checked: all of them are kept. "
+                    "bias_report() checks them.",
+                    InterruptedWarning,
+                    stacklevel=2,
+                )
+        for note in notes:
+            warnings.warn(note, TuningWarning, stacklevel=2)
+
+    def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
+        """Set up and run the chains; if that is interrupted before a draw, undo it."""
+        before = self._setup.snapshot(), self._args, self._kwargs
         try:
+            plan = self._make_set_up(rng_key, args, kwargs, init_params)
+            hidden = () if "position" in extra_fields else ("position",)
             with jax.enable_x64(plan.double):
-                super().run(rng_key, self._data, extra_fields=fields)
+                super().run(rng_key, self.data, extra_fields=(*extra_fields, *hidden))
+        except _ChainInterrupted:
+            self._keep_chains()
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(self._what_is_lost())
+            snapshot, args, kwargs = before
+            self._setup.restore(snapshot)
+            raise
         finally:
             # ArviZ and NumPyro's utilities call the model with these.
             self._args, self._kwargs = args, kwargs
-        self._report_divergence()
-        if "position" not in (self._states or {}):  # a warm-up that is not collected
-            return
-        self._positions = np.asarray(self._states["position"], float)
-        for name in hidden:
-            # For the diagnostics; not asked for, so not shown.
-            del self._states[name]
-            if self._states_flat is not None:
-                del self._states_flat[name]
-        draws = self.draws()
-        notes = notes_of(plan, draws)
-        # Once for each set-up; where something else is wrong, that is what the user should mend.
-        new = plan is not self._checked
-        if new and not notes and can_be_checked(plan, draws):
-            self._checked = plan
-            strategy = self.sampler.settings.init_strategy
-            notes = list(filter(None, [contradiction(plan, self._data, draws, strategy)]))
-        tails = heavy_tails(draws.samples, self._data.model.latents)
-        for note in [*notes, *tails]:
-            warnings.warn(note, TuningWarning, stacklevel=2)
+            # NumPyro leaves those of a warm-up that failed to the next run.
+            self._set_collection_params()
+            self._chains = []
 
-    def draws(self) -> Draws:
-        """Return the draws of the last run in the sampler's own coordinates, for diagnostics."""
-        samples = (self._states or {}).get(self._sample_field, {})
-        return Draws(self._positions, self.last_state, samples)
-
-    def _set_up(self, rng_key, args, kwargs, init_params) -> None:
-        """Make plan and data, unless those of the last run serve."""
-        resumed = self._warmup_state is not None
-        if (resumed or init_params is None) and self._serves(args, kwargs):
-            return
-        # Room for the rows to come: nothing holds those of the last run any more.
-        self._data = self._checked = None
-        self.use(*self._made(rng_key, args, kwargs, init_params, resumed))
-        self._arguments, self._user_double = (args, kwargs), bool(jax.config.jax_enable_x64)
-
-    def _made(self, rng_key, args, kwargs, init_params, resumed) -> tuple[RunPlan, RunData]:
-        """A plan and its data: with a plan that was given, one that was kept, or a new one."""
-        if self._given is not None:
-            return self._given, self.sampler.lay_out(self._given, args, kwargs)
-        kept = self._plan is not None and self._plan.description.log_density is not None
-        if kept and init_params is None:  # unpickled
-            try:
-                return self._plan, self.sampler.lay_out(self._plan, args, kwargs)
-            except PlanMismatch:
-                pass
-        # The set-up's random numbers come from NumPy's generator, seeded with the same key.
-        key = rng_key if is_prng_key(rng_key) else rng_key[0]
-        if resumed and self._plan is not None:
-            key = self._plan.partition
-        leading = (self.num_chains,) if self.num_chains > 1 else ()
-        return self.sampler.prepare(key, args, kwargs, init_params, leading)
+    def _make_set_up(self, rng_key, args, kwargs, init_params) -> RunPlan:
+        resumed, chains = self._warmup_state is not None, self.num_chains
+        return self._setup.make(
+            rng_key, args, kwargs, init_params, resumed=resumed, num_chains=chains
+        )
 
     def set_up(self, rng_key, *args, init_params=None, **kwargs) -> RunPlan:
         """Choose all settings and lay the data out, without drawing.
@@ -204,13 +200,14 @@ class MinibatchMCMC(MCMC):
             What was decided and measured; also ``mcmc.plan``.
         """
         check_key("rng_key", rng_key)
-        self._set_up(rng_key, args, kwargs, init_params)
+        with reporting(self.progress_bar):
+            plan = self._make_set_up(rng_key, args, kwargs, init_params)
         self._args, self._kwargs = args, kwargs
-        return self._plan
+        return plan
 
     def use(self, plan: RunPlan, data: RunData) -> None:
         """Run with this plan, and with data that have been laid out for it, from now on."""
-        self._plan, self._data = plan, data
+        self._setup.use(plan, data)
 
     def save_plan(self, path: str | os.PathLike) -> None:
         """Save the set-up of the last run: ``SGWORLD(model, plan=path)`` uses it again.
@@ -239,15 +236,71 @@ class MinibatchMCMC(MCMC):
         >>> bool((again.get_samples()["mu"] == first.get_samples()["mu"]).all())
         True
         """
-        if self._plan is None:
+        if self.plan is None:
             raise ValueError("There is no plan to save: call run(...) or set_up(...) first.")
-        save_plan(self._identified_plan(), path)
+        save_plan(self._setup.identified_plan(), path)
 
-    def _identified_plan(self) -> RunPlan:
-        """The plan with a description of model and data that holds in another process."""
-        if self._data is None:  # unpickled: described before
-            return self._plan
-        return identified(self._plan, self._data.model, *self._arguments)
+    def _take_positions(self, extra_fields) -> None:
+        """Keep the positions for the diagnostics; show them only if they were asked for."""
+        self._positions = np.asarray(self._states["position"], float)
+        if "position" not in extra_fields:
+            del self._states["position"]
+            if self._states_flat is not None:
+                del self._states_flat["position"]
+
+    def _notes(self) -> list[str]:
+        """What a user should know of the draws."""
+        plan, draws = self.plan, self.draws()
+        notes = notes_of(plan, draws)
+        # Once for each set-up; where something else is wrong, that is what the user should mend.
+        new = plan is not self._checked
+        if new and not notes and can_be_checked(plan, draws):
+            self._checked = plan
+            strategy = self.sampler.settings.init_strategy
+            notes = list(filter(None, [contradiction(plan, self.data, draws, strategy)]))
+        return [*notes, *heavy_tails(draws.samples, self.data.model.latents)]
+
+    def draws(self) -> Draws:
+        """Return the draws of the last run in the sampler's own coordinates, for diagnostics."""
+        samples = (self._states or {}).get(self._sample_field, {})
+        return Draws(self._positions, self.last_state, samples)
+
+    def _ask_again(self) -> None:
+        """Ask for all draws and chains again after a run that was interrupted."""
+        if self._asked is None:
+            return
+        self.num_samples, self.num_chains = self._asked
+        if self._warmup_state is None:
+            self._asked = None
+        else:  # of the chains that were kept
+            self.num_chains = np.size(self._warmup_state.i)
+
+    def _keep_chains(self) -> None:
+        """Do what NumPyro does after a run, with the chains that there are."""
+        chains, last = zip(*self._chains, strict=True)
+        self._states = jax.tree.map(lambda *x: jnp.stack(x), *chains)
+        # NumPyro's state of a single chain has no axis of chains.
+        self._last_state = jax.tree.map(lambda *x: jnp.stack(x), *last) if last[1:] else last[0]
+        self._states_flat = None
+
+    def _what_is_kept(self) -> str:
+        """Say what an interrupted run leaves, and have ArviZ ask for no more."""
+        chains, draws = self._positions.shape[:2]
+        number, count = self.num_samples // self.thinning, self.num_chains
+        if (draws, chains) != (number, count):
+            self._asked = self._asked or (self.num_samples, self.num_chains)
+            self.num_samples, self.num_chains = draws * self.thinning, chains
+        return (
+            f"The run was interrupted: {draws} of {number} draws of {chains} of {count} chains are "
+            "kept, unchecked. To continue: `mcmc.post_warmup_state = mcmc.last_state`, then "
+            "`mcmc.run(mcmc.last_state.rng_key, ...)`."
+        )
+
+    def _what_is_lost(self) -> str:
+        """Say where a run was interrupted that leaves no draws."""
+        where, seconds = self._reporter.name or "beginning", self._reporter.seconds
+        old = "" if self._states is None else ", and get_samples() has those of an earlier run"
+        return f"Interrupted after {seconds:.1f} s ({where}): no draws are kept{old}."
 
     def bias_report(self, *, control: bool = False) -> BiasReport:
         """How biased the draws are: predicted from the theory, and measured.
@@ -271,21 +324,21 @@ class MinibatchMCMC(MCMC):
         """
         if self._positions is None:
             raise ValueError("There are no draws to report on: call run(...) first.")
-        if self._data is None:
+        if self.data is None:
             raise ValueError(
                 "The data that the report needs are not kept when a run is pickled: call run(...) "
                 "again, or make the report before."
             )
         half = self._control_run() if control else None
         strategy = self.sampler.settings.init_strategy
-        return make_report(self._plan, self._data, self.draws(), control=half, strategy=strategy)
+        return make_report(self.plan, self.data, self.draws(), control=half, strategy=strategy)
 
     def _control_run(self) -> np.ndarray:
         """Positions of a second run at half the step size, (chains, draws, D)."""
-        state, tuning = self.last_state, self._plan.tuning
+        state = self.last_state
         key = state.rng_key if self.num_chains == 1 else state.rng_key[0]
         key = jax.random.fold_in(key, 1)
-        return self.run_at(key, tuning.step_size / 2, 2 * self.num_warmup).positions
+        return self.run_at(key, self.data.tuning.step_size / 2, 2 * self.num_warmup).positions
 
     def run_at(self, rng_key, step_size, num_warmup: int | None = None) -> Draws:
         """Make a further run at another step size, with the set-up and program of the last one.
@@ -307,107 +360,91 @@ class MinibatchMCMC(MCMC):
             In the sampler's coordinates.
         """
         num_warmup = self.num_warmup if num_warmup is None else num_warmup
-        step_size = jnp.asarray(step_size, self._data.tuning.step_size.dtype)
-        data = replace(self._data, tuning=self._data.tuning._replace(step_size=step_size))
-        plan = Plan(
+        tuning = self.data.tuning
+        step_size = jnp.asarray(step_size, tuning.step_size.dtype)
+        data = replace(self.data, tuning=tuning._replace(step_size=step_size))
+        collection = Collection(
             calls=num_warmup,
             draws=self.num_samples // self.thinning,
             thinning=self.thinning,
             fields=("z", *(name for name in self._last_fields if name != "z")),
             removed=(),
             vectorized=True,
+            room=self._room,
         )
         keys = jax.random.split(rng_key, self.num_chains)
-        with jax.enable_x64(self._plan.double):
+        with jax.enable_x64(self.plan.double):
             start = self.sampler.init(keys, num_warmup, model_args=(data,))
-            draws, last = collect(
+            found = collect(
                 start,
                 (data,),
                 {},
                 sampler=self.sampler,
-                plan=plan,
+                collection=collection,
                 postprocess=None,
-                numbers=self._numbers(plan),
+                numbers=self._numbers(),
             )
-        return Draws(np.swapaxes(np.asarray(draws["position"], float), 0, 1), last)
+        return Draws(np.swapaxes(np.asarray(found.draws["position"], float), 0, 1), found.state)
 
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
-        # With a bar, NumPyro's loop of one dispatch per draw; without, one compiled program.
-        if self.progress_bar:
-            return super()._single_chain_mcmc(init, args, kwargs, collect_fields, remove_sites)
         rng_key, state, init_params = init
         self._last_fields = collect_fields
+        # Chains that are made one after the other come here one by one.
+        several = self.chain_method == "sequential" and self.num_chains > 1
+        number, count = (len(self._chains), self.num_chains) if several else (0, 1)
+        self._reporter.portion = number, count
+        stage("compiling")
         if state is None:
             state = self.sampler.init(
                 rng_key, self.num_warmup, init_params, model_args=args, model_kwargs=kwargs
             )
         lower, upper = self._collection_params["lower"], self._collection_params["upper"]
-        plan = Plan(
+        collection = Collection(
             calls=lower,
             draws=(upper - lower) // self.thinning,
             thinning=self.thinning,
             fields=collect_fields,
             removed=remove_sites,
             vectorized=self.chain_method == "vectorized" and self.num_chains > 1,
+            room=self._room,
         )
-        return collect(
+        # Half a warm-up that is collected would be taken for a whole one.
+        interrupts = None if self._collection_params["phase"] == "warmup" else self._interrupts
+        found = collect(
             state,
             args,
             kwargs,
             sampler=self.sampler,
-            plan=plan,
+            collection=collection,
             postprocess=self.postprocess_fn,
-            numbers=self._numbers(plan),
+            numbers=self._numbers(),
+            interrupts=interrupts,
         )
+        if several:
+            whole = found.made == collection.draws
+            if whole or number == 0:  # all chains must have the same number of draws
+                self._chains.append((found.draws, found.state))
+            if self._interrupts.asked:
+                raise _ChainInterrupted
+        return found.draws, found.state
 
-    def _numbers(self, plan: Plan) -> float:
-        """Of the data that a run reads."""
-        data, dynamics = self._data, self._data.dynamics
-        draws = plan.draws * plan.thinning * dynamics.steps_per_draw
-        steps = plan.calls * dynamics.steps_per_warmup + draws
+    @property
+    def _room(self) -> int:
+        """Draws of a whole run: a warm-up and a run that is cut short share its program."""
+        return (self._asked or (self.num_samples,))[0] // self.thinning
+
+    def _numbers(self) -> float:
+        """Count the numbers that a whole run reads: one that continues it uses its program."""
+        data, dynamics = self.data, self.data.dynamics
+        samples, chains = self._asked or (self.num_samples, self.num_chains)
+        draws = samples * dynamics.steps_per_draw
+        steps = self.num_warmup * dynamics.steps_per_warmup + draws
         each = sum(x.size for x in jax.tree.leaves(data.feed)) / dynamics.num_batches
-        return self.num_chains * steps * each
+        return chains * steps * each
 
     def to_arviz(self, **options) -> Any:
         """The draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""
+        # ArviZ is imported when it is used.
+        from sgworld_mcmc.diagnostics import to_arviz
+
         return to_arviz(self, **options)
-
-    def _serves(self, args: tuple, kwargs: dict) -> bool:
-        """Whether the data laid out for the last run are those of these arguments."""
-        if self._data is None:
-            return False
-        if self._user_double != bool(jax.config.jax_enable_x64):
-            return False
-        old, new = jax.tree.leaves(self._arguments), jax.tree.leaves((args, kwargs))
-        same = signature_of(*self._arguments) == signature_of(args, kwargs)
-        if not same:
-            return False
-        if not all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape")):
-            return False
-        # The elements of a NumPy array may have changed since.
-        before, now = self._plan.description.contents, contents_of(self.sampler.model, args, kwargs)
-        return all(b in (a, None) for a, b in zip(before, now, strict=True))
-
-    def _report_divergence(self) -> None:
-        state = self.last_state
-        diverged_at = np.atleast_1d(np.asarray(state.diverged_at))
-        if not (diverged_at >= 0).any():
-            return
-        steps, calls = np.max(np.asarray(state.step)), np.max(np.asarray(state.i))
-        where = ", ".join(
-            f"chain {chain} at minibatch step {step} of {steps}"
-            for chain, step in enumerate(diverged_at)
-            if step >= 0
-        )
-        size = float(np.max(np.asarray(state.step_size)))
-        warnings.warn(
-            f"A chain diverged: {where} (in {calls} calls, warm-up included). Its position became "
-            "infinite, or left the mode by more than 10 000 posterior standard deviations. The "
-            "chain is stopped: its later draws repeat the last one before and are marked in "
-            "get_extra_fields()['diverging']. Do not use them. Reduce `step_size` (it was "
-            f"{size:.3g} in preconditioned coordinates), raise `batch_size`, or start nearer to "
-            "the mode with `init_params`. If the posterior is a funnel, its mode is no good "
-            "centre: use a non-centred parametrisation, or NUTS.",
-            DivergenceWarning,
-            stacklevel=3,
-        )

@@ -28,8 +28,11 @@ _COMMON = """
     num_chains, chain_method
         Four chains by default, ``"vectorized"`` in one program; also ``"sequential"``,
         ``"parallel"`` (one device each) or a function such as ``jax.vmap``.
-    thinning, progress_bar
-        As in NumPyro. The bar is off by default: it costs one dispatch for every draw.
+    thinning
+        As in NumPyro.
+    progress_bar
+        Whether to show what the run is doing and how long it will last. None (default) shows it
+        in terminals and notebooks. It costs nothing that can be measured.
     batch_size
         At most this many rows in a minibatch, 1 to N; None chooses it, all rows included.
     step_size

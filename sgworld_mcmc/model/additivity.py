@@ -10,7 +10,7 @@ import numpy as np
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.passes import count_rows
+from sgworld_mcmc.progress import count_rows
 
 __all__ = ["check_initial", "check_minibatching", "make_evaluations"]
 

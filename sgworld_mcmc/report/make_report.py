@@ -11,7 +11,6 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from sgworld_mcmc.data.in_memory import generator_of
-from sgworld_mcmc.passes import stage
 from sgworld_mcmc.report.bias_report import BiasReport
 from sgworld_mcmc.report.control_run import control_check
 from sgworld_mcmc.report.detailed_balance import measured_detailed_balance
@@ -74,8 +73,7 @@ def make_report(
             _, found = measure(generator_of(np.zeros(2, np.uint32)), posterior, adapt=False)
         made = predicted_errors(plan, found, draws.step_size)
         half = predicted_errors(plan, found, draws.step_size / 2)
-        with stage("check after the run"):
-            stein = stein_check(posterior, positions, brief=brief)
+        stein = stein_check(posterior, positions, brief=brief)
     along = plan.fit.coordinates.along
     balance, source = (None, "") if brief else measured_detailed_balance(draws)
     notes = (

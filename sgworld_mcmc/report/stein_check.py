@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.data.in_memory import is_large
-from sgworld_mcmc.passes import count_rows
+from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.report.check import Check
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.pilot_chains import control_variates

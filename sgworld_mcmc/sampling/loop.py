@@ -1,27 +1,34 @@
-"""The loop of a run: one compiled program, kept from run to run.
+"""The loop of a run: blocks of draws, driven from Python, of one compiled program.
 
 ``numpyro.infer.MCMC`` makes a new compiled function at every run without progress bar, also on
-data of the same shape; this loop is compiled once for each shape of the arguments. It also
-transforms to constrained space the draws that are kept, not every warm-up step.
+data of the same shape; this loop is compiled once for each shape of the arguments, whatever the
+numbers of calls. It also transforms to constrained space the draws that are kept, not every
+warm-up step. Between two blocks a run can be interrupted, and can say how far it is.
 """
 
+import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.interrupts import Interrupts, wait
+from sgworld_mcmc.progress import fraction, stage
 
-__all__ = ["Plan", "collect"]
+__all__ = ["Collected", "Collection", "collect"]
 
 # Numbers that are read in a second or so.
 LONG = 2**29
+# A block is to take this long: a user hardly notices it, and a block costs some 0.1 ms.
+BLOCK_SECONDS = 0.4
 
 
-class Plan(NamedTuple):
-    """What a run collects; static.
+class Collection(NamedTuple):
+    """What a run collects.
 
     Attributes
     ----------
@@ -37,6 +44,9 @@ class Plan(NamedTuple):
         Sites to leave out of the draws.
     vectorized
         Whether the state has a leading axis of chains.
+    room
+        Number of draws to make room for, if more than ``draws``: runs that have the same room
+        share one program.
     """
 
     calls: int
@@ -45,6 +55,25 @@ class Plan(NamedTuple):
     fields: tuple[str, ...]
     removed: tuple[str, ...]
     vectorized: bool
+    room: int = 0
+
+
+class Collected(NamedTuple):
+    """What a run returns.
+
+    Attributes
+    ----------
+    draws
+        Field name to draws, (draws, ...) or with several chains (draws, chains, ...).
+    state
+        The state at the last of them.
+    made
+        Number of draws, less than asked for if the run was interrupted.
+    """
+
+    draws: dict[str, Any]
+    state: Any
+    made: int
 
 
 def collect(
@@ -53,10 +82,12 @@ def collect(
     kwargs: dict,
     *,
     sampler: Any,
-    plan: Plan,
+    collection: Collection,
     postprocess: Callable | None,
     numbers: float = 0.0,
-) -> tuple[dict[str, Any], Any]:
+    block: int | None = None,
+    interrupts: Interrupts | None = None,
+) -> Collected:
     """Advance a chain (or chains) and stack its draws.
 
     Parameters
@@ -65,51 +96,73 @@ def collect(
         Where to start.
     args, kwargs
         Arguments of the kernel.
-    sampler, plan, postprocess
-        Static: the kernel, what to collect, and the user's transformation of the draws or None.
+    sampler, postprocess
+        Static: the kernel, and the user's transformation of the draws or None.
+    collection
+        What to collect.
     numbers
-        Of the data that the run will read, if known: a long one is compiled to run fast.
-
-    Returns
-    -------
-    dict, state
-        Field name to draws, (draws, ...) or with several chains (draws, chains, ...); and the
-        last state.
+        Count of the numbers that the run will read, if known: a long one is compiled to run fast.
+    block
+        Kernel calls in a block; None lets the clock decide. The draws do not depend on it.
+    interrupts
+        Where a Ctrl-C after the first draw is noted; without it every Ctrl-C raises.
     """
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state))
-    # Compiler options are refused inside another transformation, such as pmap over chains.
-    run = _collect if traced else _compiled("much" if numbers > LONG else "some")
-    return run(state, args, kwargs, sampler=sampler, plan=plan, postprocess=postprocess)
+    recipe = _Recipe(
+        sampler, postprocess, collection.fields, collection.removed, collection.vectorized
+    )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
+        return _collect_traced(state, args, kwargs, recipe, collection)
+    program = _compiled("much" if numbers > LONG else "some")
+    advance = partial(program, args=args, kwargs=kwargs, recipe=recipe)
+    return _collect_blocks(advance, state, args, kwargs, recipe, collection, block, interrupts)
+
+
+class _Recipe(NamedTuple):
+    """What is compiled into the program; static."""
+
+    sampler: Any
+    postprocess: Callable | None
+    fields: tuple[str, ...]
+    removed: tuple[str, ...]
+    vectorized: bool
 
 
 @cache
 def _compiled(work: str) -> Callable:
     # Made when first needed: asking for the backend earlier would start JAX at import.
-    return quick_jit(_collect, work, static_argnames=("sampler", "plan", "postprocess"))
+    # The draws so far are changed in place; the state may be the caller's.
+    return quick_jit(_advance, work, static_argnames="recipe", donate_argnames="buffers")
 
 
-def _collect(state, args, kwargs, *, sampler, plan, postprocess):
-    sample = lambda _, state: sampler.sample(state, args, kwargs)  # noqa: E731
+def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
+    """Make ``turns`` draws of ``calls`` kernel calls each, the first after ``before`` more.
 
-    def read(state):
-        transform = postprocess or sampler.postprocess_fn(args, kwargs)
-        transform = jax.vmap(transform) if plan.vectorized else transform
-        values = {field: _field(state, field) for field in plan.fields}
-        sites = transform(values[plan.fields[0]])
-        if plan.removed:
-            sites = {name: value for name, value in sites.items() if name not in plan.removed}
-        return {**values, plan.fields[0]: sites}
+    They are written from ``slot`` on. All four are numbers that the program is given, so that
+    the kernel is compiled once: the warm-up is a draw of many calls, overwritten by the first one.
+    """
+    sample = lambda _, state: recipe.sampler.sample(state, args, kwargs)  # noqa: E731
 
-    def draw(state, calls):
-        state = jax.lax.fori_loop(0, calls, sample, state)
-        return state, read(state)
+    def turn(number, carry):
+        state, buffers = carry
+        total = calls + jnp.where(number == 0, before, 0)
+        state = jax.lax.fori_loop(0, total, sample, state)
+        write = lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x, slot + number, 0)  # noqa: E731
+        return state, jax.tree.map(write, buffers, _read(state, args, kwargs, recipe))
 
-    if plan.draws == 0:
-        return {}, jax.lax.fori_loop(0, plan.calls, sample, state)
-    # The calls before the first draw belong to its turn, so that the kernel is compiled once.
-    calls = jnp.full((plan.draws,), plan.thinning).at[0].add(plan.calls)
-    state, draws = jax.lax.scan(draw, state, calls)
-    return draws, state
+    return jax.lax.fori_loop(0, turns, turn, (state, buffers))
+
+
+# Inline: the program is the same as without, but the model is traced once for both uses.
+@partial(jax.jit, static_argnames="recipe", inline=True)
+def _read(state, args, kwargs, recipe):
+    """What is kept of a state, by field."""
+    transform = recipe.postprocess or recipe.sampler.postprocess_fn(args, kwargs)
+    transform = jax.vmap(transform) if recipe.vectorized else transform
+    values = {field: _field(state, field) for field in recipe.fields}
+    sites = transform(values[recipe.fields[0]])
+    if recipe.removed:
+        sites = {name: value for name, value in sites.items() if name not in recipe.removed}
+    return {**values, recipe.fields[0]: sites}
 
 
 def _field(state: Any, path: str) -> Any:
@@ -117,3 +170,111 @@ def _field(state: Any, path: str) -> Any:
     for name in path.split("."):
         state = state[name] if isinstance(state, dict) else getattr(state, name)
     return state
+
+
+def _collect_traced(state, args, kwargs, recipe: _Recipe, collection: Collection) -> Collected:
+    """All draws in one call: a transformation such as pmap over chains runs it, and not Python.
+
+    Compiler options are refused there too.
+    """
+    calls, draws, thinning = collection.calls, collection.draws, collection.thinning
+    shapes = jax.eval_shape(partial(_read, recipe=recipe), state, args, kwargs)
+    buffers = jax.tree.map(lambda x: jnp.zeros((max(draws, 1), *x.shape), x.dtype), shapes)
+    each = (thinning, draws) if draws else (0, 1)
+    state, buffers = _advance(state, buffers, 0, each[1], calls, each[0], args, kwargs, recipe)
+    return Collected(buffers if draws else {}, state, draws)
+
+
+def _collect_blocks(
+    advance, state, args, kwargs, recipe, collection: Collection, block, interrupts
+) -> Collected:
+    """The draws block by block; ``state`` is always that of the last draw that is complete."""
+    stage("compiling")
+    buffers = _room(max(collection.draws, collection.room, 1), state, args, kwargs, recipe)
+    run = _Clockwork(advance, buffers, block)
+    state = run.blank(state)
+
+    if collection.calls:
+        stage("warm-up")
+    stopped = lambda: interrupts is not None and interrupts.asked  # noqa: E731
+    left = collection.calls
+    while left and not stopped():
+        calls = min(left, run.calls())
+        state, left = run(state, 0, 1, calls), left - calls
+        fraction(1 - left / collection.calls)
+    if collection.draws == 0:
+        return Collected({}, state, 0)
+
+    stage("draws")
+    run.forget()  # a warm-up call may be shorter
+    made, left, ahead = 0, collection.thinning, state
+    while made < collection.draws and not stopped():
+        calls = run.calls()
+        if left == collection.thinning <= calls:
+            turns = min(calls // left, collection.draws - made)
+            ahead, left = run(ahead, made, turns, left), 0
+        else:  # part of a draw: what it writes is overwritten when the draw is complete
+            calls, turns = min(left, calls), 1
+            ahead, left = run(ahead, made, 1, calls), left - calls
+        if left == 0:
+            made, left, state = made + turns, collection.thinning, ahead
+            fraction(made / collection.draws)
+            if interrupts is not None:
+                interrupts.defer()  # from now on there is something to lose
+    draws = run.buffers
+    if made < len(jax.tree.leaves(draws)[0]):
+        draws = jax.tree.map(lambda x: x[:made], draws)
+    return Collected(draws, state, made)
+
+
+def _room(draws: int, state, args, kwargs, recipe: _Recipe) -> Any:
+    """Zeros for this many draws, where the state is."""
+    shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
+    leaf = jax.tree.leaves(state)[0]
+    committed = getattr(leaf, "committed", False) and len(leaf.devices()) == 1
+    place = leaf.sharding if committed else None
+
+    def zeros(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # random keys
+            return jnp.zeros((draws, *x.shape), x.dtype)
+        return jax.device_put(np.zeros((draws, *x.shape), x.dtype), place)  # nothing to compile
+
+    return jax.tree.map(zeros, shapes)
+
+
+class _Clockwork:
+    """Run blocks, and choose how long they are by how long those before have taken."""
+
+    def __init__(self, advance: Callable, buffers: Any, block: int | None) -> None:
+        self._advance, self.buffers, self._block = advance, buffers, block
+        self._seconds = None  # of a kernel call
+
+    def blank(self, state: Any) -> Any:
+        """Compile the program, by a block without draws: the others can then be timed."""
+        return self._run(state, 0, 0, 0)
+
+    def forget(self) -> None:
+        """Begin again with a short block."""
+        self._seconds = None
+
+    def calls(self) -> int:
+        """The number of kernel calls that a block may make."""
+        if self._block is not None:
+            return self._block
+        return 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
+
+    def __call__(self, state: Any, slot: int, turns: int, calls: int) -> Any:
+        """Make ``turns`` draws of ``calls`` calls each from ``slot`` on; return the state."""
+        begin = time.perf_counter()
+        expected = (self._seconds or np.inf) * turns * calls
+        state = self._run(state, slot, turns, calls)
+        # Looking whether the result is there costs time. A short block is no longer than the
+        # answer to Ctrl-C may take.
+        state = jax.block_until_ready(state) if expected < 2 * BLOCK_SECONDS else wait(state)
+        self._seconds = (time.perf_counter() - begin) / (turns * calls)
+        return state
+
+    def _run(self, state, slot, turns, calls):
+        numbers = (np.int32(x) for x in (slot, turns, 0, calls))
+        state, self.buffers = self._advance(state, self.buffers, *numbers)
+        return state

@@ -14,7 +14,7 @@ from sgworld_mcmc.model.additivity import check_minibatching, make_evaluations
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel, minibatch_model
 from sgworld_mcmc.model.precision import closes_over_numpy
-from sgworld_mcmc.passes import count_rows, stage
+from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import Settings
 
 __all__ = ["CheckedModel", "Contents", "arrays_of", "check_model", "contents_of"]
@@ -78,17 +78,14 @@ def check_model(
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
     with jax.enable_x64(base.precise):
-        with stage("shuffle"):
-            count_rows(base.size)
-            rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
+        count_rows(base.size)
+        rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
         if additive is None:
-            with stage("additivity"):
-                additive = check_minibatching(base, base.evaluations, first_rows(rows), whole)
+            additive = check_minibatching(base, base.evaluations, first_rows(rows), whole)
     view = cache.setdefault((signature, additive), base.with_additive(additive))
     return CheckedModel(view, rows, whole, contents)
 
 
-@stage("finite check")
 def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:
     """Raise unless all arrays are finite; return their fingerprints."""
     arrays = arrays_of(model, args, kwargs)
@@ -96,7 +93,6 @@ def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:
     return examine(arrays)
 
 
-@stage("fingerprint")
 def contents_of(model: Callable, args: tuple, kwargs: dict) -> Contents:
     """Return the fingerprints that :func:`check_model` found for these arguments, if unchanged."""
     arrays = arrays_of(model, args, kwargs)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.passes import count_rows
+from sgworld_mcmc.interrupts import wait
+from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.setup.coordinates_from_pilots import (
     MOST_LOST,
     adapted,
@@ -73,6 +74,7 @@ def measure(
     positions = gaussian_draws(generator, posterior)
     chains, last = len(positions), None
     for number in range(ROUNDS + 1):
+        stage("pilot chains")
         pilots, ends, moved_by = reference_pilots(generator, posterior, positions)
         positions = ends if len(ends) >= FEWEST_CHAINS else positions
         if last is not None and pilots[0].step_size < last[2][0].step_size:
@@ -84,11 +86,13 @@ def measure(
             break
         last = (posterior, positions, pilots, moved_by) if fit.by_curvature else None
         lost = len(pilots) > 1 or fit.by_curvature
+        stage("coordinates")
         other, moved = adapted(posterior, positions, lost)
         few = pilots[0].diverged > MOST_LOST and not other.fit.by_curvature
         if other is posterior or few:
             break  # so few chains tell no covariance
         posterior, positions = other, moved
+    stage("pilot chains")
     pilots, ends = other_pilots(generator, posterior, moved_by, positions, pilots)
     steps = fit_discretisation(pilots, independent(posterior.coordinates.directions))
     if posterior.fit.by_curvature:
@@ -108,6 +112,7 @@ def measure(
 
 def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
     """Noise of single rows at these positions, in double precision."""
+    stage("noise of the rows")
     total = min(NOISE_ROWS, NOISE_NUMBERS / posterior.fit.dimension)
     block = max(FEWEST_ROWS, round(total / len(positions)))
     count_rows(len(positions) * min(posterior.size, block))
@@ -120,6 +125,7 @@ def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
             posterior.temperature,
             block=min(posterior.size, block),
         )
+        wait(measured)
         noise = summarise_noise(measured, posterior.coordinates.along(positions))
         return noise._replace(widening=_widening(posterior, noise.coupling))
 

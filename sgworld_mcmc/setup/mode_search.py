@@ -8,7 +8,7 @@ import numpy as np
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import head, is_large
-from sgworld_mcmc.passes import count_rows, is_watched
+from sgworld_mcmc.progress import count_rows, is_counting
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.curvature import (
     DENSE_DIMENSION,
@@ -71,7 +71,7 @@ class ModeSearch(NamedTuple):
         search = self.functions.descend(
             start, scale, self.feed, self.constants, used, limit, newton=newton
         )
-        if is_watched():
+        if is_counting():
             count_rows(int(search.evaluations) * self._rows(used))
         return search
 

@@ -12,7 +12,7 @@ from sgworld_mcmc.data.in_memory import cut, first_batches, head
 from sgworld_mcmc.gradients.control_variate import ControlVariate
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.gradients.taylor import Taylor
-from sgworld_mcmc.passes import count_rows
+from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Gradient
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.coupled_chains import (

@@ -8,7 +8,7 @@ import numpy as np
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import is_large
-from sgworld_mcmc.passes import count_rows
+from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit

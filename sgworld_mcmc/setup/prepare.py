@@ -24,7 +24,7 @@ from sgworld_mcmc.data.in_memory import (
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.passes import count_rows, stage
+from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
@@ -60,7 +60,6 @@ class PlanMismatch(ValueError):
     """A plan was made for another model or other data."""
 
 
-@stage("tracing and the rest")
 def prepare(
     seed: np.ndarray,
     model: Callable,
@@ -82,12 +81,13 @@ def prepare(
     cache
         Models seen before, by the signature of their arguments.
     """
+    stage("checking the model")
     generator = generator_of(seed)
     checked = check_model(generator, model, settings, args, kwargs, cache)
     view = checked.model
     initial = _initial_points(view, init_params)
     if initial is not None:
-        with stage("additivity"), jax.enable_x64(view.precise):
+        with jax.enable_x64(view.precise):
             rows = first_rows(checked.rows)
             check_initial(view, view.evaluations, initial, rows, checked.constants)
     _warn_of_left_out(view)
@@ -97,21 +97,21 @@ def prepare(
     posterior, double, too_coarse = _with_coordinates(generator, given, settings, initial)
     with jax.enable_x64(double):
         measurements = choice = None
-        with stage("pilots and noise"):
-            if settings.complete:
-                starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
-            else:
-                adapt = settings.adapt and posterior.fit.hessian is not None
-                posterior, measurements = measure(generator, posterior, adapt)
-                starts = measurements.starts
-                request = request_of(settings, view.size, posterior.fit)
-                choice = choose(request, measurements.noise, measurements.steps)
+        if settings.complete:
+            starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
+        else:
+            adapt = settings.adapt and posterior.fit.hessian is not None
+            posterior, measurements = measure(generator, posterior, adapt)
+            starts = measurements.starts
+            stage("choosing settings")
+            request = request_of(settings, view.size, posterior.fit)
+            choice = choose(request, measurements.noise, measurements.steps)
         if settings.coordinates is Identity:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice)
         feed = _feed(posterior.rows, dynamics)
-        with stage("offsets"):
-            controls = _controls(posterior, dynamics.gradient, feed)
+        stage("control variates")
+        controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
             posterior.coordinates.cast(_dtype()),
             jnp.asarray(step_size, _dtype()),
@@ -145,6 +145,7 @@ def lay_out(
     PlanMismatch
         If the plan was made for another model or other data; the message says what differs.
     """
+    stage("checking the model")
     generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
     checked = check_model(generator, model, settings, args, kwargs, cache, additive)
     view = checked.model
@@ -244,8 +245,8 @@ def _with_coordinates(
     user = bool(jax.config.jax_enable_x64)
     with jax.enable_x64(view.precise):
         feed = set_up_feed(checked.rows)
-        with stage("mode and curvature"):
-            fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
+        stage("searching the mode")
+        fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
         if is_large(view.size) and not fit.converged:
             # Of many rows only a part was checked: where the density is infinite may be elsewhere.
             check_minibatching(view, view.evaluations, checked.rows, checked.constants)

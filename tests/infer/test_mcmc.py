@@ -18,7 +18,7 @@ from numpyro.infer import MCMC
 from tolerances import assert_moments
 
 from sgworld_mcmc import SGLD, SGWORLD, DivergenceWarning, exact
-from sgworld_mcmc.sampling import loop as driver
+from sgworld_mcmc.sampling import loop
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.theory.variance_bias import order_mean_shift
 
@@ -70,12 +70,12 @@ def test_same_key_same_draws_other_key_other_draws(small, target, draws):
 
 def test_second_run_on_other_data_compiles_nothing_and_sees_the_data(small, target, draws):
     (y,) = target.data
-    before = driver._compiled("some")._cache_size()
+    before = loop._compiled("some")._cache_size()
     functions = functions_of(small.data.model, None)
     set_up = functions.descend._cache_size()
     small.run(KEY, y + 5.0)
     after = np.asarray(small.get_samples(group_by_chain=True)["mu"])
-    assert driver._compiled("some")._cache_size() == before > 0
+    assert loop._compiled("some")._cache_size() == before > 0
     assert functions.descend._cache_size() == set_up > 0
     np.testing.assert_allclose(after.mean((0, 1)) - draws.mean((0, 1)), 5.0, atol=0.05)
 
@@ -114,15 +114,6 @@ def test_chain_methods(small, target, draws):
 
 
 @pytest.mark.slow
-def test_progress_bar_path_gives_the_same_draws(small, target, draws, monkeypatch):
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    mcmc = like(small, progress_bar=True, **SMALL)
-    mcmc.run(KEY, *target.data)
-    found = mcmc.get_samples(group_by_chain=True)["mu"]
-    np.testing.assert_allclose(found, draws, atol=1e-4)
-
-
 def test_thinning_keeps_every_third_draw(small, target, draws):
     mcmc = like(small, thinning=4, **SMALL)
     mcmc.run(KEY, *target.data, extra_fields=("step",))

@@ -1,0 +1,134 @@
+"""The set-up of an ``MCMC`` object: made when it is needed, kept as long as it serves."""
+
+from typing import Any, NamedTuple
+
+import jax
+from numpyro.util import is_prng_key
+
+from sgworld_mcmc.infer.kernel import SGMCMCKernel
+from sgworld_mcmc.model.arguments import signature_of
+from sgworld_mcmc.setup.checked_model import contents_of
+from sgworld_mcmc.setup.prepare import PlanMismatch, identified
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+
+__all__ = ["SetUp"]
+
+
+class SetUp:
+    """A plan, the data laid out for it, and the arguments that they were made from.
+
+    Parameters
+    ----------
+    sampler
+        Makes them.
+    given
+        The plan to use, whatever the data; None to make one.
+    """
+
+    def __init__(self, sampler: SGMCMCKernel, given: RunPlan | None) -> None:
+        self._sampler, self._given = sampler, given
+        self._made = _Made(given)
+
+    @property
+    def plan(self) -> RunPlan | None:
+        """What was decided and measured."""
+        return self._made.plan
+
+    @property
+    def data(self) -> RunData | None:
+        """What compiled loops are given; None after unpickling."""
+        return self._made.data
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The data are laid out again; the plan says how, and for which model and data.
+        plan = None if self.plan is None else self.identified_plan()
+        return {**self.__dict__, "_made": _Made(plan)}
+
+    def use(self, plan: RunPlan, data: RunData) -> None:
+        """Replace the plan and its data by others for the same arguments."""
+        self._made = self._made._replace(plan=plan, data=data)
+
+    def snapshot(self) -> Any:
+        """Return what :meth:`restore` needs to undo what follows."""
+        return self._made
+
+    def restore(self, snapshot: Any) -> None:
+        """Undo what has been made since a snapshot."""
+        self._made = snapshot
+
+    def make(
+        self,
+        rng_key: jax.Array,
+        args: tuple,
+        kwargs: dict,
+        init_params: dict | None,
+        *,
+        resumed: bool,
+        num_chains: int,
+    ) -> RunPlan:
+        """Make plan and data for these arguments, unless those there are serve.
+
+        Parameters
+        ----------
+        rng_key
+            Decides the partition and the set-up's random numbers if a plan has to be made.
+        init_params
+            Where the search for the mode begins: then a plan is made in any case.
+        resumed
+            Whether a run is continued: its plan and partition are kept.
+        """
+        if not ((resumed or init_params is None) and self._serves(args, kwargs)):
+            # Room for the rows to come: nothing holds those of the last run any more.
+            self._made = self._made._replace(data=None)
+            made = self._plan_and_data(rng_key, args, kwargs, init_params, resumed, num_chains)
+            self._made = _Made(*made, args, kwargs, bool(jax.config.jax_enable_x64))
+        return self.plan
+
+    def identified_plan(self) -> RunPlan:
+        """Return the plan with a description of model and data that holds in other processes."""
+        if self.data is None:  # it is that already
+            return self.plan
+        return identified(self.plan, self.data.model, self._made.args, self._made.kwargs)
+
+    def _plan_and_data(self, rng_key, args, kwargs, init_params, resumed, num_chains):
+        if self._given is not None:
+            return self._given, self._sampler.lay_out(self._given, args, kwargs)
+        unpickled = self.plan is not None and self.plan.description.log_density is not None
+        if unpickled and init_params is None:
+            try:
+                return self.plan, self._sampler.lay_out(self.plan, args, kwargs)
+            except PlanMismatch:
+                pass  # other data: a new set-up
+        # The set-up's random numbers come from NumPy's generator, seeded with the same key.
+        key = rng_key if is_prng_key(rng_key) else rng_key[0]
+        if resumed and self.plan is not None:
+            key = self.plan.partition
+        leading = (num_chains,) if num_chains > 1 else ()
+        return self._sampler.prepare(key, args, kwargs, init_params, leading)
+
+    def _serves(self, args: tuple, kwargs: dict) -> bool:
+        """Whether the data that are laid out are those of these arguments."""
+        made = self._made
+        if made.data is None or made.double != bool(jax.config.jax_enable_x64):
+            return False
+        if signature_of(made.args, made.kwargs) != signature_of(args, kwargs):
+            return False
+        old, new = jax.tree.leaves((made.args, made.kwargs)), jax.tree.leaves((args, kwargs))
+        if not all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape")):
+            return False
+        # The elements of a NumPy array may have changed since.
+        before, now = (
+            made.plan.description.contents,
+            contents_of(made.data.model.model, args, kwargs),
+        )
+        return all(b in (a, None) for a, b in zip(before, now, strict=True))
+
+
+class _Made(NamedTuple):
+    """What a set-up has made, and from what."""
+
+    plan: RunPlan | None = None
+    data: RunData | None = None
+    args: tuple = ()
+    kwargs: dict = {}  # noqa: RUF012
+    double: bool = False

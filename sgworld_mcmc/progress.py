@@ -1,0 +1,231 @@
+"""What a run is doing, shown while it lasts.
+
+Code that takes long says where it is, ``stage("pilot chains")`` and perhaps ``fraction(0.3)``.
+Whether anybody sees it is decided once, by :func:`reporting`; without it the calls do nothing.
+"""
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+__all__ = [
+    "Reporter",
+    "Stage",
+    "count_rows",
+    "fraction",
+    "is_counting",
+    "is_watched",
+    "reporting",
+    "stage",
+    "watch",
+]
+
+# Pictures a second: more would take time from the run.
+RATE = 4
+# Seconds a stage must have taken before it is told how long it will last.
+SOON = 0.5
+
+
+class Stage(NamedTuple):
+    """What is known of a stage.
+
+    Attributes
+    ----------
+    name
+        In words.
+    seconds
+        Time spent in it, all visits together.
+    done
+        Part of it that is done, 0 to 1; None where that is not known.
+    active
+        Whether the run is there now.
+    """
+
+    name: str
+    seconds: float
+    done: float | None
+    active: bool
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that it will probably take to the end; None where that is not known."""
+        if not self.active or not self.done or self.seconds < SOON:
+            return None
+        return self.seconds * (1 - self.done) / self.done
+
+
+class Reporter:
+    """The stages that a run has seen, and the one where it is.
+
+    Attributes
+    ----------
+    portion
+        (number, count): the stages' fractions are those of one chain of several that are run one
+        after the other.
+    rows
+        Rows of the data read by stage.
+    counting
+        Whether somebody wants to know the rows even where it takes time to count them.
+    """
+
+    def __init__(self, counting: bool = False) -> None:
+        self.name, self.portion = "", (0, 1)
+        self.rows: dict[str, float] = {}
+        self.counting = counting
+        self._begin = self._since = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+
+    def enter(self, name: str) -> None:
+        """Leave the stage and begin or resume another."""
+        now = time.perf_counter()
+        if self.name:
+            self._seconds[self.name] += now - self._since
+        self._seconds.setdefault(name, 0.0)
+        self.name, self._since = name, now
+
+    def update(self, done: float) -> None:
+        """Say which part of the stage is done."""
+        number, count = self.portion
+        self._done[self.name] = (number + done) / count
+
+    def stages(self) -> list[Stage]:
+        """All stages so far, in the order in which they were first entered."""
+        now, name = time.perf_counter() - self._since, self.name
+        return [
+            Stage(key, spent + now * (key == name), self._done.get(key), key == name)
+            for key, spent in list(self._seconds.items())
+        ]
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning."""
+        return time.perf_counter() - self._begin
+
+
+_current: ContextVar[Reporter | None] = ContextVar("sgworld_mcmc_progress", default=None)
+
+
+def stage(name: str) -> None:
+    """Say that the run is at another stage."""
+    reporter = _current.get()
+    if reporter is not None:
+        reporter.enter(name)
+
+
+def count_rows(rows: float) -> None:
+    """Say that so many rows of the data are read."""
+    reporter = _current.get()
+    if reporter is not None:
+        reporter.rows[reporter.name] = reporter.rows.get(reporter.name, 0.0) + float(rows)
+
+
+def is_counting() -> bool:
+    """Whether somebody wants to know the rows even where it takes time to count them."""
+    reporter = _current.get()
+    return reporter is not None and reporter.counting
+
+
+@contextmanager
+def watch() -> Iterator[Reporter]:
+    """Keep the stages of all runs inside for measurements: seconds and rows by stage.
+
+    Examples
+    --------
+    >>> with watch() as seen:
+    ...     stage("checking the model")
+    ...     count_rows(100)
+    >>> seen.rows, [each.name for each in seen.stages()]
+    ({'checking the model': 100.0}, ['checking the model'])
+    """
+    token = _current.set(Reporter(counting=True))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+def fraction(done: float) -> None:
+    """Say which part of the stage is done, 0 to 1."""
+    reporter = _current.get()
+    if reporter is not None:
+        reporter.update(done)
+
+
+@contextmanager
+def reporting(shown: bool | None) -> Iterator[Reporter]:
+    """Keep count of the stages inside, and show them.
+
+    Parameters
+    ----------
+    shown
+        True or False; None shows them if somebody is likely to look: :func:`is_watched`.
+    """
+    reporter = _current.get() or Reporter()
+    token = _current.set(reporter)
+    try:
+        with _display(reporter) if shown or (shown is None and is_watched()) else nullcontext():
+            yield reporter
+    finally:
+        _current.reset(token)
+
+
+def is_watched() -> bool:
+    """Whether somebody looks: a terminal or a notebook, but no test and no CI job."""
+    if any(name in os.environ for name in ("CI", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")):
+        return False
+    if _in_notebook():
+        # rich draws with it, and complains if it is not there.
+        return importlib.util.find_spec("ipywidgets") is not None
+    return bool(sys.stderr is not None and sys.stderr.isatty())
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
+def _display(reporter: Reporter) -> Any:
+    # Only where something is shown: the import takes longer than a stage or two.
+    from rich.console import Console
+    from rich.live import Live
+
+    return Live(
+        console=Console(stderr=True),
+        get_renderable=lambda: picture(reporter.stages()),
+        refresh_per_second=RATE,
+    )
+
+
+def picture(stages: list[Stage]) -> Any:
+    """The stages as a table of rich: name, bar where the fraction is known, and times."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=20)
+    table.add_column(justify="right", min_width=9)
+    table.add_column()
+    table.add_column()
+    for one in stages:
+        bar = "" if one.done is None else ProgressBar(total=1.0, completed=one.done, width=30)
+        left = "" if one.left is None else f"about {_duration(one.left)} left"
+        part = "" if one.done is None else f"{one.done:4.0%}  {left}"
+        style = None if one.active else "dim"
+        table.add_row(one.name, _duration(one.seconds), bar, part, style=style)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
