@@ -102,6 +102,10 @@ class Reporter:
             for key, spent in list(self._seconds.items())
         ]
 
+    def passes(self, size: int) -> float:
+        """How often data of ``size`` rows have been read, all stages together."""
+        return sum(self.rows.values()) / size
+
     @property
     def seconds(self) -> float:
         """Time since the beginning."""

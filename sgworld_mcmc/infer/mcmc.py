@@ -70,7 +70,7 @@ class MinibatchMCMC(MCMC):
         self._args, self._kwargs = (), {}
         self._setup = SetUp(sampler, plan)
         self._checked = None
-        self._positions = None
+        self._positions, self._drawn_with = None, None
         self._last_fields = ("z", "diverging", "position")
         # The run that goes on: its chains so far, if they are made one after the other.
         self._interrupts, self._reporter, self._chains = None, None, []
@@ -159,8 +159,8 @@ class MinibatchMCMC(MCMC):
             warnings.warn(note, TuningWarning, stacklevel=2)
 
     def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
-        """Set up and run the chains; if that is interrupted before a draw, undo it."""
-        before = self._setup.snapshot(), self._args, self._kwargs
+        """Set up and run the chains."""
+        before = self._args, self._kwargs
         try:
             plan = self._make_set_up(rng_key, args, kwargs, init_params)
             hidden = () if "position" in extra_fields else ("position",)
@@ -170,8 +170,7 @@ class MinibatchMCMC(MCMC):
             self._keep_chains()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(self._what_is_lost())
-            snapshot, args, kwargs = before
-            self._setup.restore(snapshot)
+            args, kwargs = before
             raise
         finally:
             # ArviZ and NumPyro's utilities call the model with these.
@@ -242,7 +241,7 @@ class MinibatchMCMC(MCMC):
 
     def _take_positions(self, extra_fields) -> None:
         """Keep the positions for the diagnostics; show them only if they were asked for."""
-        self._positions = np.asarray(self._states["position"], float)
+        self._positions, self._drawn_with = np.asarray(self._states["position"], float), self.plan
         if "position" not in extra_fields:
             del self._states["position"]
             if self._states_flat is not None:
@@ -324,10 +323,10 @@ class MinibatchMCMC(MCMC):
         """
         if self._positions is None:
             raise ValueError("There are no draws to report on: call run(...) first.")
-        if self.data is None:
+        if self.data is None or self._drawn_with is not self.plan:
             raise ValueError(
-                "The data that the report needs are not kept when a run is pickled: call run(...) "
-                "again, or make the report before."
+                "The data that the report needs are not kept when a run is pickled, nor when a "
+                "set-up for other data has begun: call run(...) again, or make the report before."
             )
         half = self._control_run() if control else None
         strategy = self.sampler.settings.init_strategy

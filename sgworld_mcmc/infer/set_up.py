@@ -48,14 +48,6 @@ class SetUp:
         """Replace the plan and its data by others for the same arguments."""
         self._made = self._made._replace(plan=plan, data=data)
 
-    def snapshot(self) -> Any:
-        """Return what :meth:`restore` needs to undo what follows."""
-        return self._made
-
-    def restore(self, snapshot: Any) -> None:
-        """Undo what has been made since a snapshot."""
-        self._made = snapshot
-
     def make(
         self,
         rng_key: jax.Array,
@@ -117,10 +109,8 @@ class SetUp:
         if not all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape")):
             return False
         # The elements of a NumPy array may have changed since.
-        before, now = (
-            made.plan.description.contents,
-            contents_of(made.data.model.model, args, kwargs),
-        )
+        before = made.plan.description.contents
+        now = contents_of(made.data.model.model, args, kwargs)
         return all(b in (a, None) for a, b in zip(before, now, strict=True))
 
 

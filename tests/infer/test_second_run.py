@@ -54,9 +54,9 @@ def test_a_second_run_on_the_same_array_does_no_set_up(mcmc, y, kind):
     assert mcmc.set_ups == 1
     assert not np.any(first == other)
     # The partition is that of the first run, whatever the key.
-    batches = mcmc._prepared[1].data.batches
+    batches = mcmc.data.feed
     mcmc.run(jax.random.key(2), data)
-    assert mcmc._prepared[1].data.batches is batches
+    assert mcmc.data.feed is batches
 
 
 def test_a_numpy_array_that_changed_in_place_is_set_up_again(mcmc, y):
@@ -98,7 +98,7 @@ def test_the_rows_of_the_last_run_are_let_go_before_the_next_set_up(mcmc, y, mon
     monkeypatch.setattr(
         mcmc.sampler,
         "prepare",
-        lambda *args: held.append((mcmc._prepared, mcmc._checked)) or prepare(*args),
+        lambda *args: held.append((mcmc.data, mcmc._checked)) or prepare(*args),
     )
     mcmc.run(KEY, y + 1)
     assert held == [(None, None)]

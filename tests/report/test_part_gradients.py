@@ -8,8 +8,8 @@ import pytest
 
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.data.in_memory import is_large
-from sgworld_mcmc.report import make_report
-from sgworld_mcmc.setup.prepare import bench_of
+from sgworld_mcmc.report import stein_check
+from sgworld_mcmc.setup.prepare import posterior_of
 
 SIZE, DIMENSION, DRAWS = 150_001, 3, 128
 SETTINGS = {"batch_size": 1000, "step_size": 0.05, "gradient": "control_variate"}
@@ -24,13 +24,13 @@ def model(X, y):
 
 
 @pytest.fixture(scope="module")
-def bench():
+def posterior():
     generator = np.random.default_rng(0)
     X = generator.standard_t(4, size=(SIZE, DIMENSION)).astype(np.float32)
     y = generator.uniform(size=SIZE) < 1 / (1 + np.exp(-X @ [1.0, 0.5, -0.5]))
     mcmc = SGWORLD(model, **SETTINGS)
-    prepared = mcmc.sampler.prepare(jax.random.key(0), (X, y.astype(np.float32)), {})
-    return bench_of(prepared, mcmc.sampler.settings)
+    plan = mcmc.set_up(jax.random.key(0), X, y.astype(np.float32))
+    return posterior_of(plan, mcmc.data, None)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,19 @@ def draws():
     return np.random.default_rng(1).normal(size=(4, DRAWS, DIMENSION))
 
 
-def check(bench, positions, budget):
-    directions = bench.directions
-    return make_report._stein_check(bench, positions, lambda z: z @ directions.T, budget)
+@pytest.fixture
+def check(posterior, monkeypatch):
+    def checked(positions, budget):
+        monkeypatch.setattr(stein_check, "BUDGET", budget)
+        return stein_check.stein_check(posterior, positions)
+
+    return checked
 
 
-def test_parts_of_the_rows_tell_what_all_rows_tell(bench, draws):
+def test_parts_of_the_rows_tell_what_all_rows_tell(check, draws):
     """At the same draws, so that only the parts' noise is between them."""
     assert is_large(SIZE)
-    everything, parts = check(bench, draws, ALL), check(bench, draws, PARTS)
+    everything, parts = check(draws, ALL), check(draws, PARTS)
     assert everything.draws == parts.draws == 2 * DRAWS
     difference = np.abs(parts.variance_error - everything.variance_error)
     assert 0 < difference.max() < 0.3 * everything.variance_error_se.min()
@@ -58,41 +62,41 @@ def test_parts_of_the_rows_tell_what_all_rows_tell(bench, draws):
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.5])
-def test_draws_too_narrow_or_too_wide_are_seen(bench, draws, factor):
-    found = check(bench, factor * draws, PARTS)
+def test_draws_too_narrow_or_too_wide_are_seen(check, draws, factor):
+    found = check(factor * draws, PARTS)
     wrong = found.variance_error / found.variance_error_se
     assert np.all(np.sign(factor - 1) * wrong > 4)
     np.testing.assert_allclose(found.variance_error, factor**2 - 1, atol=0.6)
 
 
-def test_shifted_draws_are_seen(bench, draws):
-    found = check(bench, draws + 0.5, PARTS)
+def test_shifted_draws_are_seen(check, draws):
+    found = check(draws + 0.5, PARTS)
     assert np.all(np.abs(found.mean_shift / found.mean_shift_se).max() > 4)
 
 
-def test_estimates_are_unbiased_over_all_parts(bench, draws):
+def test_estimates_are_unbiased_over_all_parts(posterior, draws):
     """The mean over a partition of the rows is the gradient of all, whatever the anchor."""
     length, count = 1000, 150
     z = np.repeat(draws[0, :1], count, axis=0)
-    off = bench._replace(center=bench.center._replace(hessian=1.1 * bench.center.hessian))
-    estimates = np.asarray(make_report._part_gradients(bench, z, length), float)
-    whole = np.asarray(make_report._gradients(bench, z[:1]), float)[0]
+    off = posterior._replace(fit=posterior.fit._replace(hessian=1.1 * posterior.fit.hessian))
+    estimates = np.asarray(stein_check._part_gradients(posterior, z, length), float)
+    whole = np.asarray(stein_check._gradients(posterior, z[:1]), float)[0]
     error = estimates.std(0, ddof=1) / np.sqrt(count)
     assert np.all(np.abs(estimates.mean(0) - whole) < 5 * error + 1e-3)
     assert np.all(estimates.std(0) < 0.5)
     # A wrong Hessian of all rows is seen: the anchor is not decoration.
-    wrong = np.asarray(make_report._part_gradients(off, z, length), float).mean(0)
+    wrong = np.asarray(stein_check._part_gradients(off, z, length), float).mean(0)
     assert np.abs(wrong - whole).max() > 0.05
 
 
-def test_rows_of_ragged_batches_are_not_copied(bench):
+def test_rows_of_ragged_batches_are_not_copied():
     """150 001 rows in 151 batches: the last row of some batches is stored apart."""
     generator = np.random.default_rng(0)
     X = generator.normal(size=(SIZE, DIMENSION)).astype(np.float32)
     mcmc = SGWORLD(model, **SETTINGS)
-    prepared = mcmc.sampler.prepare(jax.random.key(0), (X, np.zeros(SIZE, np.float32)), {})
-    batches = prepared.data.batches
+    plan = mcmc.set_up(jax.random.key(0), X, np.zeros(SIZE, np.float32))
+    batches = mcmc.data.feed
     assert batches.extra is not None
-    rows = bench_of(prepared, mcmc.sampler.settings).rows
+    rows = posterior_of(plan, mcmc.data, None).rows
     assert rows[0].shape == X.shape
     assert rows[0].unsafe_buffer_pointer() == batches.main[0].unsafe_buffer_pointer()

@@ -8,16 +8,17 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from sgworld_mcmc.data.batches import Batches
 
 from sgworld_mcmc import SGWORLD
-from sgworld_mcmc.data.in_memory import generator_of, is_large
-from sgworld_mcmc.passes import watch
+from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.data.in_memory import generator_of, is_large, seed_of
+from sgworld_mcmc.progress import watch
 from sgworld_mcmc.setup import coordinates_from_mode
-from sgworld_mcmc.setup.coordinates_from_mode import find_center, set_up_batches
+from sgworld_mcmc.setup.checked_model import check_model
+from sgworld_mcmc.setup.compiled_functions import functions_of
+from sgworld_mcmc.setup.coordinates_from_mode import fit_coordinates, set_up_feed
 from sgworld_mcmc.setup.growing_search import grow, part_sizes
 from sgworld_mcmc.setup.one_pass import Expansion
-from sgworld_mcmc.setup.prepare import checked_model
 
 KEY = jax.random.key(0)
 SIZE, DIMENSION = 200_000, 5
@@ -50,11 +51,12 @@ def data_of(model, size=SIZE, dimension=DIMENSION):
 
 def center_of(model, data):
     """The center of these data, from the same random numbers each time."""
-    generator, settings = generator_of(KEY), SGWORLD(model).sampler.settings
-    functions, rows, constants = checked_model(generator, model, settings, data, {}, {})
-    with jax.enable_x64(functions.model.precise):
-        batches = set_up_batches(rows)
-        return find_center(generator, functions, batches, constants, None, "auto")
+    generator, settings = generator_of(seed_of(KEY)), SGWORLD(model).sampler.settings
+    view, rows, constants, _ = check_model(generator, model, settings, data, {}, {})
+    functions = functions_of(view, None)
+    with jax.enable_x64(view.precise):
+        feed = set_up_feed(rows)
+        return fit_coordinates(generator, functions, feed, constants, None, settings)
 
 
 @pytest.mark.parametrize("model", [logistic, poisson])
@@ -65,19 +67,23 @@ def test_the_mode_is_that_of_the_search_on_all_rows(model, monkeypatch):
 
     # In NumPy, double precision: gradient and Hessian at the center.
     X, y = (x.astype(float) for x in data)
-    predictor = X @ center.position
+    predictor = X @ center.coordinates.center
     mean = 1 / (1 + np.exp(-predictor)) if model is logistic else np.exp(predictor)
     weight = mean * (1 - mean) if model is logistic else mean
-    gradient = X.T @ (y - mean) - center.position
+    gradient = X.T @ (y - mean) - center.coordinates.center
     hessian = X.T @ (weight[:, None] * X) + np.eye(DIMENSION)
-    assert np.linalg.norm(center.scale.T @ gradient) < 1e-3
-    assert np.linalg.norm(center.scale.T @ (gradient - center.gradient)) < 1e-3
-    np.testing.assert_allclose(center.scale.T @ hessian @ center.scale, np.eye(5), atol=1e-3)
+    assert np.linalg.norm(center.coordinates.scale.T @ gradient) < 1e-3
+    assert np.linalg.norm(center.coordinates.scale.T @ (gradient - center.gradient)) < 1e-3
+    np.testing.assert_allclose(
+        center.coordinates.scale.T @ hessian @ center.coordinates.scale, np.eye(5), atol=1e-3
+    )
     np.testing.assert_allclose(center.hessian, hessian, rtol=1e-3, atol=1e-3 * hessian.max())
 
     monkeypatch.setattr(coordinates_from_mode, "_grown", lambda *_: None)
     before = center_of(model, data)
-    apart = np.linalg.solve(before.scale, center.position - before.position)
+    apart = np.linalg.solve(
+        before.coordinates.scale, center.coordinates.center - before.coordinates.center
+    )
     assert 0 < np.linalg.norm(apart) < 1.5e-3
 
 
@@ -88,10 +94,12 @@ def test_many_rows_are_read_a_few_times_only():
     mcmc = SGWORLD(logistic, num_samples=200, num_warmup=2, num_chains=2)
     with watch() as seen:
         mcmc.run(KEY, *data)
-    assert {"finite check", "shuffle", "mode and curvature", "pilots and noise"} <= set(seen.rows)
+    names = {"checking the model", "searching the mode", "pilot chains", "noise of the rows"}
+    assert names <= set(seen.rows)
     assert 4 < seen.passes(size) <= 6
-    assert 0.1 < seen.rows["check after the run"] / size < 1
-    assert seen.rows["additivity"] / size < 0.2
+    assert 0.1 < seen.rows["checking the draws"] / size < 1
+    # A look at all numbers, the shuffle, and the additivity on a part.
+    assert 2 < seen.rows["checking the model"] / size < 2.2
 
 
 def test_few_rows_take_the_path_of_all_rows(monkeypatch):
@@ -117,7 +125,7 @@ class Bowl(NamedTuple):
     jump: float = 0.0
 
     dimension = 1
-    batches = Batches(np.zeros((80, 1)), None)
+    feed = FixedPartition(np.zeros((80, 1)))
     functions = type("Functions", (), {"model": type("Model", (), {"size": 80})})
 
     def expand(self, position, used):
