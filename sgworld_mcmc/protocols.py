@@ -22,9 +22,24 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
-__all__ = ["AffineStep", "Batch", "Coordinates", "Feed", "Gradient", "Integrator", "Order"]
+__all__ = [
+    "AffineStep",
+    "ArrayLikeTree",
+    "ArrayTree",
+    "Batch",
+    "Coordinates",
+    "Feed",
+    "Gradient",
+    "Integrator",
+    "Order",
+    "PRNGKey",
+]
+
+# Pytrees of JAX arrays, of anything that JAX takes for arrays, and a random key: names for readers,
+# as in BlackJAX, whose import would start a backend.
+ArrayTree = ArrayLikeTree = Any
+PRNGKey = jax.Array
 
 
 class Batch(NamedTuple):
@@ -50,7 +65,22 @@ class Feed(ABC):
 
     A pytree. What differs from chain to chain, such as which rows are in which batch, is in a state
     of the chain's own that :meth:`init` and :meth:`renew` return; ``()`` if there is nothing.
+
+    Attributes
+    ----------
+    name
+        How messages and tests call it.
+    partitions
+        Whether the batches of an epoch hold every row exactly once.
     """
+
+    name: ClassVar[str]
+    partitions: ClassVar[bool] = True
+
+    @classmethod
+    @abstractmethod
+    def deal(cls, rng_key: PRNGKey, data: ArrayLikeTree, batch_size: int) -> "Feed":
+        """Deal rows, a pytree of arrays (N, ...), into ceil(N / batch_size) batches."""
 
     @property
     @abstractmethod
@@ -275,6 +305,11 @@ class Coordinates(ABC):
 
     name: ClassVar[str]
     center: Any
+
+    @classmethod
+    @abstractmethod
+    def from_covariance(cls, center: np.ndarray, covariance: np.ndarray) -> "Coordinates":
+        """Return coordinates for a posterior covariance (D, D) or, of the variances, (D,)."""
 
     @abstractmethod
     def apply(self, z: Any) -> Any:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from sgworld_mcmc import coordinates, gradients, integrators
+from sgworld_mcmc import coordinates, data, gradients, integrators
 from sgworld_mcmc.checks import check_choice, check_integer, check_positive
 from sgworld_mcmc.data import orders
-from sgworld_mcmc.protocols import Coordinates, Gradient, Integrator, Order
+from sgworld_mcmc.protocols import Coordinates, Feed, Gradient, Integrator, Order
 
 __all__ = [
     "COORDINATES",
+    "FEEDS",
     "GRADIENTS",
     "INTEGRATORS",
     "ORDERS",
@@ -56,6 +57,7 @@ ORDERS = members(orders, Order)
 GRADIENTS = members(gradients, Gradient)
 INTEGRATORS = members(integrators, Integrator)
 COORDINATES = members(coordinates, Coordinates)
+FEEDS = members(data, Feed)
 WITHOUT_REPLACEMENT = tuple(name for name, order in ORDERS.items() if order.period)
 # The two noises of overdamped Langevin dynamics: what the setting `noise` chooses from.
 NOISES = tuple(name for name, kind in INTEGRATORS.items() if kind.law is not None)

@@ -30,6 +30,11 @@ class Dense(Coordinates):
     center: Any
     scale: Any
 
+    @classmethod
+    def from_covariance(cls, center, covariance):
+        full = covariance if np.ndim(covariance) == 2 else np.diag(covariance)
+        return cls(center, np.linalg.cholesky(full))
+
     def apply(self, z):
         return self.scale @ z if z.ndim == 1 else z @ self.scale.T
 

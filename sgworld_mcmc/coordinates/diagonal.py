@@ -28,6 +28,11 @@ class Diagonal(Coordinates):
     center: Any
     scale: Any
 
+    @classmethod
+    def from_covariance(cls, center, covariance):
+        variances = np.diagonal(covariance) if np.ndim(covariance) == 2 else covariance
+        return cls(center, np.sqrt(variances))
+
     def apply(self, z):
         return self.scale * z
 

@@ -31,6 +31,10 @@ class Identity(Coordinates):
     # An array: a Python number would be converted by a program of its own.
     factor: Any = field(default_factory=lambda: np.ones(()))
 
+    @classmethod
+    def from_covariance(cls, center, covariance):
+        return cls(center)
+
     def apply(self, z):
         return self.factor * z
 

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.checks import check_data, check_integer
-from sgworld_mcmc.protocols import Batch
+from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Batch, PRNGKey
 
 __all__ = ["Blocks", "count_batches", "deal_rows", "read_block", "split_rows"]
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
-from blackjax.types import ArrayTree, PRNGKey
+import jax.numpy as jnp
 
-from sgworld_mcmc.data.dealing import Blocks, deal_rows, read_block, split_rows
+from sgworld_mcmc.data.dealing import Blocks, count_batches, deal_rows, read_block, split_rows
 from sgworld_mcmc.data.orders.fresh import random_order
-from sgworld_mcmc.protocols import Batch, Feed
+from sgworld_mcmc.protocols import ArrayTree, Batch, Feed, PRNGKey
 
 __all__ = ["DealtRows"]
 
@@ -26,8 +27,14 @@ class DealtRows(Feed):
         M.
     """
 
+    name: ClassVar[str] = "dealt rows"
+
     data: ArrayTree
     count: int
+
+    @classmethod
+    def deal(cls, rng_key, data, batch_size):
+        return cls(jax.tree.map(jnp.asarray, data), count_batches(data, batch_size))
 
     @property
     def size(self) -> int:

@@ -6,14 +6,14 @@ model.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.checks import check_data
 from sgworld_mcmc.data.dealing import Blocks, count_batches, deal_rows, read_block
-from sgworld_mcmc.protocols import Batch, Feed
+from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Batch, Feed, PRNGKey
 
 __all__ = ["FixedPartition", "partition"]
 
@@ -32,8 +32,14 @@ class FixedPartition(Feed):
         batches. ``None`` when M divides N.
     """
 
+    name: ClassVar[str] = "fixed partition"
+
     main: ArrayTree
     extra: ArrayTree | None = None
+
+    @classmethod
+    def deal(cls, rng_key, data, batch_size):
+        return partition(rng_key, data, batch_size)
 
     @property
     def num_batches(self) -> int:

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.types import PRNGKey
 
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.protocols import PRNGKey
 
 __all__ = [
     "cut",

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
-from blackjax.types import PRNGKey
 
 from sgworld_mcmc.data.dealing import Blocks, split_rows
 from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.protocols import PRNGKey
 
 __all__ = ["IndependentRows"]
 
@@ -19,6 +20,9 @@ class IndependentRows(DealtRows):
 
     The covariance of the batch gradient is exactly 1/B of that of the examples.
     """
+
+    name: ClassVar[str] = "independent rows"
+    partitions: ClassVar[bool] = False
 
     def init(self, rng_key: PRNGKey) -> Blocks:
         rows = jax.random.randint(rng_key, (self.size,), 0, self.size)

@@ -11,9 +11,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayLikeTree, ArrayTree
 
-from sgworld_mcmc.protocols import Batch, Feed
+from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Batch, Feed
 
 __all__ = ["batch_estimate", "epoch_mean"]
 

@@ -5,11 +5,10 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
-from blackjax.types import ArrayTree
 
 from sgworld_mcmc.integrators.euler import langevin_step
 from sgworld_mcmc.integrators.normals import check_position, draw_normals
-from sgworld_mcmc.protocols import AffineStep, Integrator
+from sgworld_mcmc.protocols import AffineStep, ArrayTree, Integrator
 
 __all__ = ["Averaged", "AveragedState"]
 

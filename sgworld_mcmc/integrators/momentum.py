@@ -6,10 +6,9 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.types import ArrayTree
 
 from sgworld_mcmc.integrators.normals import check_position
-from sgworld_mcmc.protocols import AffineStep, Integrator
+from sgworld_mcmc.protocols import AffineStep, ArrayTree, Integrator
 
 __all__ = ["Momentum", "MomentumState"]
 

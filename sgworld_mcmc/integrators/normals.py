@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
+
+from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, PRNGKey
 
 __all__ = ["check_position", "draw_normals"]
 

@@ -5,13 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
-from sgworld_mcmc.data.dealing import count_batches
-from sgworld_mcmc.data.dealt_rows import DealtRows
-from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.gradients.weighting import batch_estimate
-from sgworld_mcmc.protocols import Feed, Integrator, Order
+from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Feed, Integrator, Order, PRNGKey
 from sgworld_mcmc.sampling.sweep import sweep
 
 __all__ = ["EpochInfo", "EpochState", "Schedule", "make_feed", "run_epoch", "start", "value_at"]
@@ -76,21 +72,15 @@ def value_at(schedule: Schedule, step: jax.Array) -> jax.Array | float:
 
 
 def make_feed(
-    partition_key: PRNGKey | None,
-    data: ArrayLikeTree,
-    batch_size: int,
-    rows_anew: type[DealtRows] | None = None,
+    partition_key: PRNGKey | None, data: ArrayLikeTree, batch_size: int, kind: type[Feed]
 ) -> Feed:
-    """Deal the data into batches: fixed ones, or rows of ``rows_anew`` dealt anew each epoch.
+    """Deal the data into batches.
 
-    The partition belongs to the algorithm rather than to a chain; without a key it is that of
+    A partition belongs to the algorithm rather than to a chain; without a key it is that of
     ``jax.random.key(0)``, so that all chains share one.
     """
-    count = count_batches(data, batch_size)
-    if rows_anew is not None:
-        return rows_anew(jax.tree.map(jnp.asarray, data), count)
     key = jax.random.key(0) if partition_key is None else partition_key
-    return partition(key, data, batch_size)
+    return kind.deal(key, data, batch_size)
 
 
 def start(motion: ArrayTree, rng_key: PRNGKey, order: Order, num_batches: int) -> EpochState:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import jax
 from blackjax.base import SamplingAlgorithm
-from blackjax.types import ArrayLikeTree, PRNGKey
 
 from sgworld_mcmc.checks import check_positive
 from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.independent_rows import IndependentRows
 from sgworld_mcmc.integrators.momentum import Momentum
 from sgworld_mcmc.kernels.epoch import (
@@ -18,7 +18,7 @@ from sgworld_mcmc.kernels.epoch import (
     run_epoch,
     start,
 )
-from sgworld_mcmc.protocols import Feed, Order
+from sgworld_mcmc.protocols import ArrayLikeTree, Feed, Order, PRNGKey
 from sgworld_mcmc.settings import ORDERS, resolve
 
 __all__ = ["SGDInfo", "SGDState", "as_top_level_api", "build_kernel", "init"]
@@ -161,8 +161,9 @@ def as_top_level_api(
         raise ValueError(f"`momentum` must be below 1, not {momentum}: velocities never decay.")
     check_positive("weight_decay", weight_decay, zero=True)
     kernel = build_kernel(order)
-    rows_anew = IndependentRows if order.period == 0 else DealtRows if order.redeals else None
-    feed = make_feed(partition_key, data, batch_size, rows_anew)
+    kind = DealtRows if order.redeals else FixedPartition
+    kind = kind if order.period else IndependentRows
+    feed = make_feed(partition_key, data, batch_size, kind)
 
     def init_fn(position: ArrayLikeTree, rng_key: PRNGKey) -> SGDState:
         return init(position, rng_key, feed.num_batches, order=order)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from blackjax.base import SamplingAlgorithm
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.integrators.normals import draw_normals
 from sgworld_mcmc.kernels.epoch import Schedule, value_at
+from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, PRNGKey
 from sgworld_mcmc.sampling.sweep import is_finite
 from sgworld_mcmc.settings import choose_integrator
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import jax
 from blackjax.base import SamplingAlgorithm
-from blackjax.types import ArrayLikeTree, PRNGKey
 
 from sgworld_mcmc.checks import check_positive
 from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.kernels.epoch import (
     EpochInfo,
     EpochState,
@@ -19,7 +19,7 @@ from sgworld_mcmc.kernels.epoch import (
     run_epoch,
     start,
 )
-from sgworld_mcmc.protocols import Feed, Integrator, Order
+from sgworld_mcmc.protocols import ArrayLikeTree, Feed, Integrator, Order, PRNGKey
 from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, choose_integrator, resolve
 
 __all__ = ["SGWORLDInfo", "SGWORLDState", "as_top_level_api", "build_kernel", "init"]
@@ -171,7 +171,9 @@ def as_top_level_api(
     if not callable(temperature):
         check_positive("temperature", temperature, zero=True)
     kernel = build_kernel(order, noise, integrator)
-    feed = make_feed(partition_key, data, batch_size, DealtRows if order.redeals else None)
+    feed = make_feed(
+        partition_key, data, batch_size, DealtRows if order.redeals else FixedPartition
+    )
 
     def init_fn(position: ArrayLikeTree, rng_key: PRNGKey) -> SGWORLDState:
         return init(

@@ -4,9 +4,6 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from sgworld_mcmc.report.check import Check
 
@@ -140,6 +137,11 @@ class BiasReport(NamedTuple):
         )
 
     def __str__(self) -> str:
+        # rich is imported when it is used.
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("parameter")
         for name in ("variance error", "mean shift (sd)", "mostly from"):

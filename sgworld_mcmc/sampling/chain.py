@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayTree, PRNGKey
 
-from sgworld_mcmc.protocols import Feed, Gradient, Integrator, Order
+from sgworld_mcmc.protocols import ArrayTree, Feed, Gradient, Integrator, Order, PRNGKey
 from sgworld_mcmc.sampling.recording import Recorder
 from sgworld_mcmc.sampling.sweep import sweep
 

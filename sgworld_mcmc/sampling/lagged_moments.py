@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayLikeTree
 
 from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.protocols import ArrayLikeTree
 
 __all__ = [
     "MAX_COORDINATES",

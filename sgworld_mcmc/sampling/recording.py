@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayTree
 
+from sgworld_mcmc.protocols import ArrayTree
 from sgworld_mcmc.sampling import lagged_moments
 
 __all__ = ["Recorder"]

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayLikeTree, ArrayTree, PRNGKey
 
 from sgworld_mcmc.integrators.normals import draw_normals
-from sgworld_mcmc.protocols import Integrator
+from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Integrator, PRNGKey
 
 __all__ = ["Sweep", "is_finite", "sweep"]
 

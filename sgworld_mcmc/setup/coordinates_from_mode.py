@@ -189,8 +189,7 @@ def _coordinates(settings: Settings, center: np.ndarray, scaled: Scale, hessian)
     """The coordinates asked for, or the best there are."""
     if settings.covariance is not None:
         covariance = np.asarray(settings.covariance, float)
-        root = np.linalg.cholesky(covariance) if covariance.ndim == 2 else np.sqrt(covariance)
-        return settings.coordinates(center, root)
+        return settings.coordinates.from_covariance(center, covariance)
     if settings.coordinates is Identity:
         return Identity(center)
     if settings.coordinates is Diagonal and hessian is not None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
+from sgworld_mcmc.protocols import ArrayTree
 from sgworld_mcmc.setup.curvature import apply_scale
 
 __all__ = ["Search", "adam", "descend"]
@@ -43,6 +43,8 @@ def adam(
         The first one; it falls to zero along a cosine. A coordinate can travel about half
         the number of steps times this far, in unconstrained units.
     """
+    import optax  # when it is used
+
     size = feed.size
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, order.shape[0]))
 
@@ -82,7 +84,7 @@ class Search(NamedTuple):
     gradient: jax.Array
     direction: jax.Array
     length: jax.Array
-    memory: optax.OptState
+    memory: ArrayTree
     gain: jax.Array
     evaluations: jax.Array
 
@@ -112,6 +114,8 @@ def descend(
     limit
         Largest number of gradients.
     """
+    import optax  # when it is used
+
     size, lbfgs = feed.size, optax.scale_by_lbfgs()
     # The loss is a sum over all rows: it cannot be told apart more finely.
     slack = 10 * jnp.finfo(start.dtype).eps

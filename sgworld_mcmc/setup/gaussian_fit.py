@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 
@@ -44,6 +43,8 @@ def fit_gaussian(
     log_density
         ``log_density(position, minibatch)``.
     """
+    import optax  # when it is used
+
     dimension = start.shape[0]
     optimiser = optax.chain(
         optax.clip_by_global_norm(100.0),

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import ArrayTree
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.protocols import Gradient
+from sgworld_mcmc.protocols import ArrayTree, Gradient
 
 __all__ = ["part_gradients"]
 

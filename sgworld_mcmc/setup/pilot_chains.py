@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.types import ArrayTree
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, first_batches, head
@@ -13,7 +12,7 @@ from sgworld_mcmc.gradients.control_variate import ControlVariate
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.gradients.taylor import Taylor
 from sgworld_mcmc.progress import count_rows
-from sgworld_mcmc.protocols import Gradient
+from sgworld_mcmc.protocols import ArrayTree, Gradient
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.coupled_chains import (
     Pilot,

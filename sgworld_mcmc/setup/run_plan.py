@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from blackjax.types import ArrayTree
 
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.protocols import Coordinates, Feed
+from sgworld_mcmc.protocols import ArrayTree, Coordinates, Feed
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit

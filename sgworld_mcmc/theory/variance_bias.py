@@ -17,7 +17,6 @@ Matthews (2013).
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
 
 from sgworld_mcmc.theory.curvature_noise import hessian_term
 from sgworld_mcmc.theory.time_functions import (
@@ -207,6 +206,9 @@ def time_per_epoch(
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be a positive relative error such as 0.01, {tolerance=}")
+    # It takes as long to import as the rest of the package.
+    from scipy.optimize import brentq
+
     c0 = float(num_batches if batch_noise is None else batch_noise)
 
     def excess(h):

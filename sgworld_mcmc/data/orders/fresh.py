@@ -5,9 +5,8 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import PRNGKey
 
-from sgworld_mcmc.protocols import Order
+from sgworld_mcmc.protocols import Order, PRNGKey
 
 __all__ = ["FreshOrder", "random_order"]
 

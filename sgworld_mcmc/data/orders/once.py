@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
-from blackjax.types import PRNGKey
 
 from sgworld_mcmc.data.orders.fresh import random_order
-from sgworld_mcmc.protocols import Order
+from sgworld_mcmc.protocols import Order, PRNGKey
 
 __all__ = ["SingleOrder"]
 

@@ -5,10 +5,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from blackjax.types import PRNGKey
 
 from sgworld_mcmc.data.orders.fresh import random_order
-from sgworld_mcmc.protocols import Order
+from sgworld_mcmc.protocols import Order, PRNGKey
 
 __all__ = ["SymmetricOrder"]
 
