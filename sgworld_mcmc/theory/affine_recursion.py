@@ -235,7 +235,7 @@ def _covariance(mode: Mode) -> np.ndarray:
 
 
 def _answer_to_offsets(mode: Mode, num_batches: int, law: str) -> np.ndarray:
-    """(k^2,) second moments per unit of C0, X in B19. One order kept for ever shifts the mean instead."""
+    """(k^2,) second moments per unit of C0; one order kept for ever shifts the mean instead."""
     if law == "once":
         return np.zeros(len(mode.advance) ** 2)
     return _answer_to_marks(mode, num_batches, law)
