@@ -230,7 +230,10 @@ def _without_batches(mode: Mode) -> np.ndarray:
 
 
 def _covariance(mode: Mode) -> np.ndarray:
+    """(k, k) of the state; by white noise of the gradient if the integrator has none of its own."""
     size = len(mode.advance)
+    if not mode.kick.any():
+        mode = mode._replace(kick=mode.push[:, None])
     return _without_batches(mode).reshape(size, size)
 
 

@@ -240,8 +240,14 @@ def test_one_order_for_ever_shifts_the_mean(integrator):
     h, count = 0.002, 400
     found = recursion.fixed_order_shift(integrator, h, count, 7.0)
     assert found == pytest.approx(bias.once_mean_shift(h, count, 7.0), rel=0.01)
-    shift = recursion.mean_shift(integrator, h, count, 3.0, law="batches")
-    assert shift == pytest.approx(bias.order_mean_shift(h, count, 3.0), rel=0.01)
+
+
+@pytest.mark.parametrize("law", ["batches", "symmetric", "all_phases"])
+@pytest.mark.parametrize("time", [0.1, 1.0, 4.0])
+def test_mean_shift_has_the_closed_form(law, time):
+    h, count = time / 2000, 2000
+    shift = recursion.mean_shift(Averaged(), h, count, 3.0, law=law)
+    assert shift == pytest.approx(bias.order_mean_shift(h, count, 3.0, scheme=law), rel=2e-3)
 
 
 def test_stability_is_that_of_the_second_moments():
