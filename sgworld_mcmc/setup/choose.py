@@ -1,10 +1,11 @@
 """Choose batch size, gradient, step size and draws: the fewest examples within the tolerance.
 
-Every candidate's errors are predicted for each parameter from the closed forms of
-:mod:`sgworld_mcmc.theory.variance_bias` with measured noise, and from the pilot's discretisation
+Every candidate's errors are predicted for each parameter from the theory
+(:mod:`sgworld_mcmc.setup.batch_terms`) with measured noise, and from the pilot's discretisation
 error.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
@@ -13,16 +14,11 @@ import numpy as np
 
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.settings import GRADIENTS
+from sgworld_mcmc.setup.batch_terms import batch_terms
 from sgworld_mcmc.setup.row_noise import KINDS, RowNoise, batch_factor
 from sgworld_mcmc.setup.step_error import Discretisation
+from sgworld_mcmc.theory.affine_recursion import autocorrelation_time
 from sgworld_mcmc.theory.autocorrelation import integrated_autocorrelation
-from sgworld_mcmc.theory.variance_bias import (
-    large_noise_factor,
-    once_mean_shift,
-    order_mean_shift,
-    stable_step_size,
-    variance_error_terms,
-)
 
 __all__ = [
     "Choice",
@@ -158,6 +154,12 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
         return looser._replace(met=False)
     if not found and request.steps_per_draw is None:
         return choose(replace(request, steps_per_draw=MOST_STEPS), noise, steps)
+    if not found and request.step_size is not None:
+        raise ValueError(
+            f"`step_size` {request.step_size:.3g} is not stable with these settings, in the "
+            "sampler's coordinates, or a draw takes too many steps. Take another one, or leave it "
+            "to the package."
+        )
     if not found:
         raise ValueError(
             "No step size is stable with these settings: the gradients' noise at the draws of the "
@@ -242,11 +244,13 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
         low, high = (low, middle) if is_met(float(grid[middle])) else (middle + 1, high)
     start = min(low, len(grid) - 1)
     for h in map(float, grid[start:]):
+        if made(h) is None:
+            continue
         spacing = draw_spacing(request, h, count, inside)
         if spacing is None:  # nor for a smaller step
             return None
         met = is_met(h) and (request.step_size is not None or all(is_met(h / k) for k in (2, 4)))
-        if made(h) is not None and (met or h == grid[-1]):
+        if met or h == grid[-1]:
             number, autocorrelation = spacing
             examples = number * autocorrelation * batch_size
             return Choice(kind, batch_size, count, h, number, scheme, examples, made(h), met)
@@ -266,27 +270,49 @@ def draw_spacing(
     Draws are as close as an autocorrelation time of about two draws asks for. None where draws
     inside the epoch would be an epoch apart or more, or where a draw would take too long.
     """
-    decay = 1 - min(step_size * request.softest, 1.0)
     # With replacement the noise never cancels: any distance will do, and whole epochs are as good.
     period = max(1, request.order.period) * count
-
-    def autocorrelation(number):
-        return integrated_autocorrelation(decay, number, request.integrator.law)
-
+    most = max(MOST_STEPS, MOST_EPOCHS * count)
+    find = _spacing_of_matrices if request.integrator.law is None else _spacing_of_decay
+    number, autocorrelation = find(request, step_size, most)
     if request.steps_per_draw is not None:
         return request.steps_per_draw, autocorrelation(request.steps_per_draw)
+    if not inside:
+        number = period * max(1, -(-number // period))
+    elif count > 1 and number >= period and request.order.period:
+        return None
+    if number > most:
+        return None
+    return number, autocorrelation(number)
+
+
+def _spacing_of_decay(request: Request, step_size: float, most: int) -> tuple[int, Callable]:
+    """Steps between draws of overdamped dynamics, and the autocorrelation time by their number."""
+    decay = 1 - min(step_size * request.softest, 1.0)
     number = 1
     if decay > 0:
         # (1 + a) / (1 - a) = 2.2 for the decay a from draw to draw.
         wanted = (AUTOCORRELATION - 1) / (AUTOCORRELATION + 1)
         number = max(1, int(np.ceil(np.log(wanted) / np.log(decay) - 1e-9)))
-    if not inside:
-        number = period * max(1, -(-number // period))
-    elif count > 1 and number >= period and request.order.period:
-        return None
-    if number > max(MOST_STEPS, MOST_EPOCHS * count):
-        return None
-    return number, autocorrelation(number)
+    return number, lambda number: integrated_autocorrelation(decay, number, request.integrator.law)
+
+
+def _spacing_of_matrices(request: Request, step_size: float, most: int) -> tuple[int, Callable]:
+    """The same for any other integrator; beyond ``most`` steps where that is not enough."""
+
+    def autocorrelation(number):
+        return autocorrelation_time(
+            request.integrator, step_size, number, curvature=request.softest
+        )
+
+    high = 1
+    while high <= most and autocorrelation(high) > AUTOCORRELATION:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if autocorrelation(middle) <= AUTOCORRELATION else (middle, high)
+    return high, autocorrelation
 
 
 def predict(
@@ -301,6 +327,8 @@ def predict(
 ) -> Prediction | None:
     """Errors of one setting (docs/theory.md, B1, B5, B10, B13 to B15); None where it is not stable.
 
+    For an integrator without closed forms they are those of a Gaussian posterior (B19, B20).
+
     Parameters
     ----------
     kind
@@ -313,35 +341,34 @@ def predict(
     if kind not in KINDS:
         raise ValueError(f"unknown gradient {kind!r}: choose one of {', '.join(KINDS)}")
     count = -(-request.size // batch_size)
-    h = step_size * request.stiffest
     factor = batch_factor(batch_size, request.size) / request.stiffest
     batch = noise.center[kind] * factor
     hessian = np.maximum(noise.mean[kind] * factor - batch, 0)
-    if h >= min(2.0, stable_step_size(float(hessian.max()))):
+    terms = batch_terms(
+        request.integrator,
+        step_size,
+        count,
+        batch,
+        hessian,
+        scheme=scheme,
+        curvature=request.stiffest,
+    )
+    if terms is None:
         return None
-    terms = variance_error_terms(h, count, scheme=scheme, noise=request.integrator.law)
-    if scheme == "replacement":
-        below = 2 - h - h * hessian
-        parts = {"batch noise": h * batch / below, "curvature noise": h * hessian / below}
-        gain = h / below
-    else:
-        gain = terms.hessian * large_noise_factor(h, hessian)
-        parts = {"batch noise": terms.batch * batch, "curvature noise": gain * hessian}
-    parts["Euler step"] = terms.euler + np.zeros_like(batch)
-    nonlinear, shift = steps.errors(h)
-    parts["step size"] = nonlinear + np.zeros_like(batch)
+    parts = terms.parts
     # A wider distribution feels the skewness more: its mean moves on, from the mode outwards.
-    shift = shift + steps.displacement * (parts["batch noise"] + parts["curvature noise"])
+    shift = steps.displacement * (parts["batch noise"] + parts["curvature noise"])
+    if request.integrator.law is not None:
+        # The pilot chains tell what posteriors that are no Gaussian add: for overdamped dynamics.
+        nonlinear, moved = steps.errors(step_size * request.stiffest)
+        parts["step size"] = nonlinear + np.zeros_like(batch)
+        shift = shift + moved
     if kind == "plain" and request.order.period and count > 1:
-        moved = order_mean_shift(h, count, factor)
-        if scheme == "all_phases":
-            # The mean over phases lies between that at the ends, and none half an epoch later.
-            moved = moved / 2
+        moved = terms.moved * batch_factor(batch_size, request.size)
         shift = shift + moved * noise.coupling
         parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)
-    if scheme == "once":
-        shift = shift + np.sqrt(once_mean_shift(h, count, batch))
+    shift = shift + terms.wandering
     error = sum(parts.values())
     # Noise in excess of its mean, in the tails; less than none is no merit.
     excess = np.maximum(noise.tail[kind] * factor - batch - hessian, 0)
-    return Prediction(error, shift, parts, error + gain * excess)
+    return Prediction(error, shift, parts, error + terms.gain * excess)

@@ -251,16 +251,20 @@ def once_mean_shift(step_size, num_batches, batch_noise):
     return (step_size * batch_noise / 2 * langevin_factor(time / 2))[()]
 
 
-def order_mean_shift(step_size, num_batches, coupling):
+def order_mean_shift(step_size, num_batches, coupling, *, scheme="batches"):
     """Shift of the mean at the ends of epochs with fresh orders, also symmetric ones (B10).
 
     ``coupling`` is ``E_b[(H_b - I) r_b]``, with ``-r_b`` the batch gradient at the mode; any
     shape. The shift ``h coupling [1/T - 1/(e^T - 1)]``, in posterior standard deviations, is
     ``h coupling / 2`` for small T: the gradient of the ``(h/4) trace C`` of the effective loss.
+    For draws at all phases it is ``h coupling [1/T - (1 - e^-T)/T^2]``, the same for small T.
     """
     time = np.asarray(step_size, dtype=float) * num_batches
-    # 1/T - 1/(e^T - 1) = 1/2 - L(T/2)/2
-    return (step_size * np.asarray(coupling) * (1 - langevin_factor(time / 2)) / 2)[()]
+    if scheme == "all_phases":
+        rest = all_phases_factor(time)
+    else:
+        rest = langevin_factor(time / 2)  # 1/T - 1/(e^T - 1) = 1/2 - L(T/2)/2
+    return (step_size * np.asarray(coupling) * (1 - rest) / 2)[()]
 
 
 def epoch_noise_error(time, *, split=False):
