@@ -2,8 +2,8 @@
 
 ``numpyro.infer.MCMC`` makes a new compiled function at every run without progress bar, also on
 data of the same shape; this loop is compiled once for each shape of the arguments, whatever the
-numbers of calls. It also transforms to constrained space the draws that are kept, not every
-warm-up step. Between two blocks a run can be interrupted, and can say how far it is.
+numbers of calls. It also transforms to constrained space the draws that are kept, not those that
+are thinned out. Between two blocks a run can be interrupted, and can say how far it is.
 """
 
 import time
@@ -107,9 +107,9 @@ def collect(
     interrupts
         Where a Ctrl-C after the first draw is noted; without it every Ctrl-C raises.
     """
-    recipe = _Recipe(
-        sampler, postprocess, collection.fields, collection.removed, collection.vectorized
-    )
+    fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
+    thinned = collection.thinning > 1
+    recipe = _Recipe(sampler, postprocess, fields, removed, vectorized, thinned)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
@@ -125,6 +125,7 @@ class _Recipe(NamedTuple):
     fields: tuple[str, ...]
     removed: tuple[str, ...]
     vectorized: bool
+    thinned: bool
 
 
 @cache
@@ -142,14 +143,25 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
     """
     sample = lambda _, state: recipe.sampler.sample(state, args, kwargs)  # noqa: E731
 
+    def keep(state, buffers, place):
+        write = lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x, place, 0)  # noqa: E731
+        return jax.tree.map(write, buffers, _read(state, args, kwargs, recipe))
+
+    def call(number, carry):
+        state, buffers = carry
+        state = sample(number, state)
+        return state, keep(state, buffers, slot + jnp.maximum(number - before, 0) // calls)
+
     def turn(number, carry):
         state, buffers = carry
-        total = calls + jnp.where(number == 0, before, 0)
-        state = jax.lax.fori_loop(0, total, sample, state)
-        write = lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x, slot + number, 0)  # noqa: E731
-        return state, jax.tree.map(write, buffers, _read(state, args, kwargs, recipe))
+        state = jax.lax.fori_loop(0, calls + jnp.where(number == 0, before, 0), sample, state)
+        return state, keep(state, buffers, slot + number)
 
-    return jax.lax.fori_loop(0, turns, turn, (state, buffers))
+    # A loop within a loop reads a state only when a draw is complete; but where nearly every call
+    # is a draw, of a few microseconds perhaps, the second loop would cost more than it saves.
+    if recipe.thinned:
+        return jax.lax.fori_loop(0, turns, turn, (state, buffers))
+    return jax.lax.fori_loop(0, before + turns * calls, call, (state, buffers))
 
 
 # Inline: the program is the same as without, but the model is traced once for both uses.
@@ -228,16 +240,13 @@ def _collect_blocks(
 
 
 def _room(draws: int, state, args, kwargs, recipe: _Recipe) -> Any:
-    """Zeros for this many draws, where the state is."""
+    """Zeros for this many draws, from the host: the first call takes them to where the state is."""
     shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
-    leaf = jax.tree.leaves(state)[0]
-    committed = getattr(leaf, "committed", False) and len(leaf.devices()) == 1
-    place = leaf.sharding if committed else None
 
     def zeros(x):
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # random keys
             return jnp.zeros((draws, *x.shape), x.dtype)
-        return jax.device_put(np.zeros((draws, *x.shape), x.dtype), place)  # nothing to compile
+        return np.zeros((draws, *x.shape), x.dtype)  # compiles nothing
 
     return jax.tree.map(zeros, shapes)
 
