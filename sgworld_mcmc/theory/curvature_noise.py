@@ -24,8 +24,8 @@ def hessian_term(step_size, num_batches: int, *, scheme: str, noise: str):
     """Coefficient of K in the relative variance error, linear in K.
 
     ``(h/2) (2 L(T) - 1)`` for small h at the ends of epochs, ``h (f_all(2T) - 1/2)`` for draws at
-    all phases (B5); for h >= 0.01 the sums of B13. ``"symmetric"`` and ``"once"``: their leading
-    order times ``2/(2 - h)``, which it has with replacement.
+    all phases (B5); for h >= 0.01 the sums of B13. ``"symmetric"`` and ``"once"`` have those of
+    the ends of epochs, exactly: the decay over an epoch does not depend on its order.
 
     >>> print(f"{hessian_term(1.0, 5, scheme='batches', noise='averaged'):.2f}")
     1.00
@@ -35,10 +35,7 @@ def hessian_term(step_size, num_batches: int, *, scheme: str, noise: str):
     if scheme == "all_phases":
         leading = h * (all_phases_factor(2 * time) - 0.5)
     else:
-        # The same for the symmetric order, and for one order on average.
         leading = (h / 2) * (2 * langevin_factor(time) - 1)
-    if scheme in ("symmetric", "once"):
-        return leading * 2 / (2 - h)
     if num_batches == 1:
         return np.zeros_like(h)
     out = np.array(leading, dtype=float)

@@ -1,8 +1,9 @@
 """Averages over orders of one epoch's affine map, for an affine batch gradient.
 
-One epoch in a given order maps ``x -> A x + c`` and adds Gaussian noise of covariance ``Q``. Here
-the averages over orders of ``A``, ``A (x) A``, ``A (x) c`` and ``c c^T + Q`` are formed, in groups
-of orders, each with its reverse. `sgworld_mcmc.theory.stationary_recursion` solves for the moments.
+One epoch in a given order maps the sampler's state ``x -> A x + c`` and adds Gaussian noise of
+covariance ``Q``. The state has k numbers for each of D coordinates, n = k D. Here the averages over
+orders of ``A``, ``A (x) A``, ``A (x) c`` and ``c c^T + Q`` are formed, in groups of orders, each
+with its reverse. `sgworld_mcmc.theory.stationary_recursion` solves for the moments.
 """
 
 from typing import NamedTuple
@@ -34,9 +35,9 @@ class AffineMap(NamedTuple):
     """Averages over orders (and phases, for ``draws``) of one epoch's affine map."""
 
     a: np.ndarray  # E[A]
-    aa: np.ndarray  # E[A (x) A], (D^2, D^2)
+    aa: np.ndarray  # E[A (x) A], (n^2, n^2)
     c: np.ndarray  # E[c]
-    ac: np.ndarray  # E[A (x) c], (D, D, D)
+    ac: np.ndarray  # E[A (x) c], (n, n, n)
     second: np.ndarray  # E[c c^T] + E[Q]
 
 
@@ -70,7 +71,7 @@ def center(matrices, offsets, num_batches, prior_matrix, prior_offset):
     return Problem(matrices, centered, prior_matrix, slope, sizes, scale, hessian, mode)
 
 
-def replacement_map(problem, h, noise, temperature):
+def replacement_map(problem, steps):
     """The (step, draw) maps of one step with a batch at random: exact averages.
 
     The batch terms' variances are those of sampling without replacement from a finite population.
@@ -80,27 +81,29 @@ def replacement_map(problem, h, noise, temperature):
     # Covariance of `scale` times the mean of `size` distinct units; for size 1 of a random batch.
     kappa = (units * problem.scale / len(problem.sizes)) ** 2 / size
     kappa *= (units - size) / max(units - 1, 1)
-    spread = (problem.matrices - problem.matrices.mean(0)).reshape(units, -1)
-    covariance = kappa * spread.T @ spread / units  # of H_ij and H_kl
-    covariance = covariance.reshape((dim,) * 4).transpose(0, 2, 1, 3)
-    a = np.eye(dim) - h * problem.hessian
-    aa = np.einsum("ij,kl->ikjl", a, a) + h**2 * covariance
-    ac = -(h**2) * kappa * np.einsum("uj,uk->jk", spread, problem.offsets) / units
-    noise_term = 2 * h * np.eye(dim)
-    if noise == "averaged":
-        product = np.einsum("ikjj->ik", aa)
-        noise_term = h / 2 * (np.eye(dim) + a + a.T + product)
-    cc = h**2 * kappa * problem.offsets.T @ problem.offsets / units
-    flat = aa.reshape(dim**2, dim**2)
-    step = AffineMap(a, flat, np.zeros(dim), ac.reshape((dim,) * 3), cc + temperature * noise_term)
+    eye, mode = np.eye(dim), steps.mode
+    spread = problem.matrices - problem.matrices.mean(0)
+    a = np.kron(mode.advance, eye) + np.kron(mode.advance_slope, problem.hessian)
+    turned = np.kron(mode.advance_slope, spread).reshape(units, -1)
+    covariance = kappa * turned.T @ turned / units  # of A_ij and A_kl
+    covariance = covariance.reshape((len(a),) * 4).transpose(0, 2, 1, 3)
+    aa = np.einsum("ij,kl->ikjl", a, a) + covariance
+    pushed = np.kron(mode.push[None], problem.offsets)
+    ac = kappa * np.einsum("uj,uk->jk", turned, pushed) / units
+    kick = np.kron(mode.kick, eye) + np.kron(mode.kick_slope, problem.hessian)
+    kicked = np.kron(mode.kick_slope, spread)
+    noise = kick @ kick.T + kappa * np.einsum("uij,ukj->ik", kicked, kicked) / units
+    cc = kappa * pushed.T @ pushed / units
+    flat = aa.reshape(len(a) ** 2, len(a) ** 2)
+    step = AffineMap(a, flat, np.zeros(len(a)), ac.reshape((len(a),) * 3), cc + noise)
     return step, step
 
 
-def epoch_maps(problem, step_sizes, order, noise, temperature, draws, num_orders, seed):
-    """For every step size the (epoch, draw) maps of each group of orders, a list of lists."""
+def epoch_maps(problem, steps, order, draws, num_orders, seed):
+    """For each of the steps the (epoch, draw) maps of each group of orders, a list of lists."""
     if order != "examples":
         problem = _as_batches(problem)
-    result = [[] for _ in step_sizes]
+    result = [[] for _ in steps]
     pairs = -(-num_orders // (2 * NUM_GROUPS))
     for group in range(1 if order == "once" else NUM_GROUPS):
         slots = np.arange(len(problem.sizes))
@@ -119,9 +122,8 @@ def epoch_maps(problem, step_sizes, order, noise, temperature, draws, num_orders
         if order == "symmetric":
             sequences = [np.concatenate([x, x[:, ::-1]], axis=1) for x in sequences]
             slots = np.concatenate([slots, slots[::-1]])
-        for h, maps in zip(step_sizes, result, strict=True):
-            exact = order != "once"
-            maps.append(_average(problem, sequences, slots, h, noise, temperature, draws, exact))
+        for step, maps in zip(steps, result, strict=True):
+            maps.append(_average(problem, sequences, slots, step.mode, draws, order != "once"))
     return result
 
 
@@ -149,7 +151,7 @@ def _slots(problem, permutations):
     return matrices, random + fraction[:, None] * problem.prior_slope, random
 
 
-def _average(problem, sequences, slots, h, noise, temperature, draws, random_order):
+def _average(problem, sequences, slots, mode, draws, random_order):
     """Averages over the sequences, composed from an epoch's last step to its first.
 
     Backwards, the noise of each step meets the finished product of the later ones. The product of
@@ -157,32 +159,44 @@ def _average(problem, sequences, slots, h, noise, temperature, draws, random_ord
     """
     matrices, offsets, linear = sequences
     orders, steps, dim = offsets.shape
-    eye = np.eye(dim)
-    mean_step = eye - h * problem.hessian
-    mean_a, weights = eye, np.zeros((len(problem.sizes), dim, dim))
-    a = np.broadcast_to(eye, (orders, dim, dim))
-    c, c0, q = np.zeros((orders, dim)), np.zeros((orders, dim)), np.zeros((dim, dim))
+    size = len(mode.advance) * dim
+    # Rows of a product, split into the k vectors that they act on.
+    eye = np.eye(size).reshape(1, size, -1, dim)
+    mean_a, weights = eye, np.zeros((len(problem.sizes), size, dim))
+    a = np.broadcast_to(eye, (orders, *eye.shape[1:]))
+    c, c0, q = np.zeros((orders, size)), np.zeros((orders, size)), np.zeros((size, size))
     phases = []
     for k in reversed(range(steps)):
-        c = c + h * (a @ offsets[:, k, :, None])[..., 0]
-        c0 = c0 + h * linear[:, k] @ mean_a.T
-        weights[slots[k]] += h * mean_a
-        longer = a - h * (a @ matrices[:, k])
-        if noise == "averaged":  # noise of x_k - sqrt(h/2) xi_k, which is a Markov chain
-            q = q + h / 2 * _mean_square(a + longer)
-        else:
-            q = q + 2 * h * _mean_square(a)
-        a, mean_a = longer, mean_a @ mean_step
+        pushed, mean_pushed = (_mixed(x, mode.push[:, None])[:, :, 0] for x in (a, mean_a))
+        c = c + (pushed @ offsets[:, k, :, None])[..., 0]
+        c0 = c0 + linear[:, k] @ mean_pushed[0].T
+        weights[slots[k]] += mean_pushed[0]
+        turned = (a.reshape(orders, -1, dim) @ matrices[:, k]).reshape(a.shape)
+        kicked = _mixed(a, mode.kick)
+        if mode.kick_slope.any():
+            kicked = kicked + _mixed(turned, mode.kick_slope)
+        q = q + _mean_square(kicked)
+        a = _mixed(a, mode.advance) + _mixed(turned, mode.advance_slope)
+        mean_turned = mean_a @ problem.hessian
+        mean_a = _mixed(mean_a, mode.advance) + _mixed(mean_turned, mode.advance_slope)
         if k == 0 or draws == "all":
-            cov0 = _linear_covariance(problem, weights) if random_order else np.zeros((dim, dim))
-            phases.append(_expectation(a, c, c0, mean_a, cov0 + temperature * q))
+            cov0 = _linear_covariance(problem, weights) if random_order else 0.0
+            whole, mean_whole = a.reshape(orders, size, size), mean_a.reshape(size, size)
+            phases.append(_expectation(whole, c, c0, mean_whole, cov0 + q))
     drawn = AffineMap(*(np.mean(field, axis=0) for field in zip(*phases, strict=True)))
     return phases[-1], drawn
 
 
+def _mixed(blocks, matrix):
+    """Rows of k vectors, (..., k, D), times a (k, l) matrix: (..., l, D)."""
+    if matrix.shape == (1, 1):
+        return matrix[0, 0] * blocks
+    return np.einsum("...kd,kl->...ld", blocks, matrix)
+
+
 def _mean_square(a):
     """Mean of a a^T over the orders."""
-    rows = a.transpose(1, 0, 2).reshape(a.shape[1], -1)
+    rows = a.swapaxes(0, 1).reshape(a.shape[1], -1)
     return rows @ rows.T / len(a)
 
 
@@ -194,7 +208,7 @@ def _linear_covariance(problem, weights):
     """
     units, places = len(problem.offsets), len(problem.sizes)
     if units == 1:
-        return np.zeros_like(problem.hessian)
+        return np.zeros((weights.shape[1],) * 2)
     variance = problem.offsets.T @ problem.offsets / units * problem.scale**2
     square = np.mean(problem.sizes**2)
     product = (units**2 - places * square) / max(places * (places - 1), 1)
@@ -206,9 +220,9 @@ def _linear_covariance(problem, weights):
 
 def _expectation(a, c, c0, mean_a, known):
     """Averages over orders, with c0 as control variate; ``known`` adds E[Q] and E[c0 c0^T]."""
-    orders, dim = c.shape
+    orders, size = c.shape
     flat = a.reshape(orders, -1)
-    aa = (flat.T @ flat / orders).reshape((dim,) * 4).transpose(0, 2, 1, 3)
-    ac = (flat.T @ c / orders).reshape((dim,) * 3) - mean_a[:, :, None] * c0.mean(0)
+    aa = (flat.T @ flat / orders).reshape((size,) * 4).transpose(0, 2, 1, 3)
+    ac = (flat.T @ c / orders).reshape((size,) * 3) - mean_a[:, :, None] * c0.mean(0)
     second = (c.T @ c - c0.T @ c0) / orders + known
-    return AffineMap(a.mean(0), aa.reshape(dim**2, dim**2), (c - c0).mean(0), ac, second)
+    return AffineMap(a.mean(0), aa.reshape(size**2, size**2), (c - c0).mean(0), ac, second)

@@ -7,14 +7,17 @@ epoch, the first two stationary moments solve linear equations in the averages o
 for one order kept for ever, these averages are exact. For fresh orders they are averages over
 sampled orders, made precise by using each order with its reverse, and by a control variate: ``c``
 with all batch Hessians replaced by their mean, whose moments over orders are known. What is left
-of the Monte Carlo error is measured by a jackknife. Derived in docs/theory.md, section 2.2.
+of the Monte Carlo error is measured by a jackknife. Derived in docs/theory.md, section 2.2; with
+other integrators x is their whole state, and moves by the matrices of B17.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from sgworld_mcmc.protocols import Integrator
 from sgworld_mcmc.theory.epoch_maps import AffineMap, center, epoch_maps, replacement_map
+from sgworld_mcmc.theory.step_matrices import steps_of
 
 ORDERS = ("replacement", "batches", "examples", "symmetric", "once")
 
@@ -72,6 +75,9 @@ def stationary_moments(matrices, offsets, step_size, **settings):
     noise : str
         ``"independent"`` (default) or ``"averaged"``: sqrt(2h) (xi_k + xi_{k+1}) / 2 in place of
         sqrt(2h) xi_k (Leimkuhler & Matthews 2013).
+    integrator : Integrator, optional
+        In place of ``noise`` any integrator whose step is affine in the batch's Hessian: its state
+        of k numbers for each coordinate takes the place of the position.
     temperature : float
         1 by default; 0 is plain SGD.
     draws : str
@@ -118,6 +124,7 @@ def stationary_path(
     *,
     order="batches",
     noise="independent",
+    integrator: Integrator | None = None,
     temperature=1.0,
     draws="epoch",
     num_batches=None,
@@ -139,14 +146,15 @@ def stationary_path(
     if draws == "all" and order in ("symmetric", "once"):
         raise ValueError(f"draws='all' is not available for order={order!r}: use draws='epoch'")
     problem = center(matrices, offsets, num_batches, prior_matrix, prior_offset)
+    kind = noise if integrator is None else integrator
+    steps = [steps_of(kind, h, problem.hessian, temperature) for h in step_sizes]
     if order == "replacement":
-        maps = [[replacement_map(problem, h, noise, temperature)] for h in step_sizes]
+        maps = [[replacement_map(problem, step)] for step in steps]
     else:
-        maps = epoch_maps(problem, step_sizes, order, noise, temperature, draws, num_orders, seed)
-    shift = np.eye(problem.mode.size) * temperature / 2 * (noise == "averaged")
+        maps = epoch_maps(problem, steps, order, draws, num_orders, seed)
     return [
-        _solve(groups, problem.mode, h * shift, h)
-        for h, groups in zip(step_sizes, maps, strict=True)
+        _solve(groups, problem.mode, step, h)
+        for h, step, groups in zip(step_sizes, steps, maps, strict=True)
     ]
 
 
@@ -166,36 +174,39 @@ def gaussian_kl(mean, covariance, target_mean, target_covariance):
     return 0.5 * (bracket.sum() + shift @ shift)
 
 
-def _solve(groups, mode, shift, h):
+def _solve(groups, mode, steps, h):
     """Stationary moments from the groups' maps, and leaving out each group in turn."""
+    dim = mode.size
+    read = np.kron(steps.mode.read[None], np.eye(dim))
+    shift = steps.spread * np.eye(dim)
 
     def moments(maps):
         epoch, drawn = (
             AffineMap(*(np.mean(field, axis=0) for field in zip(*part, strict=True)))
             for part in zip(*maps, strict=True)
         )
-        dim = mode.size
+        size = len(epoch.c)
         if np.max(np.abs(np.linalg.eigvals(epoch.aa))) >= 1:
             raise ValueError(
                 f"step_size {h:.4g}: the stationary variance is infinite; take a smaller step "
                 "(in whitened coordinates below 2 / (1 + K))"
             )
-        mean = np.linalg.solve(np.eye(dim) - epoch.a, epoch.c)
+        mean = np.linalg.solve(np.eye(size) - epoch.a, epoch.c)
 
         def push(step, moment):
             cross = np.einsum("ijk,j->ik", step.ac, mean)
             return step.aa @ moment + (cross + cross.T + step.second).ravel()
 
-        source = push(epoch, np.zeros(dim**2))
-        moment = np.linalg.solve(np.eye(dim**2) - epoch.aa, source)
+        source = push(epoch, np.zeros(size**2))
+        moment = np.linalg.solve(np.eye(size**2) - epoch.aa, source)
         mean_drawn = drawn.a @ mean + drawn.c
-        covariance = push(drawn, moment).reshape(dim, dim) - np.outer(mean_drawn, mean_drawn)
-        return mode + mean_drawn, (covariance + covariance.T) / 2 + shift
+        covariance = push(drawn, moment).reshape(size, size) - np.outer(mean_drawn, mean_drawn)
+        covariance = read @ (covariance + covariance.T) @ read.T / 2
+        return mode + read @ mean_drawn, covariance + shift
 
     mean, covariance = moments(groups)
     kept = [groups[:g] + groups[g + 1 :] for g in range(len(groups))] if len(groups) > 1 else []
     replicates = [moments(maps) for maps in kept]
-    dim = mode.size
     return StationaryMoments(
         mean,
         covariance,

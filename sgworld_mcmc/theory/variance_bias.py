@@ -65,8 +65,8 @@ def relative_variance_error(
     -------
     float or array
         Relative error, positive where the sampler is too wide. The C0 and Euler terms are exact
-        in h; the K term is exact in h for small K (``"symmetric"``, ``"once"``: of leading order)
-        and multiplied by `large_noise_factor`. ``"replacement"``: all exact, equation B1.
+        in h; the K term is exact in h for small K (below h = 0.01 of leading order in h) and
+        multiplied by `large_noise_factor`. ``"replacement"``: all exact, equation B1.
 
     Raises
     ------

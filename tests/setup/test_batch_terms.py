@@ -134,21 +134,21 @@ def test_choice_keeps_the_step_size_and_finds_the_rest():
         make_settings(integrator=UBU())
 
 
-@pytest.mark.parametrize("order", ["replacement", "batches"])
-def test_report_of_a_run_predicts_the_error_that_is_measured(order):
+@pytest.mark.parametrize(("order", "count"), [("replacement", 40), ("batches", 10)])
+def test_report_of_a_run_predicts_the_error_that_is_measured(order, count):
     target = exact.LinearRegression(jax.random.key(1), num_data=400, dim=3, correlation=0.5)
     kernel = SGMCMCKernel(
         target.model,
         order=order,
         integrator=FrictionEuler(2.0),
-        step_size=0.05,
-        batch_size=40,
+        step_size=0.5 / count,
+        batch_size=400 // count,
         gradient="plain",
-        steps_per_draw=50,
+        steps_per_draw=5 * count,
     )
     mcmc = MinibatchMCMC(
         kernel,
-        num_samples=1500,
+        num_samples=1000,
         num_warmup=100,
         num_chains=4,
         thinning=1,
@@ -159,9 +159,17 @@ def test_report_of_a_run_predicts_the_error_that_is_measured(order):
         warnings.simplefilter("error", TuningWarning)
         mcmc.run(jax.random.key(0), *target.data)
         report = mcmc.bias_report()
-    predicted, stein = report.predicted_variance_error, report.stein
-    np.testing.assert_allclose(sum(report.parts.values()), predicted)
-    assert "step size of the integrator" in report.parts
-    assert np.all(np.abs(stein.variance_error - predicted) < 4.5 * stein.variance_error_se)
-    assert report.disagreement() is None
-    print(order, predicted, stein.variance_error, stein.variance_error_se)
+    predicted, stein, parts = report.predicted_variance_error, report.stein, report.parts
+    np.testing.assert_allclose(sum(parts.values()), predicted)
+    # Friction and gradient do not last alike long: -gamma h / 2.
+    expected = -2.0 * 0.25 / count
+    np.testing.assert_allclose(parts["step size of the integrator"], expected, rtol=0.15)
+    # The realised noise of few batches scatters about its mean over partitions.
+    scatter = 3 * np.sqrt(2 / (count - 1)) * np.abs(parts["batch noise"])
+    deviation = np.abs(stein.variance_error - predicted)
+    assert np.all(deviation < 4.5 * stein.variance_error_se + scatter)
+    if order == "batches":
+        assert np.all(scatter < 0.01)
+        assert np.all(np.abs(stein.mean_shift) < 4.5 * stein.mean_shift_se)
+    else:
+        assert np.all(parts["batch noise"] > 0.08)

@@ -6,8 +6,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from kinetic import UBU, FrictionEuler
 
 from sgworld_benchmarks import stationary
+from sgworld_mcmc.integrators.averaged import Averaged
+from sgworld_mcmc.integrators.euler import Euler
+from sgworld_mcmc.integrators.momentum import Momentum
+from sgworld_mcmc.theory.affine_recursion import stationary_variance
 from sgworld_mcmc.theory.regression_terms import batch_statistics, whitened_regression
 from sgworld_mcmc.theory.stationary_recursion import (
     gaussian_kl,
@@ -151,6 +156,70 @@ def test_sampled_orders_agree_with_all_orders(order, noise, step_size):
     assert np.all(np.abs(found.mean - mean) < 6 * mean_error + 1e-12)
     assert np.all(np.abs(found.covariance - covariance) < 6 * covariance_error + 1e-12)
     assert np.max(covariance_error) < 2e-3 * np.trace(covariance)
+
+
+@pytest.mark.parametrize("integrator", [Euler(), Averaged()], ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    "order", ["replacement", "fresh batches", "batches", "examples", "symmetric", "once"]
+)
+def test_integrator_gives_what_its_noise_gives(small_problem, integrator, order):
+    """Averaged noise as a state of two numbers is the Markov chain of one number."""
+    rows, prior, batches = small_problem
+    settings, terms = {"temperature": 0.7, "num_orders": 40}, batches
+    if order in ("examples", "fresh batches"):
+        settings |= {"num_batches": 3, "prior_matrix": prior[0], "prior_offset": prior[1]}
+        terms = rows
+    settings["order"] = "replacement" if order == "fresh batches" else order
+    settings["draws"] = "all" if order in ("batches", "examples") else "epoch"
+    by_noise = stationary_moments(*terms, 0.25, noise=integrator.name, **settings)
+    found = stationary_moments(*terms, 0.25, integrator=integrator, **settings)
+    np.testing.assert_allclose(found.mean, by_noise.mean, rtol=1e-9)
+    np.testing.assert_allclose(found.covariance, by_noise.covariance, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("integrator", [FrictionEuler(1.0), UBU(2.0)], ids=lambda x: x.name)
+@pytest.mark.parametrize("order", ["replacement", "batches", "symmetric"])
+def test_kinetic_moments_are_those_of_the_modes(small_problem, integrator, order):
+    """One curvature, no noise of it: every direction is a mode of its own."""
+    offsets = small_problem[2][1] - small_problem[2][1].mean(0)
+    matrices = np.broadcast_to(1.5 * np.eye(2), (3, 2, 2))
+    found = stationary_moments(matrices, offsets, 0.3, order=order, integrator=integrator)
+    variance = stationary_variance(
+        integrator, 0.3, 3, np.mean(offsets**2, axis=0), law=order, curvature=1.5
+    )
+    np.testing.assert_allclose(np.diag(found.covariance), variance, rtol=1e-9)
+
+
+def test_kinetic_recursion_agrees_with_simulated_chains(small_problem):
+    integrator, h, chains = FrictionEuler(1.0), 0.4, 30_000
+    rng, terms = np.random.default_rng(4), _orders("batches", small_problem)
+    exact = stationary_moments(*small_problem[2], h, integrator=integrator, num_orders=4000)
+    x, v, left = np.zeros((chains, 2)), rng.normal(size=(chains, 2)), np.exp(-h)
+    for _ in range(25):
+        for matrix, offset in terms(rng, chains):
+            kick = np.sqrt(1 - left**2) * rng.normal(size=(chains, 2))
+            v = left * v - h * (np.einsum("nij,nj->ni", matrix, x) - offset) + kick
+            x = x + h * v
+    deviation = x - exact.mean
+    products = np.einsum("ni,nj->nij", deviation, deviation)
+    for value, expected in ((x, exact.mean), (products, exact.covariance)):
+        error = value.std(0) / np.sqrt(chains)
+        assert np.all(np.abs(value.mean(0) - expected) < 4.5 * error)
+
+
+class _Mixing(Euler):
+    def affine(self, step_size, hessian, temperature=1.0):
+        step = super().affine(step_size, hessian, temperature)
+        return step._replace(kick=step.kick * np.arange(1, len(hessian) + 1))
+
+
+def test_integrators_that_the_recursion_cannot_serve_are_refused(small_problem):
+    with pytest.raises(ValueError, match="all coordinates alike"):
+        stationary_moments(*small_problem[2], 0.1, integrator=_Mixing())
+    with pytest.raises(ValueError, match="although there is no gradient"):
+        decaying = Momentum(momentum=0.5, weight_decay=0.1)
+        stationary_moments(*small_problem[2], 0.1, integrator=decaying)
+    stationary_moments(*small_problem[2], 0.1, integrator=Momentum(momentum=0.5), num_orders=20)
 
 
 def test_temperature_zero_leaves_the_batch_noise():
