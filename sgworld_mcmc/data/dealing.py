@@ -45,6 +45,7 @@ def count_batches(data: ArrayLikeTree, batch_size: int) -> int:
 
 def split_rows(rows: jax.Array, count: int) -> Blocks:
     """Cut an array of N row numbers into ``count`` batches of N // count or one row more."""
+    rows = rows.astype(jnp.int32)  # in double precision, too
     size = rows.shape[0] // count
     extra = rows[count * size :, None] if rows.shape[0] % count else None
     return Blocks(rows[: count * size].reshape(count, size), extra)
