@@ -1,4 +1,4 @@
-"""A sampler of your own in one file: SGHMC (Chen, Fox & Guestrin 2014), used in three ways.
+"""A sampler of your own in one file: SGHMC (Chen, Fox & Guestrin 2014).
 
     v <- (1 - h gamma) v + h grad log p(x) + sqrt(2 h gamma tau) xi,    x <- x + h v
 
@@ -37,9 +37,8 @@ class SGHMC(Integrator):
     def step(self, state, gradient, normals, step_size, temperature):
         damping = step_size * self.friction
         keep, kick = 1 - damping, jnp.sqrt(2 * damping * temperature)
-        push = lambda v, g, xi: keep * v + step_size * g + kick * xi  # noqa: E731
+        push = lambda v, g, xi: (keep * v + step_size * g + kick * xi).astype(v.dtype)  # noqa: E731
         velocity = jax.tree.map(push, state.velocity, gradient(state.position), normals)
-        velocity = jax.tree.map(lambda new, v: new.astype(v.dtype), velocity, state.velocity)
         move = lambda x, v: (x + step_size * v).astype(x.dtype)  # noqa: E731
         return SGHMCState(jax.tree.map(move, state.position, velocity), velocity)
 
@@ -63,16 +62,17 @@ class SGHMC(Integrator):
 def main():
     target = sg.exact.LinearRegression(num_data=2000)
     settings = {"step_size": 0.1, "batch_size": 100, "gradient": "plain", "order": "symmetric"}
-    mcmc = sg.SGWORLD(target.model, integrator=SGHMC(friction=2.0), num_samples=500, **settings)
+    mcmc = sg.SGWORLD(target.model, integrator=SGHMC(2.0), num_samples=500, **settings)
     mcmc.run(jax.random.key(0), *target.data)  # 1. a NumPyro model
-    print(target.compare(mcmc.get_samples()))
-    print(mcmc.bias_report())  # 2. what the theory says of it, from `affine`
+    comparison, report = target.compare(mcmc.get_samples()), mcmc.bias_report()
+    print(comparison, report, sep="\n")  # 2. what the theory says of it, from `affine`
 
     y = 1 + jax.random.normal(jax.random.key(1), (1000,))  # 3. BlackJAX's form
     estimator = grad_estimator(lambda mu: 0.0, lambda mu, y: -((y - mu) ** 2) / 2, 1000)
     alg = sg.sgworld(estimator, y, batch_size=100, step_size=0.01, integrator=SGHMC(friction=20.0))
-    state, _ = jax.jit(alg.step)(jax.random.key(3), alg.init(jnp.array(0.0), jax.random.key(2)))
+    state, _ = jax.jit(alg.step)(jax.random.key(3), alg.init(jnp.zeros(()), jax.random.key(2)))
     print(f"after an epoch: {state.position:.3f}; the mean of the data is {y.mean():.3f}")
+    return comparison, report
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ def test_every_example_has_a_test():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "linear_regression.py",
         "logistic_regression_large.py",
+        "add_a_sampler.py",
         "blackjax_kernels.py",
         "nonequilibrium_regression.py",
         "nonequilibrium_digits.py",
@@ -53,6 +54,18 @@ def test_blackjax_kernels():
     # C0 of the simulated data is not exactly M: the predictions 1.003 and 1.12 hold within that.
     assert without == pytest.approx(1.0, abs=0.08)
     assert replaced > without + 0.04
+
+
+def test_a_sampler_of_ones_own(capsys):
+    """The page docs/add_a_sampler.md promises one file of fewer than 80 lines."""
+    path = EXAMPLES / "add_a_sampler.py"
+    assert len(path.read_text().splitlines()) < 80
+    comparison, report = runpy.run_path(str(path))["main"]()
+    assert np.all(np.abs(comparison.mean_error) < 4.5 * comparison.mean_error_se + 0.02)
+    # The posterior's variance is off by what the exact recursion says.
+    predicted = np.sqrt(1 + report.predicted_variance_error)
+    assert np.all(np.abs(comparison.sd_ratio - predicted) < 4.5 * comparison.sd_ratio_se + 0.03)
+    assert "sghmc" in str(report) and "after an epoch" in capsys.readouterr().out
 
 
 def test_examples_reject_what_they_do_not_know():

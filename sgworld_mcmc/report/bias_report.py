@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.report.check import Check
+from sgworld_mcmc.settings import NOISES
 
 __all__ = ["BiasReport"]
 
@@ -171,8 +172,9 @@ class BiasReport(NamedTuple):
 
     def _headline(self) -> str:
         precision = ", double precision" if self.double else ""
+        dynamics = f"{self.noise} noise" if self.noise in NOISES else f"integrator {self.noise}"
         return (
-            f"{self.order}, {self.gradient} gradients, {self.noise} noise{precision}: "
+            f"{self.order}, {self.gradient} gradients, {dynamics}{precision}: "
             f"{self.num_batches} batches of {self.batch_size}, step size {self.step_size:.3g}, "
             f"time per epoch {self.time_per_epoch:.3g}, {self.steps_per_draw} steps per draw, "
             f"{self.examples_per_effective_draw:.3g} examples per effective draw; tolerance "

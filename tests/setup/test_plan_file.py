@@ -1,0 +1,157 @@
+"""A set-up that is saved and used again: the same draws, or a refusal that says why."""
+
+import functools
+import json
+import pickle
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from sgworld_mcmc import SGLD, SGWORLD
+from sgworld_mcmc.setup.plan_file import VERSION, load_plan
+
+KEY = jax.random.key(3)
+FAST = {"num_samples": 30, "num_warmup": 3, "num_chains": 2}
+FIXED = {"gradient": "control_variate", "batch_size": 20, "step_size": 0.1}
+
+
+def data(seed=0):
+    return np.random.default_rng(seed).normal(size=203).astype(np.float32)
+
+
+def draws(mcmc):
+    return np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
+
+
+@pytest.fixture(scope="module")
+def first():
+    mcmc = SGWORLD(models.gaussian, **FAST, **FIXED)
+    mcmc.run(KEY, data())
+    return mcmc
+
+
+@pytest.fixture
+def path(first, tmp_path):
+    first.save_plan(tmp_path / "plan.npz")
+    return tmp_path / "plan.npz"
+
+
+def test_the_same_key_gives_the_same_draws_without_a_set_up(first, path, monkeypatch):
+    again = SGWORLD(models.gaussian, plan=path, **FAST)
+    monkeypatch.setattr(again.sampler, "prepare", lambda *_: pytest.fail("set up anew"))
+    again.run(KEY, data())
+    np.testing.assert_array_equal(draws(again), draws(first))
+    assert str(again.bias_report()) == str(first.bias_report())
+    # Another key, and then the arrays as JAX's: the plan stays.
+    again.run(jax.random.key(4), jnp.asarray(data()))
+    assert not np.any(draws(again) == draws(first))
+
+
+def test_a_plan_with_everything_measured_comes_back_as_it_was(tmp_path):
+    mcmc = SGWORLD(models.plated, **FAST)
+    plan = mcmc.set_up(KEY, *models.regression_data())
+    mcmc.save_plan(tmp_path / "plan")
+    loaded = load_plan(tmp_path / "plan")
+    assert loaded.dynamics == plan.dynamics and hash(loaded.dynamics) == hash(plan.dynamics)
+    assert loaded.choice.prediction.worst() == plan.choice.prediction.worst()
+    same = lambda a, b: np.testing.assert_array_equal(a, b)  # noqa: E731
+    jax.tree.map(same, loaded.tuning, plan.tuning)
+    jax.tree.map(same, loaded.measurements, plan.measurements)
+    jax.tree.map(same, loaded.fit, plan.fit)
+    with np.load(tmp_path / "plan", allow_pickle=False) as archive:
+        assert "tuning.coordinates.center" in archive.files and "partition" in archive.files
+
+
+def test_pickling_keeps_the_plan(first, monkeypatch):
+    copy = pickle.loads(pickle.dumps(first))
+    assert copy.data is None and copy.plan.step_size == first.plan.step_size
+    np.testing.assert_array_equal(draws(copy), draws(first))
+    with monkeypatch.context() as patch:
+        patch.setattr(copy.sampler, "prepare", lambda *_: pytest.fail("set up anew"))
+        copy.run(KEY, data())
+    np.testing.assert_array_equal(draws(copy), draws(first))
+    # Other data are set up anew: nothing of the old plan is used for them.
+    other = pickle.loads(pickle.dumps(first))
+    other.run(KEY, data() + 5)
+    assert draws(other).mean() - draws(first).mean() == pytest.approx(5, abs=0.1)
+
+
+def other_prior(y):
+    mu = numpyro.sample("mu", dist.Normal(50, 0.1))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(mu, 1), obs=y)
+
+
+def other_site(y):
+    nu = numpyro.sample("nu", dist.Normal(0, 10))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(nu, 1), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "reason"),
+    [
+        (models.gaussian, data()[:-1], r"number of rows: 203 then, 202 now"),
+        (models.gaussian, data(1), "numbers in the model's array arguments"),
+        (models.gaussian, data().astype(np.float64), "arguments: .*float32.* now"),
+        (other_prior, data(), "another prior or likelihood"),
+        (other_site, data(), "latent sites.*mu.* then, .*nu.* now"),
+    ],
+)
+def test_another_model_or_other_data_are_refused_with_the_reason(path, model, y, reason):
+    mcmc = SGWORLD(model, plan=path, **FAST)
+    with pytest.raises(ValueError, match=f"(?s)made for another model.*{reason}"):
+        mcmc.run(KEY, y)
+    assert mcmc._states is None
+
+
+def test_files_that_are_no_plan_are_refused_before_anything_runs(path, tmp_path):
+    make = functools.partial(SGWORLD, models.gaussian)
+    whole = path.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 30):
+        (tmp_path / "cut").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="truncated, or no plan"):
+            make(plan=tmp_path / "cut")
+    np.savez(tmp_path / "other.npz", x=np.ones(3))
+    with pytest.raises(ValueError, match="no plan"):
+        make(plan=tmp_path / "other.npz")
+    with pytest.raises(FileNotFoundError):
+        make(plan=tmp_path / "nothing")
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    header = json.loads(str(arrays["plan"]))
+    arrays["plan"] = np.array(json.dumps({**header, "version": VERSION + 1}))
+    np.savez(tmp_path / "new.npz", **arrays)
+    with pytest.raises(ValueError, match=f"version {VERSION + 1}, this package reads"):
+        make(plan=tmp_path / "new.npz")
+    del arrays["tuning.step_size"]
+    arrays["plan"] = np.array(json.dumps(header))
+    np.savez(tmp_path / "less.npz", **arrays)
+    with pytest.raises(ValueError, match=r"tuning\.step_size.* is missing"):
+        make(plan=tmp_path / "less.npz")
+
+
+def test_settings_beside_a_plan_are_refused(path):
+    with pytest.raises(ValueError, match=r"\['batch_size'\] are part of the plan"):
+        SGWORLD(models.gaussian, plan=path, batch_size=3)
+    with pytest.raises(ValueError, match="one of SGWORLD, not of SGLD"):
+        SGLD(models.gaussian, plan=path)
+
+
+def test_there_is_nothing_to_save_before_the_first_run(tmp_path):
+    with pytest.raises(ValueError, match="no plan to save"):
+        SGWORLD(models.gaussian).save_plan(tmp_path / "plan")
+
+
+def test_misspelt_settings_are_named():
+    with pytest.raises(
+        TypeError, match=r"SGWORLD has no setting 'stepsize'. Did you mean 'step_si"
+    ):
+        SGWORLD(models.gaussian, stepsize=1)
+    with pytest.raises(TypeError, match="SGLD has no setting 'order'"):
+        SGLD(models.gaussian, order="batches")
