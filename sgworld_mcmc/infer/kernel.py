@@ -13,7 +13,7 @@ from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.in_memory import seed_of
 from sgworld_mcmc.model.arguments import signature_of
-from sgworld_mcmc.model.numpyro_model import FullData
+from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings

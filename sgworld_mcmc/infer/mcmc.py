@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import MCMC
 
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
+from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
@@ -23,8 +23,7 @@ from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Collection, collect
-from sgworld_mcmc.setup.plan_file import save_plan
-from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["MinibatchMCMC"]
 
@@ -33,7 +32,7 @@ class _ChainInterrupted(Exception):
     """Leaves NumPyro's loop over chains."""
 
 
-class MinibatchMCMC(MCMC):
+class MinibatchMCMC(PlannedMCMC):
     """What :class:`SGWORLD` and :class:`SGLD` share: a NumPyro ``MCMC`` that lays out the data."""
 
     def __init__(
@@ -79,16 +78,6 @@ class MinibatchMCMC(MCMC):
 
     def __getstate__(self):
         return super().__getstate__() | dict.fromkeys(("_checked", "_interrupts", "_reporter"))
-
-    @property
-    def plan(self) -> RunPlan | None:
-        """What the set-up has decided and measured: None before the first run."""
-        return self._setup.plan
-
-    @property
-    def data(self) -> RunData | None:
-        """The data laid out for the plan: None before the first run and after unpickling."""
-        return self._setup.data
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
@@ -178,66 +167,6 @@ class MinibatchMCMC(MCMC):
             # NumPyro leaves those of a warm-up that failed to the next run.
             self._set_collection_params()
             self._chains = []
-
-    def _make_set_up(self, rng_key, args, kwargs, init_params) -> RunPlan:
-        resumed, chains = self._warmup_state is not None, self.num_chains
-        return self._setup.make(
-            rng_key, args, kwargs, init_params, resumed=resumed, num_chains=chains
-        )
-
-    def set_up(self, rng_key, *args, init_params=None, **kwargs) -> RunPlan:
-        """Choose all settings and lay the data out, without drawing.
-
-        Parameters
-        ----------
-        rng_key, args, init_params, kwargs
-            As for :meth:`run`, which on the same arguments does not set up once more.
-
-        Returns
-        -------
-        RunPlan
-            What was decided and measured; also ``mcmc.plan``.
-        """
-        check_key("rng_key", rng_key)
-        with reporting(self.progress_bar):
-            plan = self._make_set_up(rng_key, args, kwargs, init_params)
-        self._args, self._kwargs = args, kwargs
-        return plan
-
-    def use(self, plan: RunPlan, data: RunData) -> None:
-        """Run with this plan, and with data that have been laid out for it, from now on."""
-        self._setup.use(plan, data)
-
-    def save_plan(self, path: str | os.PathLike) -> None:
-        """Save the set-up of the last run: ``SGWORLD(model, plan=path)`` uses it again.
-
-        Parameters
-        ----------
-        path
-            Of the file, a NumPy archive without code.
-
-        Raises
-        ------
-        ValueError
-            Before the first run or set-up.
-
-        Examples
-        --------
-        >>> import jax, tempfile, os
-        >>> from sgworld_mcmc import SGWORLD, exact
-        >>> target = exact.GaussianMean()
-        >>> first = SGWORLD(target.model, num_samples=100)
-        >>> first.run(jax.random.key(0), *target.data)
-        >>> path = os.path.join(tempfile.mkdtemp(), "plan.npz")
-        >>> first.save_plan(path)
-        >>> again = SGWORLD(target.model, num_samples=100, plan=path)
-        >>> again.run(jax.random.key(0), *target.data)
-        >>> bool((again.get_samples()["mu"] == first.get_samples()["mu"]).all())
-        True
-        """
-        if self.plan is None:
-            raise ValueError("There is no plan to save: call run(...) or set_up(...) first.")
-        save_plan(self._setup.identified_plan(), path)
 
     def _take_positions(self, extra_fields) -> None:
         """Keep the positions for the diagnostics; show them only if they were asked for."""

@@ -12,7 +12,8 @@ from sgworld_mcmc.data.contents import examine, fingerprint
 from sgworld_mcmc.data.in_memory import first_rows, shuffle
 from sgworld_mcmc.model.additivity import check_minibatching, make_evaluations
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
-from sgworld_mcmc.model.numpyro_model import MinibatchModel, minibatch_model
+from sgworld_mcmc.model.inspection import minibatch_model
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.precision import closes_over_numpy
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import Settings

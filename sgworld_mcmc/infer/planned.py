@@ -1,0 +1,89 @@
+"""A NumPyro ``MCMC`` with a set-up that can be made, looked at, saved and replaced."""
+
+import os
+
+from numpyro.infer import MCMC
+
+from sgworld_mcmc.checks import check_key
+from sgworld_mcmc.infer.set_up import SetUp
+from sgworld_mcmc.progress import reporting
+from sgworld_mcmc.setup.plan_file import save_plan
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+
+__all__ = ["PlannedMCMC"]
+
+
+class PlannedMCMC(MCMC):
+    """The part of :class:`~sgworld_mcmc.infer.mcmc.MinibatchMCMC` that deals with its plan."""
+
+    _setup: SetUp
+
+    @property
+    def plan(self) -> RunPlan | None:
+        """What the set-up has decided and measured: None before the first run."""
+        return self._setup.plan
+
+    @property
+    def data(self) -> RunData | None:
+        """The data laid out for the plan: None before the first run and after unpickling."""
+        return self._setup.data
+
+    def _make_set_up(self, rng_key, args, kwargs, init_params) -> RunPlan:
+        resumed, chains = self._warmup_state is not None, self.num_chains
+        return self._setup.make(
+            rng_key, args, kwargs, init_params, resumed=resumed, num_chains=chains
+        )
+
+    def set_up(self, rng_key, *args, init_params=None, **kwargs) -> RunPlan:
+        """Choose all settings and lay the data out, without drawing.
+
+        Parameters
+        ----------
+        rng_key, args, init_params, kwargs
+            As for :meth:`run`, which on the same arguments does not set up once more.
+
+        Returns
+        -------
+        RunPlan
+            What was decided and measured; also ``mcmc.plan``.
+        """
+        check_key("rng_key", rng_key)
+        with reporting(self.progress_bar):
+            plan = self._make_set_up(rng_key, args, kwargs, init_params)
+        self._args, self._kwargs = args, kwargs
+        return plan
+
+    def use(self, plan: RunPlan, data: RunData) -> None:
+        """Run with this plan, and with data that have been laid out for it, from now on."""
+        self._setup.use(plan, data)
+
+    def save_plan(self, path: str | os.PathLike) -> None:
+        """Save the set-up of the last run: ``SGWORLD(model, plan=path)`` uses it again.
+
+        Parameters
+        ----------
+        path
+            Of the file, a NumPy archive without code.
+
+        Raises
+        ------
+        ValueError
+            Before the first run or set-up.
+
+        Examples
+        --------
+        >>> import jax, tempfile, os
+        >>> from sgworld_mcmc import SGWORLD, exact
+        >>> target = exact.GaussianMean()
+        >>> first = SGWORLD(target.model, num_samples=100)
+        >>> first.run(jax.random.key(0), *target.data)
+        >>> path = os.path.join(tempfile.mkdtemp(), "plan.npz")
+        >>> first.save_plan(path)
+        >>> again = SGWORLD(target.model, num_samples=100, plan=path)
+        >>> again.run(jax.random.key(0), *target.data)
+        >>> bool((again.get_samples()["mu"] == first.get_samples()["mu"]).all())
+        True
+        """
+        if self.plan is None:
+            raise ValueError("There is no plan to save: call run(...) or set_up(...) first.")
+        save_plan(self._setup.identified_plan(), path)

@@ -1,0 +1,53 @@
+"""Plates over the rows of the data: made as long as the rows that a model is given, or full."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from numpyro.primitives import Messenger
+
+__all__ = ["FullData", "RowPlates"]
+
+
+class RowPlates(Messenger):
+    """Make the data plates cover exactly the rows that the model was given.
+
+    ``plates`` are their names. A plate that says ``subsample_size`` becomes a full one over
+    the rows (any other subsampled plate becomes full, as in :class:`FullData`). A plate whose size
+    is written into the model, as in ``plate("N", 1000)``, is cut to the rows; the scale that
+    NumPyro derives from it is recorded in ``scales``, to be undone.
+    """
+
+    def __init__(self, fn: Callable, plates: frozenset[str], rows: int) -> None:
+        super().__init__(fn)
+        self.plates, self.rows, self.scales = plates, rows, {}
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "plate" and msg["name"] in self.plates:
+            size = msg["args"][0]
+            msg["args"] = (size, self.rows)
+            msg["value"] = jnp.arange(self.rows)
+            if size != self.rows:
+                self.scales[msg["name"]] = size / self.rows
+        elif msg["type"] == "plate":
+            _make_full(msg)
+        elif msg["type"] == "subsample":
+            # The rows are already the minibatch. Without event_dim the plate leaves them alone.
+            msg["kwargs"] = {**msg["kwargs"], "event_dim": None}
+
+
+class FullData(Messenger):
+    """A model with every subsampled plate made full: what it says of all rows.
+
+    A Messenger, so that ``numpyro.infer.log_likelihood``, ``Predictive`` and ArviZ can call it
+    like the model itself.
+    """
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "plate":
+            _make_full(msg)
+
+
+def _make_full(msg: dict) -> None:
+    size, subsample_size = msg["args"]
+    if subsample_size not in (None, size):
+        msg["args"], msg["value"] = (size, size), jnp.arange(size)

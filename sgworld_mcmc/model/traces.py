@@ -1,0 +1,29 @@
+"""Traces of a NumPyro model: what they say of a site."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+__all__ = ["Site", "trace_of", "unconstrained"]
+
+
+class Site(NamedTuple):
+    """What a trace says of a site, without its values."""
+
+    kind: str  # "latent", "observed", "factor" or "deterministic"
+    shape: tuple[int, ...]
+    discrete: bool
+    plates: tuple[tuple[str, int], ...]  # names and sizes
+
+
+def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:
+    # The seed goes inside: initialisation strategies draw with the key that it hands out.
+    substituted = handlers.substitute(handlers.seed(model, rng_key), substitute_fn=strategy)
+    return handlers.trace(substituted).get_trace(*args, **kwargs)
+
+
+def unconstrained(site: dict) -> jax.Array:
+    return biject_to(site["fn"].support).inv(site["value"])
