@@ -30,6 +30,7 @@ EVERY = [
     "pilot chains",
     "noise of the rows",
     "choosing settings",
+    "control variates",
     "compiling",
     "warm-up",
     "draws",

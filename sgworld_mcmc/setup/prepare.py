@@ -110,7 +110,6 @@ def prepare(
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice)
         feed = _feed(posterior.rows, dynamics)
-        stage("control variates")
         controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
             posterior.coordinates.cast(_dtype()),
@@ -250,6 +249,7 @@ def _with_coordinates(
         if is_large(view.size) and not fit.converged:
             # Of many rows only a part was checked: where the density is infinite may be elsewhere.
             check_minibatching(view, view.evaluations, checked.rows, checked.constants)
+    stage("coordinates")
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
     double = bool(user or (too_coarse and view.precise))
@@ -327,14 +327,15 @@ def _feed(rows: tuple, dynamics: Dynamics):
 
 def _controls(posterior: Posterior, gradient: Gradient, feed):
     """What the gradient needs to know of the center."""
+    if gradient.needs == 0:
+        return ()
+    stage("control variates")
     if gradient.visits_batches:
         coordinates = posterior.coordinates.cast(_dtype())
         count_rows(posterior.size)
         return posterior.functions.offsets(
             coordinates, feed, posterior.constants, gradient=gradient
         )
-    if gradient.needs == 0:
-        return ()
     return gradient.prepare(None, None, None, *derivatives(posterior))
 
 
