@@ -31,6 +31,7 @@ from sgworld_mcmc.nonequilibrium import linear_chain_entropy_production_rate, re
 from sgworld_mcmc.sampling import lagged_moments as moments
 from sgworld_mcmc.theory.epoch_maps import center, epoch_maps, replacement_map
 from sgworld_mcmc.theory.stationary_recursion import stationary_path
+from sgworld_mcmc.theory.step_matrices import steps_of
 
 SIZE, BATCH, DIM = 200, 10, 3
 COUNT = SIZE // BATCH
@@ -103,10 +104,11 @@ def predict(problem, order, steps):
     offsets = COUNT * np.einsum("bni,bn->bi", x, y)
     stationary = stationary_path(matrices, offsets, steps, order=order)
     terms = center(matrices, offsets, None, None, None)
+    kernels = [steps_of("independent", h, terms.hessian, 1.0) for h in steps]
     if order == "replacement":
-        maps = [replacement_map(terms, h, "independent", 1.0)[0].a for h in steps]
+        maps = [replacement_map(terms, kernel)[0].a for kernel in kernels]
     else:
-        groups = epoch_maps(terms, steps, order, "independent", 1.0, "epoch", 2000, 0)
+        groups = epoch_maps(terms, kernels, order, "epoch", 2000, 0)
         maps = [np.mean([epoch.a for epoch, _ in group], axis=0) for group in groups]
     rates = []  # below 1e-10 they are rounding errors
     for a, moment in zip(maps, stationary, strict=True):

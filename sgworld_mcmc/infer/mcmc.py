@@ -28,6 +28,9 @@ from sgworld_mcmc.setup.run_plan import RunPlan
 __all__ = ["MinibatchMCMC"]
 
 
+_NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter")
+
+
 class _ChainInterrupted(Exception):
     """Leaves NumPyro's loop over chains."""
 
@@ -77,7 +80,7 @@ class MinibatchMCMC(PlannedMCMC):
         self._asked = None
 
     def __getstate__(self):
-        return super().__getstate__() | dict.fromkeys(("_checked", "_interrupts", "_reporter"))
+        return super().__getstate__() | dict.fromkeys(_NOT_PICKLED)
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
@@ -252,14 +255,23 @@ class MinibatchMCMC(PlannedMCMC):
         """
         if self._positions is None:
             raise ValueError("There are no draws to report on: call run(...) first.")
-        if self.data is None or self._drawn_with is not self.plan:
+        plan, data = self._drawn_with, self.data
+        if plan is None:
             raise ValueError(
-                "The data that the report needs are not kept when a run is pickled, nor when a "
-                "set-up for other data has begun: call run(...) again, or make the report before."
+                "The data that the report needs are not kept when a run is pickled: call run(...) "
+                "again, or make the report before."
             )
+        if data is None or plan is not self.plan:
+            # A set-up for other data was begun and interrupted: the draws are still the old ones.
+            if control:
+                raise ValueError(
+                    "`control=True` needs the set-up of these draws, and another one was begun "
+                    "since: call run(...) again."
+                )
+            data = self.sampler.lay_out(plan, self._args, self._kwargs)
         half = self._control_run() if control else None
         strategy = self.sampler.settings.init_strategy
-        return make_report(self.plan, self.data, self.draws(), control=half, strategy=strategy)
+        return make_report(plan, data, self.draws(), control=half, strategy=strategy)
 
     def _control_run(self) -> np.ndarray:
         """Positions of a second run at half the step size, (chains, draws, D)."""

@@ -38,6 +38,11 @@ class EpochState(NamedTuple):
         return self.motion.position
 
     @property
+    def noise(self) -> ArrayTree:
+        """The last step's standard normal numbers with averaged noise, ``()`` otherwise."""
+        return getattr(self.motion, "noise", ())
+
+    @property
     def velocity(self) -> ArrayTree:
         """Like the position, of integrators that have a velocity."""
         return self.motion.velocity

@@ -49,7 +49,7 @@ def build_kernel(order: str | Order = "batches") -> Callable:
     Returns
     -------
     Callable
-        ``kernel(rng_key, state, grad_estimator, feed, learning_rate, momentum=0.0,
+        ``kernel(rng_key, state, grad_estimator, batches, learning_rate, momentum=0.0,
         weight_decay=0.0)``, which returns (:class:`~sgworld_mcmc.kernels.epoch.EpochState`,
         :class:`~sgworld_mcmc.kernels.epoch.EpochInfo`). All arguments but the estimator may be
         traced. For ``order="examples"`` the feed is a
@@ -61,7 +61,7 @@ def build_kernel(order: str | Order = "batches") -> Callable:
         rng_key: PRNGKey,
         state: SGDState,
         grad_estimator: Callable,
-        feed: Feed,
+        batches: Feed,
         learning_rate: Schedule,
         momentum: jax.Array | float = 0.0,
         weight_decay: jax.Array | float = 0.0,
@@ -74,7 +74,7 @@ def build_kernel(order: str | Order = "batches") -> Callable:
             (rows_key, rng_key, order_key),  # no noise is drawn
             state,
             ascent,
-            feed,
+            batches,
             order=order,
             integrator=Momentum(momentum, weight_decay),
             step_size=learning_rate,

@@ -35,6 +35,11 @@ class SGLDState(NamedTuple):
         """Pytree of floating-point arrays."""
         return self.motion.position
 
+    @property
+    def noise(self) -> ArrayTree:
+        """The last step's standard normal numbers with averaged noise, ``()`` otherwise."""
+        return getattr(self.motion, "noise", ())
+
 
 class SGLDInfo(NamedTuple):
     """What happened in a step.

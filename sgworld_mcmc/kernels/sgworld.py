@@ -62,9 +62,9 @@ def build_kernel(
     Returns
     -------
     Callable
-        ``kernel(rng_key, state, grad_estimator, feed, step_size, temperature=1.0)``, which
+        ``kernel(rng_key, state, grad_estimator, batches, step_size, temperature=1.0)``, which
         returns (:class:`~sgworld_mcmc.kernels.epoch.EpochState`,
-        :class:`~sgworld_mcmc.kernels.epoch.EpochInfo`). The feed comes from
+        :class:`~sgworld_mcmc.kernels.epoch.EpochInfo`). The batches, a feed, come from
         :func:`sgworld_mcmc.data.fixed_partition.partition`; for ``order="examples"`` it is a
         :class:`~sgworld_mcmc.data.dealt_rows.DealtRows`. It is an argument, so that ``jax.jit`` of
         the kernel does not compile the data in.
@@ -76,7 +76,7 @@ def build_kernel(
         rng_key: PRNGKey,
         state: SGWORLDState,
         grad_estimator: Callable,
-        feed: Feed,
+        batches: Feed,
         step_size: Schedule,
         temperature: Schedule = 1.0,
     ) -> tuple[SGWORLDState, SGWORLDInfo]:
@@ -84,7 +84,7 @@ def build_kernel(
             jax.random.split(rng_key, 3),
             state,
             grad_estimator,
-            feed,
+            batches,
             order=order,
             integrator=integrator,
             step_size=step_size,

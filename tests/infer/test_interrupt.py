@@ -38,8 +38,11 @@ def whole(first):
 
 @pytest.fixture(autouse=True)
 def ctrl_c_raises_again():
+    """Also where the tests run in the background, where a shell has signals ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    after = signal.signal(signal.SIGINT, before)
+    assert after is signal.default_int_handler
 
 
 def like(first, **settings):

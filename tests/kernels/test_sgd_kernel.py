@@ -38,7 +38,7 @@ def by_hand(batches, start, eta, beta, decay):
 
 
 def batch_list(batches):
-    main, extra = (np.asarray(x) for x in batches)
+    main, extra = (np.asarray(x) for x in (batches.main, batches.extra))
     return [np.concatenate([b, *extra[i : i + 1]]) for i, b in enumerate(main)]
 
 

@@ -211,7 +211,7 @@ def test_report_from_draws_or_without(runs):
     assert "draws, " in str(report)
 
 
-def tested(positions, diverged=(-1, -1)):
+def balance_of(positions, diverged=(-1, -1)):
     state = SimpleNamespace(moments=(), diverged_at=np.array(diverged))
     return measured_detailed_balance(Draws(positions, state))
 
@@ -219,25 +219,25 @@ def tested(positions, diverged=(-1, -1)):
 def test_measurement_never_fails():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 400, 3))
-    result, line = tested(x)
+    result, line = balance_of(x)
     assert result.p_value > 1e-3 and "draws, " in line
-    result, line = tested(x[:, :7])
+    result, line = balance_of(x[:, :7])
     assert result is None and "7 draws" in line
-    result, line = tested(x, (3, 5))
+    result, line = balance_of(x, (3, 5))
     assert result is None and "no chain moved" in line
-    result, line = tested(np.ones((2, 400, 3)))
+    result, line = balance_of(np.ones((2, 400, 3)))
     assert result is None and "no chain moved" in line
-    result, _ = tested(x, (-1, 17))  # the other chain is used
+    result, _ = balance_of(x, (-1, 17))  # the other chain is used
     assert result.num_blocks == result.num_blocks_per_chain
     for odd in (np.where(x > 3, np.nan, x), x * [1, 1, 0], x[..., [0, 0, 1]], x[..., :1], x[:1]):
-        tested(odd, (-1,) * len(odd))
+        balance_of(odd, (-1,) * len(odd))
     wide = rng.standard_normal((2, 300, 2000))
-    result, _ = tested(wide)
+    result, _ = balance_of(wide)
     assert len(result.names) == 10 and result.p_value > 1e-3
     # A rotation in the leading coordinates of many is seen.
     wide = rng.standard_normal((4, 1000, 200))
     wide[..., :3] = simulate(*ROTATING, 1000, 4, seed=4)
-    assert tested(wide, (-1,) * 4)[0].p_value < 1e-4
+    assert balance_of(wide, (-1,) * 4)[0].p_value < 1e-4
     recorded = ne.recorded_moments(record(wide[..., :30].astype(np.float32)))
     result = recorded.detailed_balance_violation()
     assert result.p_value < 1e-4 and 2 <= len(result.names) < 30
