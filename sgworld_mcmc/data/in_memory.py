@@ -1,5 +1,7 @@
 """The rows of the data in random order, and cut into batches."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -30,7 +32,7 @@ ALIGNMENT = 64
 # on parts where parts tell as much: a look at all of these takes hundredths of a second, so that
 # there is nothing to gain below, and what has been drawn from a key stays what it was.
 PART_ROWS = 2**17
-# Rows that are copied at a time where their precision changes on the way.
+# Rows that are copied at a time.
 COPIED_ROWS = 2**16
 
 
@@ -72,12 +74,18 @@ def _take(x: Any, order: np.ndarray) -> jax.Array:
         return jnp.take(x, order, axis=0) if isinstance(x, jax.Array) else jnp.asarray(x[order])
     # On a CPU a JAX array lends its memory to NumPy, which takes rows with no further copy.
     x, taken = np.asarray(x), _aligned(x.shape, dtype)
-    if x.dtype == dtype:
-        np.take(x, order, axis=0, out=taken, mode="clip")
-    else:
-        for start in range(0, len(order), COPIED_ROWS):
-            some = slice(start, start + COPIED_ROWS)
+
+    def copy(start):
+        some = slice(start, start + COPIED_ROWS)
+        if x.dtype == dtype:
+            np.take(x, order[some], axis=0, out=taken[some], mode="clip")
+        else:
             np.copyto(taken[some], x[order[some]], casting="same_kind")
+
+    # Most of the time goes into memory that is touched for the first time, by each thread for
+    # itself; NumPy lets others run meanwhile.
+    with ThreadPoolExecutor(os.cpu_count() if is_large(len(order)) else 1) as threads:
+        list(threads.map(copy, range(0, len(order), COPIED_ROWS)))
     return jax.device_put(taken, may_alias=True)
 
 
