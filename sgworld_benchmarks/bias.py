@@ -1,15 +1,15 @@
-"""Predicted against measured errors of posterior variances, over a grid of step sizes.
+"""Compare predicted and measured errors of posterior variances over a grid of step sizes.
 
-Three posteriors that are known exactly: linear regression with known noise (Gaussian), with unknown
+Three posteriors are known exactly: linear regression with known noise (Gaussian), with unknown
 noise (Student t and, for the log variance, log inverse gamma), and the log rate of Poisson counts
 (log gamma). For each kind of sampler the step sizes are those at which the package predicts errors
 of 1, 2, 5 and 10 %; many chains then measure them.
 
-A prediction is the mean over the ways to deal the rows into batches; one partition into M batches
-has its own noise, different by a part sqrt(2 / (M - 1)). So the measurement is a mean over several
-partitions, with the standard error from their scatter, which is shown too: it is what a user's
-single partition adds. A prediction holds if the measured error is within a factor 1.5 of it, or
-if the standard error cannot tell.
+A prediction is the mean over the ways to deal the rows into batches. One partition into M batches
+has its own noise, which differs by a fraction of about sqrt(2 / (M - 1)). So the measurement is a
+mean over several partitions, with the standard error from their scatter. The scatter is shown too:
+a user's single partition adds as much. A prediction holds if the measured error is within a factor
+1.5 of it, or if the difference may be Monte Carlo error.
 """
 
 import json
@@ -36,9 +36,10 @@ STEP_SIZES = np.geomspace(1e-4, 1.6, 400)
 
 
 class Kind(NamedTuple):
-    """A kind of sampler: its class, settings, and the steps from draw to draw in epochs or steps.
+    """A kind of sampler: its class, its settings, and the distance between draws.
 
-    ``epochs`` None means ``steps`` minibatch steps, which are no whole number of epochs.
+    Draws are ``epochs`` epochs apart, or if that is None ``steps`` minibatch steps, which are no
+    whole number of epochs.
     """
 
     label: str
@@ -71,21 +72,22 @@ KINDS = (
 
 
 class Point(NamedTuple):
-    """One step size of one kind of sampler on one posterior; the parameter with the largest
-    predicted error.
+    """The result at one step size of one kind of sampler on one posterior.
+
+    The errors are those of the parameter with the largest predicted error.
 
     Attributes
     ----------
     target, kind, parameter
         Labels.
     step_size
-        h, whitened.
+        Step size h in whitened coordinates.
     predicted, measured, error
-        Relative error of the variance, and standard error of the measured one.
+        Predicted and measured relative error of the variance, and standard error of the latter.
     scatter
         Standard deviation of the measured error from partition to partition.
     held, parameters
-        Number of parameters for which the prediction holds, of how many.
+        Number of parameters for which the prediction holds, and number of all parameters.
     worst
         (predicted, measured, error) of the parameter that is farthest from its prediction, in
         standard errors outside of the factor.
@@ -105,19 +107,19 @@ class Point(NamedTuple):
 
     @property
     def within(self) -> bool:
-        """Whether the measured error is within the factor of the predicted one."""
+        """Return whether the measured error is within the factor of the predicted one."""
         return 1 / FACTOR <= self.measured / self.predicted <= FACTOR
 
     @property
     def verdict(self) -> str:
-        """``"within"``, ``"noise"`` (Monte Carlo error cannot tell) or ``"OFF"``."""
+        """Return ``"within"``, ``"noise"`` (Monte Carlo error cannot tell) or ``"OFF"``."""
         if self.within:
             return "within"
         return "noise" if _outside(self.predicted, self.measured, self.error) < SIGMAS else "OFF"
 
 
 def _outside(predicted, measured, error):
-    """Standard errors by which a measured error lies outside of the factor around a prediction."""
+    """Return how far, in standard errors, a measured error is outside of the factor."""
     ends = np.sort(np.stack([np.multiply(predicted, FACTOR), np.divide(predicted, FACTOR)]), axis=0)
     beyond = np.maximum(measured - ends[1], ends[0] - measured)
     return np.maximum(beyond, 0) / error
@@ -138,14 +140,14 @@ def run(
     Parameters
     ----------
     targets
-        Among `TARGETS`.
+        Names among `TARGETS`.
     errors
-        The predicted errors to test, which decide the step sizes. Left out where the prediction
-        stays below them at every step size.
+        The predicted errors to test, which decide the step sizes. An error is left out if the
+        prediction stays below it at every step size.
     chains, draws, partitions
-        Of each point: so many partitions, chains on each, and draws of each chain.
+        For each point: number of chains on each partition, draws of each chain, and partitions.
     report
-        Called with each point as soon as it is known.
+        Function that is called with each point as soon as it is known.
     """
     check_integer("chains", chains, 2)
     check_integer("draws", draws, 2)
@@ -185,7 +187,7 @@ def _sampler(target: Target, kind: Kind, chains: int, draws: int):
 
 
 def _step_sizes(plan, errors) -> list[float]:
-    """The smallest step sizes at which these errors are predicted of some parameter."""
+    """Return the smallest step sizes at which these errors are predicted for some parameter."""
     chosen, previous = [], 0.0
     for h in STEP_SIZES[STEP_SIZES <= 1 / plan.fit.extremes()[0]]:
         made = predicted_errors(plan, plan.measurements, float(h))
@@ -199,7 +201,7 @@ def _step_sizes(plan, errors) -> list[float]:
 
 
 def _measure(target, kind, mcmc, rng_key, step_size, partitions) -> Point:
-    """A run on each of several partitions of the rows."""
+    """Run the chains on each of several partitions of the rows, and return their errors."""
     generator = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).tolist())
     found = []
     for key in jax.random.split(rng_key, partitions):
@@ -228,7 +230,7 @@ def _measure(target, kind, mcmc, rng_key, step_size, partitions) -> Point:
 
 
 def line(point: Point) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     measured = f"{point.measured:+.2%} ± {point.error:.2%}"
     held = f"{point.held}/{point.parameters}"
     return (
@@ -240,7 +242,7 @@ def line(point: Point) -> str:
 
 
 def head() -> str:
-    """Names of the columns of `line`."""
+    """Return the names of the columns of `line`."""
     return (
         f"{'posterior':34}{'sampler':34}{'parameter':>9}{'h':>10}{'predicted':>11}{'measured':>20}{'scatter':>9}"
         f"{'ratio':>8}{'':>8}{'all':>6}"
@@ -248,7 +250,7 @@ def head() -> str:
 
 
 def table(points: list[Point]) -> str:
-    """A line for each point, and a summary."""
+    """Return a line for each point, and a summary."""
     verdicts = [point.verdict for point in points]
     counts = ", ".join(f"{v}: {verdicts.count(v)}" for v in ("within", "noise", "OFF"))
     everywhere = sum(p.held for p in points), sum(p.parameters for p in points)
@@ -271,7 +273,7 @@ def add_arguments(parser) -> None:
 
 
 def run_cli(namespace) -> int:
-    """Run with the parsed options, print the table, draw the picture; returns 0."""
+    """Run with the parsed options, print the table, draw the picture, and return 0."""
     if namespace.out:
         Path(namespace.out).mkdir(parents=True, exist_ok=True)
     points = run(

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-# Okabe & Ito's colours, told apart by colour-blind readers; markers for print in grey.
+# The colours of Okabe & Ito, which colour-blind readers can tell apart; the markers are for print
+# in grey.
 STYLES = (
     ("#0072B2", "s"),
     ("#009E73", "D"),
@@ -19,9 +20,9 @@ STYLES = (
 
 
 def plot_bias(points, path, factor):
-    """Save a panel for each posterior: predicted against measured |error|, log-log.
+    """Save a figure with a log-log panel of predicted and measured |error| for each posterior.
 
-    Hollow markers: the measured error has the other sign. The band is the factor.
+    A hollow marker means that the measured error has the other sign. The band shows the factor.
     """
     targets = list(dict.fromkeys(point.target for point in points))
     kinds = list(dict.fromkeys(point.kind for point in points))
@@ -37,7 +38,7 @@ def plot_bias(points, path, factor):
                 continue
             number = kinds.index(point.kind)
             color, marker = STYLES[number % len(STYLES)]
-            # Kinds side by side: their predictions are nearly the same numbers.
+            # The kinds are drawn side by side: their predictions are nearly the same numbers.
             x = abs(point.predicted) * 1.025 ** (number - (len(kinds) - 1) / 2)
             size, error = abs(point.measured), point.error
             low = min(error, 0.999 * size)

@@ -25,14 +25,17 @@ def _linear() -> Target:
 
 
 def _unknown_noise() -> Target:
-    """The log of an inverse gamma variable of shape a has the variance trigamma(a)."""
+    """Return the target with unknown noise.
+
+    The log of an inverse gamma variable of shape a has the variance trigamma(a).
+    """
     posterior = exact.LinearRegressionUnknownNoise(jax.random.key(2), 96, 3)
     variance = np.append(np.diagonal(posterior.covariance)[:-1], polygamma(1, posterior.a))
     return Target("linear regression, unknown noise", posterior, variance)
 
 
 def _counts() -> Target:
-    """So has the log of a gamma variable."""
+    """Return the target of counts: the log of a gamma variable has the variance trigamma(a) too."""
     posterior = exact.GammaPoisson(jax.random.key(3), 48, rate=0.5)
     return Target("gamma-Poisson", posterior, np.array([polygamma(1, posterior.a)]))
 

@@ -1,11 +1,12 @@
-"""The settings that the package chooses, against a grid search at the same measured error.
+"""Compare the settings that the package chooses with a grid search at the same measured error.
 
-Logistic regressions of several sizes. The default ``SGWORLD(model)`` is run with many chains, and
-so is every combination of gradient, batch size and step size of a grid, in the same coordinates.
-For each the errors of variances and means are measured against a run at a small step size, and the
-rows touched for each effective draw are counted. The best setting of the grid is the cheapest one
-whose errors are no larger than those of the chosen one, or than the tolerance, up to Monte Carlo
-noise; as in the package, a tolerance of 1 % for the variance is one of 0.02 sd for the mean.
+The problems are logistic regressions of several sizes. The default ``SGWORLD(model)`` is run with
+many chains, and so is every combination of gradient, batch size and step size of a grid, in the
+same coordinates. For each the errors of variances and means are measured against a run at a small
+step size, and the rows read for each effective draw are counted. The best setting of the grid is
+the cheapest one whose errors are no larger than those of the chosen one, or than the tolerance, up
+to Monte Carlo noise; as in the package, a tolerance of 1 % for the variance is one of 0.02 sd for
+the mean.
 """
 
 import json
@@ -38,29 +39,30 @@ LARGE = ((1_000_000, 20), (2000, 1000))
 GRADIENTS = ("taylor", "control_variate", "plain")
 BATCH_SIZES = (10, 50, 200, 1000)
 STEP_SIZES = (1.0, 0.5, 0.2, 0.05)
-# The reference's step size is this one, or a fourth of the chosen one if that is smaller.
+# The reference's step size is the first number, or the chosen one over the second if that is
+# smaller. Its batches have REFERENCE_ROWS rows, or all rows if there are fewer.
 REFERENCE_STEP, REFERENCE_RATIO, REFERENCE_ROWS = 0.2, 4, 2000
-# Calls of the default's warm-up, and relaxation times of the others' at the smallest step size:
-# they start at draws of pilot chains or of the Gaussian approximation.
+# Number of warm-up calls of the default, and length of the other runs' warm-up in relaxation times
+# at the smallest step size. Chains start at draws of pilot chains or of the Gaussian approximation.
 WARMUP, RELAXATIONS = 60, 10
-# An error is larger than another one if it is by so many standard errors.
+# An error is taken to be larger than another one if it is so by this many standard errors.
 SIGMAS = 2.0
 
 
 class Measured(NamedTuple):
-    """One setting and what was measured of it.
+    """One setting, and its measured cost and errors.
 
     Attributes
     ----------
     gradient, batch_size, step_size, draws_at
-        ``draws_at``: which positions count as draws: ``"steps"`` or ``"epochs"``.
+        The setting; ``draws_at`` says which positions count as draws, ``"steps"`` or ``"epochs"``.
     examples
-        Rows touched for each effective draw; median over parameters.
+        Rows read for each effective draw, as a median over parameters.
     error, error_se
         Root mean square over parameters of the relative variance error, the Monte Carlo noise
         subtracted, and its standard error.
     shift, shift_se
-        The same of the means' errors in posterior standard deviations.
+        The same for the errors of the means, in posterior standard deviations.
     """
 
     gradient: str
@@ -74,7 +76,7 @@ class Measured(NamedTuple):
     shift_se: float
 
     def is_as_good(self, limit: float, limit_shift: float) -> bool:
-        """Whether both errors are within limits, up to noise; not where they cannot be told."""
+        """Return whether both errors are within limits, up to noise; False if one is unknown."""
         told = self.error_se <= limit and self.shift_se <= limit_shift
         return told and (
             self.error - SIGMAS * self.error_se <= limit
@@ -98,7 +100,10 @@ class Comparison(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Rows for each effective draw, chosen over best; 1 if nothing in the grid is better."""
+        """Ratio of the chosen setting's rows for each effective draw to the best setting's.
+
+        It is 1 if nothing in the grid is better.
+        """
         return self.chosen.examples / self.best.examples if self.best else 1.0
 
 
@@ -119,17 +124,17 @@ def compare(
     Parameters
     ----------
     num_data, dim
-        N and D.
+        Number of rows N and dimension D.
     chains, draws
-        Of the chosen setting; the grid has as many steps as draws, and at least those of two
-        epochs where draws at the ends of epochs are tried.
+        Number of chains and draws of the chosen setting. A setting of the grid makes as many steps
+        as draws, and at least two epochs if draws at the ends of epochs are tried.
     tolerance
-        Of the package's choice.
+        Tolerance of the package's choice.
     batch_sizes, step_sizes, gradients
-        The grid; all rows in one batch are tried too. Batches larger than the rows that the
-        chosen setting needs for an effective draw cannot be better, and are skipped.
+        The grid; all rows in one batch are tried too. Batches larger than the number of rows that
+        the chosen setting needs for an effective draw cannot be better, and are skipped.
     report
-        Called with a line of text for each setting.
+        Function that is called with a line of text for each setting.
     """
     check_integer("chains", chains, 2)
     problem = logistic(num_data, dim)
@@ -168,7 +173,8 @@ def compare(
     found, skipped = [], 0
     spacing = 1
     if step_size < min(step_sizes):
-        # A posterior that asks for steps as small as that: the grid around the chosen one.
+        # The posterior needs steps smaller than those of the grid: the chosen one's neighbours are
+        # tried instead.
         step_sizes = tuple(step_size * factor for factor in (4.0, 2.0, 1.0, 0.5))
         spacing = round(STEP_SIZES[-1] / step_size)
     for batch_size in sorted({*(b for b in batch_sizes if b <= num_data / 2), num_data}):
@@ -206,8 +212,11 @@ def _sampler(problem, chains, draws, warmup=WARMUP, **settings) -> SGWORLD:
 
 
 def _fixed(plan, problem, chains, draws, gradient, batch_size, smallest, spacing) -> SGWORLD:
-    """A sampler with all settings fixed, a draw every few steps, in the default's coordinates."""
-    # A call of the warm-up is at most an epoch.
+    """Return a sampler with all settings fixed, in the default's coordinates.
+
+    It makes a draw every few steps.
+    """
+    # A call of the warm-up makes at most an epoch of steps.
     steps = min(spacing, -(-problem.size // batch_size))
     return _sampler(
         problem,
@@ -223,7 +232,7 @@ def _fixed(plan, problem, chains, draws, gradient, batch_size, smallest, spacing
 
 
 def _settings(mcmc, rng_key, step_size, reference) -> list[Measured]:
-    """What one run measures: all steps as draws, and the ends of epochs."""
+    """Measure one run in two ways: with draws at all steps, and at the ends of epochs."""
     plan, made = mcmc.plan, rerun(mcmc, rng_key, step_size)
     count, draws = plan.num_batches, unconstrained(plan, made.positions)
     steps = plan.dynamics.steps_per_draw
@@ -231,7 +240,7 @@ def _settings(mcmc, rng_key, step_size, reference) -> list[Measured]:
         return []
     setting = (plan.dynamics.gradient.name, plan.batch_size, step_size)
     made = [_measured(setting, "steps", draws, steps, reference)]
-    # Counted from the first step of the warm-up; without a few draws there is no autocorrelation.
+    # Epochs count from the first step of the warm-up; the autocorrelation needs a few draws.
     ends = draws[:, (count - 1 - mcmc.num_warmup) % count :: count]
     if count > 1 and steps == 1 and ends.shape[1] >= 10:
         made.append(_measured(setting, "epochs", ends, count, reference))
@@ -266,7 +275,7 @@ def _measured(setting, draws_at, draws, steps, reference: Moments) -> Measured:
 
 
 def _root_mean_square(value, se) -> tuple[float, float]:
-    """Of values with noise of these standard errors, which is subtracted; and its own error."""
+    """Return the root mean square of noisy values, without their noise, and its standard error."""
     square = np.mean(value**2 - se**2)
     known = max(square, 0.0)
     square_se = np.sqrt(np.mean(2 * se**4 + 4 * known * se**2) / len(se))
@@ -280,7 +289,7 @@ def _numbers(measured: Measured) -> str:
 
 
 def table(results: list[Comparison]) -> str:
-    """A line for each problem."""
+    """Return a line for each problem."""
     lines = [
         f"{'N':>9}{'D':>6}  {'chosen':30}{'rows/ESS':>10}{'error':>16}{'mean, sd':>16}  "
         f"{'best of the grid':38}{'rows/ESS':>10}{'error':>16}{'mean, sd':>16}{'ratio':>7}"
@@ -323,7 +332,7 @@ def add_arguments(parser) -> None:
 
 
 def run_cli(namespace) -> int:
-    """Run with the parsed options and print the table; returns 0."""
+    """Run with the parsed options, print the table, and return 0."""
     sizes = SIZES + LARGE * namespace.large
     if namespace.sizes:
         sizes = [_size(text) for text in namespace.sizes]

@@ -1,10 +1,11 @@
-"""Epochs per effective draw of SGLD and of SGWORLD, both with the same bias.
+"""Measure the epochs per effective draw of SGLD and of SGWORLD, both with the same bias.
 
-Linear regression with known noise, plain gradients, independent noise, the exact posterior
-covariance as preconditioner. The stationary covariance of the very batches that the chains use
-follows from :mod:`sgworld_mcmc.theory.stationary_recursion` without simulation, so that "the
-same bias" is exact: each sampler gets the step size at which the largest relative error of a
-parameter's variance is the tolerance. Their effective draws are then measured on simulated chains.
+The problem is a linear regression with known noise, sampled with plain gradients and independent
+noise; the preconditioner is the exact posterior covariance. The stationary covariance of the very
+batches that the chains use follows from :mod:`sgworld_mcmc.theory.stationary_recursion` without
+simulation, so that "the same bias" is exact: each sampler gets the step size at which the largest
+relative error of a parameter's variance is the tolerance. The effective draws of both are then
+measured on simulated chains.
 """
 
 import json
@@ -36,17 +37,17 @@ class Sampler(NamedTuple):
     order
         ``"replacement"`` or ``"batches"``.
     chosen_time, chosen_bias
-        T = h M of the package's own choice for the tolerance, and its exact bias.
+        T = h M that the package itself chooses for the tolerance, and its exact bias.
     time, bias
         T at which the exact bias is the tolerance, and that bias.
     measured_bias, measured_bias_se
-        Of the chains at ``time``, the same parameter.
+        Bias of the same parameter measured from the chains at ``time``, and its standard error.
     epochs
-        Epochs per effective draw at ``time``, measured, mean over parameters.
+        Measured epochs per effective draw at ``time``, a mean over parameters.
     epochs_range
-        Smallest and largest over parameters.
+        Smallest and largest of them over parameters.
     predicted_epochs
-        coth(T/2), docs/theory.md (B8).
+        Their prediction coth(T/2), docs/theory.md (B8).
     effective
         Smallest effective number of draws that the measurement rests on.
     """
@@ -73,12 +74,12 @@ class Efficiency(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Epochs per effective draw of SGLD over those of SGWORLD."""
+        """Ratio of the epochs per effective draw of SGLD to those of SGWORLD."""
         sgld, sgworld = self.samplers
         return sgld.epochs / sgworld.epochs
 
     def table(self) -> str:
-        """All numbers as text."""
+        """Return all numbers as text."""
         lines = [
             f"{'':9}{'package: T = h M':>17}{'exact bias':>12}{'equal bias: T':>15}"
             f"{'exact bias':>12}{'bias of the chains':>21}{'epochs/ESS':>12}"
@@ -113,16 +114,18 @@ def run(
     Parameters
     ----------
     num_data, batch_size, dim
-        Gaussian features; N / D should be some hundreds, or else the noise of the batches'
-        curvature binds instead of that of their gradients (docs/theory.md, section 2.2).
+        Rows, rows in a batch, and number of Gaussian features. N / D should be some hundreds; else
+        the noise of the batches' curvature limits the step, instead of that of their gradients
+        (docs/theory.md, section 2.2).
     tolerance
-        The bias: largest relative error of a parameter's posterior variance.
+        The bias, that is the largest relative error of a parameter's posterior variance.
     chains, draws
-        Draws are an epoch apart; SGLD forgets in some 1 / tolerance epochs: take ten times as many.
+        Number of chains, and of draws, which are an epoch apart. SGLD forgets its past in about
+        1 / tolerance epochs: take ten times as many draws.
     num_orders
-        Orders that the exact recursion of SGWORLD averages over.
+        Number of orders that the exact recursion of SGWORLD averages over.
     seed
-        Of data, partition, orders and noise.
+        Seed of data, partition, orders and noise.
     """
     check_integer("chains", chains, 2)
     check_integer("draws", draws, 10)
@@ -158,7 +161,7 @@ def _measure(mcmc, posterior, order, rng_key, tolerance, num_orders) -> Sampler:
     root = plan.fit.coordinates.scale
 
     def errors(time):
-        """(D,) exact relative errors of the parameters' variances."""
+        """Return the (D,) exact relative errors of the parameters' variances."""
         exactly = stationary_moments(
             matrices, offsets, time / count, order=order, num_orders=num_orders
         )
@@ -198,8 +201,9 @@ def _measure(mcmc, posterior, order, rng_key, tolerance, num_orders) -> Sampler:
 
 
 def batch_terms(root, feed, posterior) -> tuple[np.ndarray, np.ndarray]:
-    """H_b (M, D, D) and r_b (M, D) of the batches that the chains use, whitened; their mean is
-    the full gradient's. The prior is in every batch.
+    """Return H_b (M, D, D) and r_b (M, D) of the chains' batches, in whitened coordinates.
+
+    Their means are those of the full gradient. The prior is in every batch.
     """
     count = feed.num_batches
     precision = np.linalg.inv(posterior.covariance)
@@ -216,7 +220,7 @@ def batch_terms(root, feed, posterior) -> tuple[np.ndarray, np.ndarray]:
             rows, response = np.concatenate([rows, more]), np.concatenate([response, other])
         hessian = prior + count * rows.T @ rows / scale**2
         offset = prior_offset + count * rows.T @ response / scale**2
-        # Coordinates z with theta = mode + root z.
+        # The whitened coordinates are z with theta = mode + root z.
         matrices.append(root.T @ hessian @ root)
         offsets.append(root.T @ (offset - hessian @ mode))
     return np.array(matrices), np.array(offsets)
@@ -239,7 +243,7 @@ def add_arguments(parser) -> None:
 
 
 def run_cli(namespace) -> int:
-    """Run with the parsed options and print the table; returns 0."""
+    """Run with the parsed options, print the table, and return 0."""
     options = {name: getattr(namespace, name) for name in run.__annotations__ if name != "return"}
     if namespace.out:
         Path(namespace.out).mkdir(parents=True, exist_ok=True)

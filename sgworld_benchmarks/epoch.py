@@ -1,11 +1,11 @@
-"""Time of one epoch of the kernels, in units of one full-data gradient by autodiff.
+"""Measure the time of one epoch of the kernels, in units of one full-data gradient by autodiff.
 
-Logistic regression, one chain unless said otherwise. The kernels are compiled as the package
-compiles them (:func:`sgworld_mcmc.compilation.quick_jit`), the full gradient and BlackJAX's kernel
-by ``jax.jit``. Machines are shared and their speed varies,
-so only ratios mean something: every case is timed directly after the full-data gradient, all cases
-in turn, and the median over rounds of the ratios is reported. An epoch touches every row once, as
-the full gradient does; a ratio of 1 means that minibatching costs nothing.
+The problem is a logistic regression, with one chain unless a label says otherwise. The kernels are
+compiled as the package compiles them (:func:`sgworld_mcmc.compilation.quick_jit`), the full
+gradient and BlackJAX's kernel by ``jax.jit``. Machines are shared and their speed varies, so only
+ratios mean something: every case is timed directly after the full-data gradient, all cases in turn,
+and the median of the ratios over rounds is reported. An epoch reads every row once, as the full
+gradient does; a ratio of 1 means that minibatching costs nothing.
 """
 
 import time
@@ -26,21 +26,22 @@ from sgworld_mcmc.kernels.sgworld import build_kernel, init
 
 __all__ = ["EpochResult", "add_arguments", "run", "run_cli"]
 
-# Far below stability for the default problem: the time of a step does not depend on it.
+# A step size far below the stability limit of the default problem: the time of a step does not
+# depend on it.
 STEP_SIZE = 1e-7
 
 
 class EpochResult(NamedTuple):
-    """Medians over rounds.
+    """The times of all cases, as medians over rounds.
 
     Attributes
     ----------
     labels
-        The cases.
+        Names of the cases.
     ratios
         (cases,) time of an epoch over the time of one full-data gradient.
     quartiles
-        (cases, 2) of the ratios over rounds.
+        (cases, 2) quartiles of the ratios over rounds.
     gradient_seconds
         Median time of one full-data gradient.
     """
@@ -51,11 +52,11 @@ class EpochResult(NamedTuple):
     gradient_seconds: float
 
     def ratio(self, label: str) -> float:
-        """The ratio of one case."""
+        """Return the ratio of one case."""
         return float(self.ratios[self.labels.index(label)])
 
     def table(self) -> str:
-        """The numbers as text."""
+        """Return the numbers as text."""
         width = max(map(len, self.labels))
         lines = [
             f"one full-data gradient by autodiff: {1e3 * self.gradient_seconds:.2f} ms",
@@ -81,14 +82,14 @@ def run(
     num_data, dim
         Rows N and features D of the simulated logistic regression.
     batch_size
-        B of the main cases. Others have B // 10, and B - 1, so that batches are not all of one
-        size.
+        Batch size B of the main cases. Others have B // 10, and B - 1, for which batches are not
+        all of one size.
     rounds
         How often each case is timed.
     chains
-        Of the case with several chains by ``jax.vmap``.
+        Number of chains in the case with several chains by ``jax.vmap``.
     seed
-        Of data and keys.
+        Seed of data and keys.
 
     Examples
     --------
@@ -124,7 +125,7 @@ def run(
 
 
 def simulate(rng_key: jax.Array, num_data: int, dim: int) -> tuple[tuple, jax.Array]:
-    """Data (X, y) of a logistic regression, and the coefficients they were made with."""
+    """Simulate data (X, y) of a logistic regression; return them and the true coefficients."""
     keys = jax.random.split(rng_key, 3)
     X = jax.random.normal(keys[0], (num_data, dim))
     position = jax.random.normal(keys[1], (dim,)) / jnp.sqrt(dim)
@@ -133,19 +134,19 @@ def simulate(rng_key: jax.Array, num_data: int, dim: int) -> tuple[tuple, jax.Ar
 
 
 def log_prior(position):
-    """Standard normal."""
+    """Return the log density of a standard normal prior."""
     return -0.5 * jnp.sum(position**2)
 
 
 def log_likelihood(position, row):
-    """Of one row (x, y), as BlackJAX's estimators want it."""
+    """Return the log likelihood of one row (x, y), as BlackJAX's estimators need it."""
     x, y = row
     logit = x @ position
     return y * logit - jax.nn.softplus(logit)
 
 
 def full_log_density(position, X, y):
-    """Of all rows at once."""
+    """Return the log density of all rows at once."""
     logits = X @ position
     return log_prior(position) + jnp.sum(y * logits - jax.nn.softplus(logits))
 
@@ -164,7 +165,7 @@ def add_arguments(parser) -> None:
 
 
 def run_cli(namespace) -> int:
-    """Run with the parsed options and print the table; returns 0."""
+    """Run with the parsed options, print the table, and return 0."""
     result = run(
         **{name: getattr(namespace, name) for name in run.__annotations__ if name != "return"}
     )
@@ -174,7 +175,7 @@ def run_cli(namespace) -> int:
 
 
 def _cases(init_key, key, data, position, estimator, batch_size, chains):
-    """Label to a function without arguments that runs one epoch."""
+    """Return, by label, functions without arguments that run one epoch."""
     size = len(data[0])
     cases: dict[str, Callable] = {}
 
@@ -220,7 +221,7 @@ def _cases(init_key, key, data, position, estimator, batch_size, chains):
 
 
 def _blackjax_epoch(data, estimator, batch_size):
-    """An epoch of BlackJAX's own kernel, with rows drawn with replacement as its examples do."""
+    """Return an epoch of BlackJAX's own kernel, with rows drawn as in BlackJAX's examples."""
     size = len(data[0])
     algorithm = blackjax.sgld(estimator)
 

@@ -1,7 +1,7 @@
 """Gaussian approximation at the mode, and importance sampling from it, in double precision.
 
-The first is a contender of the speed benchmark; the second is a truth where the posterior is not
-far from the proposal, which the Pareto k-hat tells.
+The first is a contender of the speed benchmark. The second gives reference moments if the posterior
+is not far from the proposal, which the Pareto k-hat shows.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from sgworld_mcmc.diagnostics import flatten_scalars
 
 __all__ = ["Laplace", "draws_of", "fit", "flat_model", "importance_moments"]
 
-# Values that an evaluation of several points at once may hold: 160 MB in double precision.
+# An evaluation of several points at once may hold this many values: 160 MB in double precision.
 MAX_VALUES = 20_000_000
 NEWTON_STEPS = 5
 
@@ -33,12 +33,12 @@ class FlatModel(NamedTuple):
     Attributes
     ----------
     start
-        (D,) a point to begin at.
+        (D,) starting point.
     potential, constrain
-        ``potential(flat, arrays)`` is -log density with Jacobians, ``constrain(flat, arrays)`` the
-        dict of constrained values.
+        ``potential(flat, arrays)`` returns -log density with Jacobians, ``constrain(flat, arrays)``
+        the dict of constrained values.
     arrays
-        The array arguments: passed, not closed over, so that compiled code does not hold them.
+        The array arguments, which are passed so that compiled code does not hold them.
     """
 
     start: jax.Array
@@ -56,7 +56,7 @@ class Laplace(NamedTuple):
 
 
 def flat_model(problem: Problem) -> FlatModel:
-    """Flatten a problem's model; in JAX's precision at the time of the call."""
+    """Flatten a problem's model, in the precision that JAX has at the time of the call."""
     info = initialize_model(
         jax.random.key(0),
         problem.model,
@@ -116,7 +116,7 @@ def fit(problem: Problem) -> Laplace:
 
 
 def draws_of(laplace: Laplace, rng_key: jax.Array, draws: int) -> dict[str, np.ndarray]:
-    """(1, draws, ...) independent constrained draws of the approximation."""
+    """Return (1, draws, ...) independent constrained draws of the approximation."""
     with jax.enable_x64(True):
         flat = laplace.mode + _standard_normal(rng_key, draws, len(laplace.mode)) @ laplace.root.T
         samples = _constrain(laplace.model, flat)
@@ -126,7 +126,7 @@ def draws_of(laplace: Laplace, rng_key: jax.Array, draws: int) -> dict[str, np.n
 def importance_moments(
     laplace: Laplace, problem: Problem, rng_key: jax.Array, draws: int, df: float | None = None
 ) -> tuple[Moments, float]:
-    """Moments of the posterior by Pareto-smoothed importance sampling, and k-hat.
+    """Return moments of the posterior by Pareto-smoothed importance sampling, and k-hat.
 
     Parameters
     ----------
@@ -135,8 +135,8 @@ def importance_moments(
     draws
         Number of proposals.
     df
-        Degrees of freedom of a multivariate Student-t proposal; None: Gaussian. Heavier tails
-        serve skewed posteriors of few dimensions.
+        Degrees of freedom of a multivariate Student-t proposal; None for a Gaussian one. Heavier
+        tails serve skewed posteriors of few dimensions.
 
     Notes
     -----
@@ -172,13 +172,16 @@ def _batch(size):
 
 
 def _divisor(count, batch):
-    """At most ``batch``; a divisor of ``count`` if one is near: a remainder is compiled apart."""
+    """Return at most ``batch``, a divisor of ``count`` if one is near.
+
+    A remainder would need a compiled program of its own.
+    """
     batch = min(count, batch)
     return next((b for b in range(batch, batch // 2, -1) if count % b == 0), batch)
 
 
 def _hessian(potential, batch, flat, arrays):
-    """(D, D) column by column, some at once: memory stays bounded."""
+    """Return the (D, D) Hessian, a few columns at a time so that memory stays bounded."""
     gradient = jax.grad(potential)
     column = lambda v: jax.jvp(lambda x: gradient(x, arrays), (flat,), (v,))[1]  # noqa: E731
     basis = jnp.eye(len(flat), dtype=flat.dtype)
@@ -196,7 +199,7 @@ def _constrain(model, flat):
 
 
 def _smoothed(log_weights):
-    """Normalised weights whose largest ones are replaced by quantiles of a fitted Pareto tail."""
+    """Return normalised weights, the largest replaced by quantiles of a fitted Pareto tail."""
     weights = np.exp(log_weights - log_weights.max())
     count = len(weights)
     order = np.argsort(weights)
@@ -209,7 +212,7 @@ def _smoothed(log_weights):
 
 
 def _weighted(values, weights):
-    """Mean, sd, their standard errors and effective sample size of weighted draws (n,)."""
+    """Return mean, sd, their standard errors and effective sample size of weighted draws (n,)."""
     mean = np.sum(weights * values)
     deviation = values - mean
     variance = np.sum(weights * deviation**2)

@@ -1,8 +1,8 @@
-"""Which settings the package chooses over rows N and dimension D: a map of regimes.
+"""Draw a map of the settings that the package chooses over rows N and dimension D.
 
-One set of measurements for each logistic regression (mode, curvature, pilot chains, noise of the
-rows), from which the chooser is asked three times: free, without second-order control variates,
-and with plain gradients only, as where no usable mode exists.
+There is one set of measurements for each logistic regression (mode, curvature, pilot chains, noise
+of the rows). From it the package chooses three times: freely, without second-order control
+variates, and with plain gradients only, as if there were no usable mode.
 """
 
 from collections.abc import Callable
@@ -47,9 +47,9 @@ def regimes(
     seed: int = 0,
     report: Callable[[str], None] | None = None,
 ) -> list[Regime]:
-    """Ask the chooser about logistic regressions of all these sizes.
+    """Choose the settings for logistic regressions of all these sizes.
 
-    N below 4 D is left out: the posterior is the prior there.
+    Sizes with N below 4 D are left out, because their posterior is close to the prior.
     """
     found = []
     for dim in dimensions:
@@ -85,7 +85,7 @@ def _label(choice: Choice) -> str:
 
 
 def plot_regimes(found: list[Regime], path) -> None:
-    """Save the map: colour is rows touched for each effective draw, the text the setting."""
+    """Save the map: colours show rows read for each effective draw, texts show the settings."""
     sizes = sorted({regime.size for regime in found})
     dims = sorted({regime.dimension for regime in found})
     costs = [c.examples for regime in found for c in regime.choices.values()]

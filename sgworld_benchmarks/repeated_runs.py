@@ -1,4 +1,4 @@
-"""Many chains at many step sizes with one compiled program, and their moments with errors."""
+"""Run many chains at many step sizes with one compiled program, and measure their moments."""
 
 from typing import Any, NamedTuple
 
@@ -37,9 +37,9 @@ def lay_out(mcmc: Any, rng_key: jax.Array, *args, like: Any = None) -> RunPlan:
     Parameters
     ----------
     mcmc
-        :class:`sgworld_mcmc.SGWORLD` or :class:`sgworld_mcmc.SGLD`, several chains.
+        A :class:`sgworld_mcmc.SGWORLD` or :class:`sgworld_mcmc.SGLD` with several chains.
     like
-        Another one of the same model, whose compiled set-up is used.
+        Another sampler of the same model, whose compiled set-up is used.
     """
     if like is not None:
         mcmc.sampler.share(like.sampler)
@@ -47,7 +47,7 @@ def lay_out(mcmc: Any, rng_key: jax.Array, *args, like: Any = None) -> RunPlan:
 
 
 def deal_anew(mcmc: Any, generator: np.random.Generator) -> None:
-    """Deal the rows into other batches of the same sizes; all else stays as it was laid out."""
+    """Deal the rows into other batches of the same sizes; everything else stays as it is."""
     seed = generator.integers(2**32, size=2, dtype=np.uint32)
     mcmc.use(*repartition(mcmc.plan, mcmc.data, seed))
 
@@ -58,31 +58,31 @@ def rerun(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> Draw
     Parameters
     ----------
     mcmc
-        After :func:`lay_out`; its numbers of chains, draws and warm-up calls hold.
+        A sampler after :func:`lay_out`, whose numbers of chains, draws and warm-up calls are used.
     step_size
-        In whitened coordinates; None is that of the settings. The compiled program takes it as an
-        argument.
+        Step size in whitened coordinates; None takes that of the settings. It is an argument of
+        the compiled program.
 
     Returns
     -------
     Draws
-        In the sampler's whitened coordinates.
+        The draws in the sampler's whitened coordinates.
     """
     return mcmc.run_at(rng_key, mcmc.plan.step_size if step_size is None else step_size)
 
 
 def unconstrained(plan: RunPlan, positions: np.ndarray) -> np.ndarray:
-    """The model's unconstrained parameters at whitened positions (..., D)."""
+    """Return the model's unconstrained parameters at whitened positions (..., D)."""
     return plan.fit.coordinates.to_model(positions)
 
 
 def parameters(mcmc: Any, rng_key: jax.Array, step_size: float | None = None) -> np.ndarray:
-    """The model's unconstrained draws (chains, draws, D) of :func:`rerun`."""
+    """Return the draws of :func:`rerun` as unconstrained parameters (chains, draws, D)."""
     return unconstrained(mcmc.plan, rerun(mcmc, rng_key, step_size).positions)
 
 
 def moments(draws: np.ndarray) -> Moments:
-    """Mean and variance of (chains, draws, D), with errors from the scatter of the chains."""
+    """Return mean and variance of (chains, draws, D), with errors from the chains' scatter."""
     chains = len(draws)
     mean = draws.mean((0, 1))
     first, second = draws.mean(1), ((draws - mean) ** 2).mean(1)
@@ -91,8 +91,8 @@ def moments(draws: np.ndarray) -> Moments:
 
 
 def effective_draws(draws: np.ndarray) -> np.ndarray:
-    """(D,) effective sample sizes of (chains, draws, D), at most the number of draws.
+    """Return (D,) effective sample sizes of (chains, draws, D), at most the number of draws.
 
-    Antithetic chains gain for the mean what they do not gain for the variance: hence the limit.
+    There is a limit because antithetic chains gain for the mean, but not for the variance.
     """
     return np.minimum(effective_sample_size(draws), draws.shape[0] * draws.shape[1])

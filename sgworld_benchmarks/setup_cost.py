@@ -1,9 +1,9 @@
-"""What a set-up costs: seconds by stage, passes over the data, and memory beyond the arguments.
+"""Measure what a set-up costs: seconds by stage, passes over the data, and memory.
 
-Logistic regression. The run is made in a process of its own, so that the largest memory of that
-process tells the set-up's. The first run compiles and sets up; the second one, on the same arrays,
-does neither. Machines are shared and their speed varies: seconds mean something beside others that
-were measured in turn with them, passes and memory by themselves.
+The problem is a logistic regression. The run is made in a process of its own, so that the largest
+memory of that process is that of the set-up. The first run compiles and sets up; the second one, on
+the same arrays, does neither. Machines are shared and their speed varies: seconds can be compared
+only with others that were measured in turn with them, passes and memory always.
 """
 
 import multiprocessing
@@ -28,23 +28,23 @@ __all__ = ["SetUpCost", "add_arguments", "run", "run_cli"]
 ARRAYS = ("numpy", "double", "jax")
 # The stages that are no part of the set-up.
 AFTER = ("compiling", "warm-up", "draws", "checking the draws")
-# Rows that are simulated at a time: the simulation leaves no peak of memory behind.
+# The data are simulated in blocks of this many rows, so that no peak of memory is left behind.
 BLOCK = 2**16
 
 
 class SetUpCost(NamedTuple):
-    """Of a first run, and of a second one on the same arrays.
+    """The costs of a first run, and of a second one on the same arrays.
 
     Attributes
     ----------
     seconds
         Seconds of the first run by stage, compilation included.
     passes
-        Rows read by stage of the first run, over N.
+        Number of rows that each stage of the first run reads, over N.
     first, second
-        Seconds of the whole runs.
+        Seconds of the whole first and second run.
     second_passes
-        Passes over the data of the second run before it begins to sample.
+        Passes over the data that the second run makes before it begins to sample.
     memory
         Largest memory of the process beyond the arguments, in bytes.
     data
@@ -61,11 +61,11 @@ class SetUpCost(NamedTuple):
 
     @property
     def set_up(self) -> float:
-        """Seconds of the set-up of the first run."""
+        """Seconds that the set-up of the first run takes."""
         return sum(spent for name, spent in self.seconds.items() if name not in AFTER)
 
     def table(self) -> str:
-        """The numbers as text."""
+        """Return the numbers as text."""
         lines = [f"{'stage':24}  seconds   passes over the data"]
         for name, spent in self.seconds.items():
             lines.append(f"{name:24}  {spent:7.2f}   {self.passes.get(name, 0.0):6.2f}")
@@ -94,7 +94,7 @@ def run(
     arrays
         ``"numpy"`` (single precision), ``"double"`` (NumPy in double precision) or ``"jax"``.
     seed
-        Of data and keys.
+        Seed of data and keys.
     """
     check_integer("num_data", num_data, 20)
     check_integer("dim", dim, 1)
@@ -104,7 +104,7 @@ def run(
 
 
 def measure(num_data: int, dim: int, arrays: str, seed: int) -> SetUpCost:
-    """Measure in this process, whose memory should not have been larger before."""
+    """Measure in this process, which should not have used more memory before."""
     data = simulate(num_data, dim, arrays, seed)
     size = sum(x.nbytes for x in data)
     mcmc = SGWORLD(_model, num_samples=200, num_warmup=2, num_chains=2)
@@ -131,7 +131,7 @@ def measure(num_data: int, dim: int, arrays: str, seed: int) -> SetUpCost:
 
 
 def simulate(num_data: int, dim: int, arrays: str, seed: int) -> tuple:
-    """Features (N, D) and responses (N,), block by block."""
+    """Simulate features (N, D) and responses (N,), block by block."""
     generator = np.random.default_rng(seed)
     dtype = np.float64 if arrays == "double" else np.float32
     X, y = np.empty((num_data, dim), dtype), np.empty(num_data, dtype)
@@ -143,7 +143,7 @@ def simulate(num_data: int, dim: int, arrays: str, seed: int) -> tuple:
         y[rows] = generator.uniform(size=len(logits)) < 1 / (1 + np.exp(-logits))
     if arrays != "jax":
         return X, y
-    # Until it is done, the copy would keep the first command of the run waiting.
+    # Wait for the copy here: else the first command of the run would wait for it.
     return jax.block_until_ready((jnp.array(X), jnp.array(y)))
 
 
@@ -159,7 +159,7 @@ def add_arguments(parser) -> None:
 
 
 def run_cli(namespace) -> int:
-    """Run with the parsed options and print the table; returns 0."""
+    """Run with the parsed options, print the table, and return 0."""
     result = run(namespace.num_data, namespace.dim, namespace.arrays, namespace.seed)
     print(f"Logistic regression, N={namespace.num_data}, D={namespace.dim}, {namespace.arrays}")
     print(result.table())
@@ -173,14 +173,14 @@ def _model(X, y):
 
 
 def _largest_memory() -> int:
-    """Of this process so far, in bytes."""
+    """Return the largest memory of this process so far, in bytes."""
     # Linux counts in units of 1024 bytes, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _memory_now() -> int:
-    """Of this process, in bytes; where the system does not tell, the largest so far."""
+    """Return the memory of this process in bytes, or the largest so far if it is not known."""
     status = Path("/proc/self/statm")
     if not status.exists():
         return _largest_memory()

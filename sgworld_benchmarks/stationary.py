@@ -1,9 +1,9 @@
-"""KL divergence between the stationary distribution and the exact posterior, against step size.
+"""Compute the KL divergence of the stationary distribution from the posterior, by step size.
 
-Bayesian linear regression with known noise, in whitened coordinates: the draws' stationary mean
-and covariance follow from `sgworld_mcmc.theory.stationary_recursion` without simulating a chain,
-and are set against the closed forms of `sgworld_mcmc.theory.variance_bias`. Time per epoch T = h M;
-one unit of time is the relaxation time of the posterior.
+The problem is a Bayesian linear regression with known noise, in whitened coordinates. The draws'
+stationary mean and covariance follow from `sgworld_mcmc.theory.stationary_recursion` without
+simulating a chain, and are compared with the closed forms of `sgworld_mcmc.theory.variance_bias`.
+The time per epoch is T = h M; one unit of time is the relaxation time of the posterior.
 """
 
 import csv
@@ -30,8 +30,8 @@ class StationaryResult(NamedTuple):
     """Measured and predicted bias; arrays are (orders, times) in the order of the fields.
 
     ``kl_error`` is the standard error from averaging over sampled orders. For ``"once"`` the KL is
-    the mean over sampled orders, each kept for ever, and the variance error that about their own
-    means.
+    the mean over sampled orders, each kept in all epochs, and the variance error is that about
+    their own means.
     """
 
     orders: tuple
@@ -47,13 +47,13 @@ class StationaryResult(NamedTuple):
     noise: str
 
     def ratio(self):
-        """KL of SGLD over the KL of each order, (orders, times); needs ``"replacement"``."""
+        """Return the KL of SGLD over that of each order, (orders, times); needs SGLD's."""
         if "replacement" not in self.orders:
             raise ValueError("ratio compares with SGLD: run with 'replacement' among the orders")
         return self.kl[self.orders.index("replacement")] / self.kl
 
     def slopes(self, low=0.0, high=np.inf):
-        """Least-squares slopes of log KL against log T over low <= T <= high, by order."""
+        """Return least-squares slopes of log KL against log T over low <= T <= high, by order."""
         inside = (self.times >= low * (1 - 1e-9)) & (self.times <= high * (1 + 1e-9))
         if inside.sum() < 2:
             raise ValueError(f"a slope needs two of the times between {low} and {high}")
@@ -64,7 +64,7 @@ class StationaryResult(NamedTuple):
         }
 
     def predict(self, step_sizes):
-        """Predicted variance error and KL at other step sizes, each (orders, steps)."""
+        """Predict variance error and KL at other step sizes, each (orders, steps)."""
         pairs = [
             _predict(order, s, step_sizes, self.num_batches, self.noise)
             for order, s in zip(self.orders, self.statistics, strict=True)
@@ -72,7 +72,7 @@ class StationaryResult(NamedTuple):
         return tuple(np.array(part) for part in zip(*pairs, strict=True))
 
     def table(self):
-        """The measured KL, its ratio to SGLD's, fitted slopes and the closed forms, as text."""
+        """Return the KL, its ratio to SGLD's, fitted slopes and closed forms, as text."""
         head = f"{'T = h M':>8}" + "".join(f"{order:>22}" for order in self.orders)
         lines = [f"KL(stationary || posterior), {self.noise} noise, M = {self.num_batches}", head]
         for t, time in enumerate(self.times):
@@ -102,7 +102,7 @@ class StationaryResult(NamedTuple):
         return "\n".join(lines)
 
     def write_csv(self, path):
-        """Write one row per order and time."""
+        """Write a file with one row for each order and time."""
         names = ("kl", "kl_error", "predicted_kl", "variance_error", "predicted_variance_error")
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
@@ -114,7 +114,7 @@ class StationaryResult(NamedTuple):
                     writer.writerow((order, self.noise, f"{time:.6g}", step, *values))
 
     def plot(self, path):
-        """Save the log-log picture; closed forms as thin lines, fitted slopes in the legend."""
+        """Save the log-log picture, with closed forms as thin lines and slopes in the legend."""
         plot_stationary(self, path, SLOPE_RANGES)
 
 
@@ -139,16 +139,17 @@ def run(
     times : sequence of float
         Times per epoch T = h M in units of the posterior's relaxation time.
     orders : sequence of str
-        Among ``"replacement"`` (SGLD, a fresh batch of distinct rows in every step),
+        Names among ``"replacement"`` (SGLD, a fresh batch of distinct rows in every step),
         ``"batches"``, ``"examples"``, ``"symmetric"``, ``"once"``.
     noise : str
         ``"independent"`` or ``"averaged"``.
     seed : int
-        Of data and orders.
+        Seed of data and orders.
     num_orders, num_once : int
-        Orders averaged over; pairs of an order and its reverse for ``"once"``, exact for each.
+        Number of orders averaged over; for ``"once"`` the number of pairs of an order and its
+        reverse, each of which is treated exactly.
     prior_variance : float
-        Of the normal prior of each coefficient; infinite (flat) by default.
+        Variance of the normal prior of each coefficient; infinite (flat) by default.
 
     Returns
     -------
@@ -185,7 +186,7 @@ def run(
         prior_part + num_batches * np.array([part[index].sum(0) for index in parts])
         for part, prior_part in zip(rows, prior, strict=True)
     ]
-    # An order and its reverse are off by opposite amounts to leading order: average over both.
+    # An order and its reverse shift the mean by opposite amounts to leading order: both are taken.
     once_orders = [p[::s] for p in rng.permuted(grid, axis=1) for s in (1, -1)]
     measured, statistics = [], []
     for order in orders:
@@ -197,7 +198,7 @@ def run(
         else:
             paths = [stationary_path(*rows, step_sizes, order=order, **settings)]
         measured.append(_measure(paths))
-        # Batches of one partition, or all batches of distinct rows there are.
+        # The batches are those of one partition, or all possible ones of distinct rows.
         fresh = order in ("replacement", "examples")
         statistics.append(batch_statistics(*(rows if fresh else batches), batch_size * fresh))
     kl, kl_error, variance_error = (np.array(part) for part in zip(*measured, strict=True))
@@ -222,7 +223,7 @@ def run(
 
 
 def _measure(paths):
-    """KL, its standard error and variance error along step sizes; mean over one or more orders."""
+    """Return KL, its standard error and variance error by step size, as means over orders."""
     kls, errors, variances = [], [], []
     for moments in zip(*paths, strict=True):
         dim = moments[0].mean.size
@@ -242,7 +243,10 @@ def _measure(paths):
 
 
 def _predict(order, statistics, step_sizes, num_batches, noise):
-    """Closed-form variance error and KL: isotropic error e in D dimensions, plus the mean's."""
+    """Return variance error and KL of the closed forms.
+
+    The KL is that of an isotropic error of the variance in D dimensions plus that of the mean.
+    """
     c0, k, coupling = statistics
     e = relative_variance_error(step_sizes, num_batches, c0, k, scheme=order, noise=noise)
     shift = np.zeros_like(e)
@@ -265,7 +269,7 @@ def add_arguments(parser):
 
 
 def run_cli(namespace):
-    """Run with the parsed options, print the tables, write stationary.png and .csv; returns 0."""
+    """Run with the parsed options, print tables, write stationary.png and .csv, and return 0."""
     result = run(
         num_data=namespace.num_data,
         batch_size=namespace.batch_size,

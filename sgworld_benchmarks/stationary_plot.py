@@ -13,7 +13,8 @@ NAMES = {
     "symmetric": "SGWORLD, symmetric",
     "once": "SGWORLD, once",
 }
-# Okabe & Ito's colours, told apart by colour-blind readers; markers for print in grey.
+# The colours of Okabe & Ito, which colour-blind readers can tell apart; the markers are for print
+# in grey.
 STYLES = {
     "replacement": ("#D55E00", "o"),
     "batches": ("#0072B2", "s"),
@@ -65,7 +66,7 @@ def plot_stationary(result, path, slope_ranges):
 
 
 def _slopes(result, slope_ranges):
-    """Legend text with the fitted slopes over the ranges that hold two times or more."""
+    """Return the legend text with slopes fitted over the ranges that hold two times or more."""
     texts = {order: [] for order in result.orders}
     for low, high in slope_ranges:
         try:

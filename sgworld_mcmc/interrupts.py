@@ -1,4 +1,4 @@
-"""Ctrl-C: waiting that can be interrupted, and draws that survive an interruption."""
+"""Handle Ctrl-C: wait so that it works, and keep the draws of a run that is interrupted."""
 
 import signal
 import threading
@@ -9,8 +9,8 @@ import jax
 
 __all__ = ["InterruptedWarning", "Interrupts", "wait"]
 
-# Seconds between two looks at a result: the shortest and the longest pause, and the part of the
-# time that it has taken already. Each look costs some 20 microseconds.
+# The pause between two looks at a result, in seconds: the shortest and the longest one, and in
+# between this fraction of the time that has passed. Each look costs about 20 microseconds.
 SHORTEST, LONGEST, PART = 50e-6, 0.02, 1 / 16
 
 
@@ -26,7 +26,7 @@ def wait(tree: Any) -> Any:
     """
     begin = time.perf_counter()
     for leaf in jax.tree.leaves(tree):
-        # Random keys cannot be asked, nor NumPy arrays.
+        # Random keys and NumPy arrays cannot say whether they are ready.
         ready = getattr(leaf, "is_ready", lambda: True)
         while not ready():
             passed = time.perf_counter() - begin

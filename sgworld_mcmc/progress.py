@@ -1,7 +1,7 @@
-"""What a run is doing, shown while it lasts.
+"""Show what a run is doing while it lasts.
 
-Code that takes long says where it is, ``stage("pilot chains")`` and perhaps ``fraction(0.3)``.
-Whether anybody sees it is decided once, by :func:`reporting`; without it the calls do nothing.
+Code that takes long says where it is by ``stage("pilot chains")``, and perhaps ``fraction(0.3)``.
+:func:`reporting` decides once whether this is shown; outside of it the calls do nothing.
 """
 
 import importlib.util
@@ -25,25 +25,25 @@ __all__ = [
     "watch",
 ]
 
-# Pictures a second: more would take time from the run.
+# The display is redrawn this many times in a second: more would take time from the run.
 RATE = 4
-# Seconds a stage must have taken before it is told how long it will last.
+# After this many seconds of a stage, the display says how long it will last.
 SOON = 0.5
 
 
 class Stage(NamedTuple):
-    """What is known of a stage.
+    """What is known about a stage.
 
     Attributes
     ----------
     name
-        In words.
+        Name of the stage, in words.
     seconds
-        Time spent in it, all visits together.
+        Time spent in the stage, all visits together.
     done
-        Part of it that is done, 0 to 1; None where that is not known.
+        Fraction of the stage that is done, 0 to 1; None if it is not known.
     active
-        Whether the run is there now.
+        Whether the run is in this stage now.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Stage(NamedTuple):
 
     @property
     def left(self) -> float | None:
-        """Seconds that it will probably take to the end; None where that is not known."""
+        """Estimated seconds to the end of the stage; None if they are not known."""
         if not self.active or not self.done or self.seconds < SOON:
             return None
         return self.seconds * (1 - self.done) / self.done
@@ -65,12 +65,12 @@ class Reporter:
     Attributes
     ----------
     portion
-        (number, count): the stages' fractions are those of one chain of several that are run one
-        after the other.
+        (number, count): the fractions are those of chain ``number`` of ``count`` chains that run
+        one after the other.
     rows
-        Rows of the data read by stage.
+        Number of rows of the data read in each stage.
     counting
-        Whether somebody wants to know the rows even where it takes time to count them.
+        Whether rows are counted even where it takes time to count them.
     """
 
     def __init__(self, counting: bool = False) -> None:
@@ -90,12 +90,12 @@ class Reporter:
         self.name, self._since = name, now
 
     def update(self, done: float) -> None:
-        """Say which part of the stage is done."""
+        """Note which fraction of the stage is done."""
         number, count = self.portion
         self._done[self.name] = (number + done) / count
 
     def stages(self) -> list[Stage]:
-        """All stages so far, in the order in which they were first entered."""
+        """Return all stages so far, in the order in which they were first entered."""
         now, name = time.perf_counter() - self._since, self.name
         return [
             Stage(key, spent + now * (key == name), self._done.get(key), key == name)
@@ -103,12 +103,12 @@ class Reporter:
         ]
 
     def passes(self, size: int) -> float:
-        """How often data of ``size`` rows have been read, all stages together."""
+        """Return how often data of ``size`` rows have been read, in all stages together."""
         return sum(self.rows.values()) / size
 
     @property
     def seconds(self) -> float:
-        """Time since the beginning."""
+        """Seconds since the beginning."""
         return time.perf_counter() - self._begin
 
 
@@ -116,28 +116,28 @@ _current: ContextVar[Reporter | None] = ContextVar("sgworld_mcmc_progress", defa
 
 
 def stage(name: str) -> None:
-    """Say that the run is at another stage."""
+    """Tell the reporter that another stage of the run begins."""
     reporter = _current.get()
     if reporter is not None:
         reporter.enter(name)
 
 
 def count_rows(rows: float) -> None:
-    """Say that so many rows of the data are read."""
+    """Add to the number of rows of the data that the present stage has read."""
     reporter = _current.get()
     if reporter is not None:
         reporter.rows[reporter.name] = reporter.rows.get(reporter.name, 0.0) + float(rows)
 
 
 def is_counting() -> bool:
-    """Whether somebody wants to know the rows even where it takes time to count them."""
+    """Return whether rows are counted even where it takes time to count them."""
     reporter = _current.get()
     return reporter is not None and reporter.counting
 
 
 @contextmanager
 def watch() -> Iterator[Reporter]:
-    """Keep the stages of all runs inside for measurements: seconds and rows by stage.
+    """Yield a reporter that keeps seconds and rows by stage of all runs inside.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def watch() -> Iterator[Reporter]:
 
 
 def fraction(done: float) -> None:
-    """Say which part of the stage is done, 0 to 1."""
+    """Tell the reporter which fraction of the stage is done, 0 to 1."""
     reporter = _current.get()
     if reporter is not None:
         reporter.update(done)
@@ -163,12 +163,12 @@ def fraction(done: float) -> None:
 
 @contextmanager
 def reporting(shown: bool | None) -> Iterator[Reporter]:
-    """Keep count of the stages inside, and show them.
+    """Yield a reporter that keeps the stages inside, and show them if wanted.
 
     Parameters
     ----------
     shown
-        True or False; None shows them if somebody is likely to look: :func:`is_watched`.
+        Whether to show the stages; None shows them if :func:`is_watched` says so.
     """
     reporter = _current.get() or Reporter()
     token = _current.set(reporter)
@@ -180,11 +180,11 @@ def reporting(shown: bool | None) -> Iterator[Reporter]:
 
 
 def is_watched() -> bool:
-    """Whether somebody looks: a terminal or a notebook, but no test and no CI job."""
+    """Return whether somebody is likely to look: at a terminal or a notebook, in no test or CI."""
     if any(name in os.environ for name in ("CI", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")):
         return False
     if _in_notebook():
-        # rich draws with it, and complains if it is not there.
+        # rich draws with ipywidgets, and complains if it is not installed.
         return importlib.util.find_spec("ipywidgets") is not None
     return bool(sys.stderr is not None and sys.stderr.isatty())
 
@@ -197,7 +197,7 @@ def _in_notebook() -> bool:
 
 
 def _display(reporter: Reporter) -> Any:
-    # Only where something is shown: the import takes longer than a stage or two.
+    # rich is imported only if something is shown: the import takes longer than a stage or two.
     from rich.console import Console
     from rich.live import Live
 
@@ -209,7 +209,7 @@ def _display(reporter: Reporter) -> Any:
 
 
 def picture(stages: list[Stage]) -> Any:
-    """The stages as a table of rich: name, bar where the fraction is known, and times."""
+    """Return the stages as a table of rich: name, times, and a bar if the fraction is known."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 

@@ -8,12 +8,12 @@
 :class:`Coordinates`  in which coordinates the chain moves
 ==============  ==========================================================================
 
-Orders, gradients and integrators are *static*: frozen dataclasses of Python numbers, hashable, so
+Orders, gradients and integrators are *static*: hashable frozen dataclasses of Python numbers, so
 that a compiled program is found again by the objects that it was made with. Feeds and coordinates
 are pytrees whose leaves are arrays, so that data are arguments of compiled programs. The members
-live in ``data/``, ``gradients/``, ``integrators/`` and ``coordinates/``, one in a file;
+live in ``data/``, ``gradients/``, ``integrators/`` and ``coordinates/``, one in each file;
 :mod:`sgworld_mcmc.settings` finds them there by their ``name``. docs/add_a_sampler.md shows how to
-write another one. This module imports nothing of the package.
+write another one. This module imports nothing from the rest of the package.
 """
 
 from abc import ABC, abstractmethod
@@ -36,8 +36,8 @@ __all__ = [
     "PRNGKey",
 ]
 
-# Pytrees of JAX arrays, of anything that JAX takes for arrays, and a random key: names for readers,
-# as in BlackJAX, whose import would start a backend.
+# Names for readers: pytrees of JAX arrays, pytrees of anything that JAX takes for arrays, and
+# random keys. BlackJAX has the same names, but its import would start a backend.
 ArrayTree = ArrayLikeTree = Any
 PRNGKey = jax.Array
 
@@ -48,11 +48,11 @@ class Batch(NamedTuple):
     Attributes
     ----------
     main
-        Pytree of arrays (b, ...): the rows that all batches have.
+        Pytree of arrays (b, ...) with the number of rows that all batches have.
     extra
-        Pytree of arrays (1, ...), or None: one row more, where batches differ in size.
+        Pytree of arrays (1, ...) with one row more, or None if all batches have the same size.
     has_extra
-        Whether this batch has the extra row, bool.
+        Whether this batch has the extra row, a bool array.
     """
 
     main: ArrayTree
@@ -63,13 +63,13 @@ class Batch(NamedTuple):
 class Feed(ABC):
     """Where batches come from: N rows dealt into M batches.
 
-    A pytree. What differs from chain to chain, such as which rows are in which batch, is in a state
-    of the chain's own that :meth:`init` and :meth:`renew` return; ``()`` if there is nothing.
+    A feed is a pytree. What differs from chain to chain, such as which rows are in which batch, is
+    a state of the chain's own that :meth:`init` and :meth:`renew` return; ``()`` if there is none.
 
     Attributes
     ----------
     name
-        How messages and tests call it.
+        Name in messages and tests.
     partitions
         Whether the batches of an epoch hold every row exactly once.
     """
@@ -85,12 +85,12 @@ class Feed(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """N, the number of rows."""
+        """Number of rows N."""
 
     @property
     @abstractmethod
     def num_batches(self) -> int:
-        """M, the number of batches in an epoch."""
+        """Number of batches M in an epoch."""
 
     def init(self, rng_key: PRNGKey) -> ArrayTree:
         """Return the chain's own dealing of the rows for its first epoch."""
@@ -106,7 +106,7 @@ class Feed(ABC):
 
 
 class Order(ABC):
-    """In which order an epoch visits the M batches.
+    """The order in which an epoch visits the M batches.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Order(ABC):
     law
         The scheme of :mod:`sgworld_mcmc.theory.variance_bias` whose closed form holds.
     period
-        Epochs after which the noise of the batches has cancelled; 0 if it never does.
+        Number of epochs after which the noise of the batches has cancelled; 0 if it never does.
     redeals
         Whether the rows are dealt into new batches when an epoch begins.
     """
@@ -145,10 +145,10 @@ class Gradient(ABC):
     name
         The public spelling.
     cost
-        Gradients of a row that one row costs.
+        Cost of a row, in plain gradients of a row.
     needs
-        Derivatives of the log density of all rows at the origin that it needs: 0, 1 (its gradient)
-        or 2 (the gradient's Jacobian, too).
+        Order of the derivatives of the log density of all rows at the origin that it needs: 0 for
+        none, 1 for the gradient, 2 for the gradient and its Jacobian.
     """
 
     name: ClassVar[str]
@@ -173,14 +173,14 @@ class Gradient(ABC):
         gradient: jax.Array | None = None,
         jacobian: jax.Array | None = None,
     ) -> ArrayTree:
-        """Return the arrays that :meth:`__call__` needs of the origin.
+        """Return the arrays that :meth:`__call__` needs to know about the origin.
 
         Parameters
         ----------
         target, feed
             The log density as a function of (position, rows), and the batches.
         origin
-            (D,) zeros.
+            The position of the origin, (D,) zeros.
         gradient, jacobian
             (D,) gradient of the log density of all rows at the origin, and (D, D) its Jacobian,
             if they are known.
@@ -204,30 +204,31 @@ class Gradient(ABC):
         target, feed
             As for :meth:`prepare`.
         controls
-            What :meth:`prepare` returned.
+            The arrays that :meth:`prepare` returned.
         position
-            Where; the estimate is like it.
+            Position of the gradient, which is a pytree like it.
         batch, index
             The batch and its number.
         """
 
 
 class AffineStep(NamedTuple):
-    """One step of an integrator where the potential is quadratic.
+    """One step of an integrator on a quadratic potential.
 
     With state ``s`` (k numbers), batch gradient ``-(H x - r)`` of the log density and standard
-    normal numbers ``xi``: s <- advance s + push r + kick xi, and the position is ``read s``.
+    normal numbers ``xi``, the step is s <- advance s + push r + kick xi, and the position is
+    ``read s``.
 
     Attributes
     ----------
     advance
-        (k, k).
+        (k, k) matrix.
     push
-        (k, D).
+        (k, D) matrix.
     kick
-        (k, n D), n vectors of normal numbers.
+        (k, n D) matrix, for n vectors of normal numbers.
     read
-        (D, k).
+        (D, k) matrix.
     """
 
     advance: np.ndarray
@@ -244,10 +245,10 @@ class Integrator(ABC):
     name
         The public spelling.
     normals
-        Vectors of standard normal numbers that a step needs.
+        Number of vectors of standard normal numbers that a step needs.
     law
         The ``noise`` of :mod:`sgworld_mcmc.theory.variance_bias` for which the closed forms hold;
-        None if there are none: predictions then come from :meth:`affine`.
+        None if there are no closed forms, and predictions come from :meth:`affine`.
     """
 
     name: ClassVar[str]
@@ -272,14 +273,14 @@ class Integrator(ABC):
         Parameters
         ----------
         state
-            From :meth:`init` or the last step.
+            State from :meth:`init` or the last step.
         gradient
-            Function of the position: the minibatch's gradient of the log density there.
+            Function of the position that returns the minibatch's gradient of the log density there.
         normals
             Standard normal numbers like the position; a tuple of :attr:`normals` of them if
             there are several, ``()`` if none.
         step_size, temperature
-            h, in BlackJAX's convention, and tau.
+            Step size h in BlackJAX's convention, and temperature tau.
         """
 
     @abstractmethod
@@ -294,8 +295,8 @@ class Integrator(ABC):
 class Coordinates(ABC):
     """The coordinates z in which a chain moves: theta = center + K z.
 
-    A pytree with the center (D,) and what K is made of; K K^T estimates the posterior covariance.
-    All methods take NumPy and JAX arrays.
+    They are a pytree with the center (D,) and the arrays that K is made of; K K^T estimates the
+    posterior covariance. All methods take NumPy and JAX arrays.
 
     Attributes
     ----------
@@ -309,7 +310,7 @@ class Coordinates(ABC):
     @classmethod
     @abstractmethod
     def from_covariance(cls, center: np.ndarray, covariance: np.ndarray) -> "Coordinates":
-        """Return coordinates for a posterior covariance (D, D) or, of the variances, (D,)."""
+        """Return coordinates for a posterior covariance (D, D), or for posterior variances (D,)."""
 
     @abstractmethod
     def apply(self, z: Any) -> Any:
@@ -329,11 +330,11 @@ class Coordinates(ABC):
 
     @abstractmethod
     def covariance(self) -> np.ndarray:
-        """Return K K^T, as (D, D) or, where it is diagonal, as (D,)."""
+        """Return K K^T as (D, D), or as (D,) if it is diagonal."""
 
     @abstractmethod
     def whiten(self, hessian: np.ndarray) -> np.ndarray:
-        """Return K^T H K of a Hessian (D, D) with respect to theta."""
+        """Return K^T H K for a Hessian H (D, D) with respect to theta."""
 
     @abstractmethod
     def error_of(self, errors: np.ndarray) -> np.ndarray:
@@ -345,11 +346,11 @@ class Coordinates(ABC):
         return None
 
     def to_model(self, z: Any) -> Any:
-        """Return theta of positions z (..., D)."""
+        """Return theta at positions z (..., D)."""
         return self.center + self.apply(z)
 
     def to_z(self, theta: Any) -> Any:
-        """Return z of the model's unconstrained coordinates theta (..., D)."""
+        """Return z at the model's unconstrained coordinates theta (..., D)."""
         return self.solve(theta - self.center)
 
     def distance(self, change: np.ndarray) -> float:
@@ -361,8 +362,9 @@ class Coordinates(ABC):
         return z if self.directions is None else z @ self.directions.T
 
     def projector(self) -> Callable:
-        """Return the function of gradients with respect to theta (..., D) that gives the components
-        along :attr:`directions` of those with respect to z.
+        """Return a function of gradients with respect to theta (..., D).
+
+        It returns the components along :attr:`directions` of the gradients with respect to z.
         """
         return self.pull_back
 

@@ -59,7 +59,7 @@ INTEGRATORS = members(integrators, Integrator)
 COORDINATES = members(coordinates, Coordinates)
 FEEDS = members(data, Feed)
 WITHOUT_REPLACEMENT = tuple(name for name, order in ORDERS.items() if order.period)
-# The two noises of overdamped Langevin dynamics: what the setting `noise` chooses from.
+# The two noises of overdamped Langevin dynamics, from which the setting `noise` chooses.
 NOISES = tuple(name for name, kind in INTEGRATORS.items() if kind.law is not None)
 
 
@@ -69,18 +69,18 @@ def resolve(name: str, value: Any, table: dict[str, type], choices: tuple[str, .
     Parameters
     ----------
     name
-        The argument, for the error message.
+        Name of the argument, for the error message.
     value
         One of ``choices``, or an instance of one of the protocols.
     table
-        Class by name.
+        Classes by name.
     choices
-        The names allowed; all of the table by default.
+        The names that are allowed; by default all names of the table.
 
     Raises
     ------
     ValueError
-        If it is neither; the message suggests the closest name.
+        If the value is neither; the message suggests the closest name.
     """
     protocols = {base for kind in table.values() for base in kind.__mro__ if base in _PROTOCOLS}
     if isinstance(value, tuple(protocols)):
@@ -90,7 +90,7 @@ def resolve(name: str, value: Any, table: dict[str, type], choices: tuple[str, .
 
 
 def choose_integrator(noise: str, integrator: Integrator | None = None) -> Integrator:
-    """Return the integrator given, or that of overdamped dynamics with this kind of noise."""
+    """Return the given integrator, or that of overdamped dynamics with this kind of noise."""
     if integrator is None:
         return resolve("noise", noise, INTEGRATORS, NOISES)
     if not isinstance(integrator, Integrator):
@@ -111,14 +111,14 @@ class Settings:
     Attributes
     ----------
     order, integrator
-        Objects.
+        The order of the batches and the integrator, as objects.
     batch_size, step_size, steps_per_draw
         Numbers; None stands for an automatic choice.
     gradient
-        One of :data:`GRADIENTS`, or None for an automatic choice.
+        A name in :data:`GRADIENTS`, or None for an automatic choice.
     coordinates
-        The class to use, or None to choose; with a ``covariance`` that class is :class:`Dense` or
-        :class:`Diagonal` of it.
+        The class of coordinates, or None to choose; with a ``covariance`` it is :class:`Dense` or
+        :class:`Diagonal`, as the shape says.
     adapt
         Whether coordinates may be made anew from pilot chains.
     covariance
@@ -126,7 +126,7 @@ class Settings:
     temperature, tolerance, record_moments
         As the user gave them.
     init_strategy
-        NumPyro's, for the search for the mode; None is its default.
+        NumPyro's initialisation strategy for the search for the mode; None is NumPyro's default.
     """
 
     order: Order
@@ -175,7 +175,7 @@ def make_settings(
     Raises
     ------
     ValueError, TypeError
-        Naming the argument that makes no sense, and what it may be.
+        If an argument makes no sense; the message names it and says what it may be.
     """
     order = resolve("order", order, ORDERS)
     integrator = choose_integrator(noise, integrator)
@@ -215,7 +215,7 @@ def make_settings(
 
 
 def _preconditioner(value: Any) -> dict[str, Any]:
-    """The three settings that the public ``preconditioner`` stands for."""
+    """Return the three settings that the public ``preconditioner`` stands for."""
     if not isinstance(value, str):
         kind = COORDINATES["dense" if np.ndim(value) == 2 else "diagonal"]
         return {"coordinates": kind, "adapt": False, "covariance": value}

@@ -1,7 +1,8 @@
-"""Default settings against exact posteriors and long NUTS runs, on models of different kinds.
+"""Compare the default settings with exact posteriors and long NUTS runs, on models of many kinds.
 
-``sgworld-mcmc benchmark accuracy`` asks of every model: are all means within 0.1 posterior standard
-deviations and all standard deviations within 7 %, and if not, did the package say so?
+For every model ``sgworld-mcmc benchmark accuracy`` measures whether all means are within 0.1
+posterior standard deviations and all standard deviations within 7 %, and if not, whether the
+package gave a warning.
 """
 
 import json
@@ -30,16 +31,16 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
     Parameters
     ----------
     models
-        Names; empty for all.
+        Names of models; empty for all.
     seed
-        Of the runs: each model has a key of its own, whatever else is run.
+        Seed of the runs. Each model has a key of its own, whatever other models are run.
     progress
-        Called with each outcome when it is there.
+        Function that is called with each outcome as soon as it is known.
 
     Raises
     ------
     ValueError
-        For an unknown name, or a stored reference that does not belong to the model.
+        If a name is unknown, or a stored reference does not belong to its model.
 
     Examples
     --------
@@ -53,7 +54,7 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
         truth = reference(name, problem)
         key = jax.random.fold_in(jax.random.key(seed), list(PROBLEMS).index(name))
         outcomes.append(run_problem(name, problem, truth, describe(problem).dimension, key))
-        # Compiled programs of one model are of no use to the next, and fill the memory.
+        # The compiled programs of one model are of no use to the next, and fill the memory.
         jax.clear_caches()
         if progress is not None:
             progress(outcomes[-1])
@@ -61,12 +62,12 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """The outcomes as text, one line for each model."""
+    """Return the outcomes as text, one line for each model."""
     return "\n".join([HEADER, *map(line, outcomes)])
 
 
 def line(outcome: Outcome) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     start = f"{outcome.name:21}{outcome.size:6d}{outcome.dimension:5d}"
     warned = "yes" if outcome.warnings else "no"
     if outcome.score is None:
@@ -90,7 +91,7 @@ HEADER = (
 
 
 def summary(outcomes: list[Outcome]) -> str:
-    """How many are within, and which ones missed without a word."""
+    """Say how many models are within the tolerances, and which were missed without a warning."""
     within = sum(outcome.within for outcome in outcomes)
     silent = [outcome.name for outcome in outcomes if outcome.silent_miss]
     needless = [o.name for o in outcomes if o.within and o.warnings]
@@ -125,7 +126,7 @@ def add_arguments(parser) -> None:
 
 
 def run_cli(namespace) -> int:
-    """Run with the parsed options and print the table; returns 1 if a miss went unnoticed."""
+    """Run with the parsed options and print the table; return 1 if a miss went unnoticed."""
     check_integer("seed", namespace.seed, 0)
     if namespace.regenerate:
         return _regenerate(namespace.models, namespace.seed, namespace.method)
@@ -151,7 +152,7 @@ def run_cli(namespace) -> int:
 
 
 def _regenerate(models, seed, method):
-    """Make references; those that fail are named."""
+    """Make references again, and name those that fail."""
     make = regenerate if method == "nuts" else regenerate_by_importance
     problems, failed = chosen(models), 0
     for name, build in problems.items():

@@ -20,39 +20,39 @@ __all__ = ["CONJUGATE"]
 
 
 def linear() -> Problem:
-    """Linear regression with known noise: a Gaussian posterior, correlated features."""
+    """Return a linear regression with known noise: a Gaussian posterior, correlated features."""
     posterior = exact.LinearRegression(jax.random.key(1), 5000, 10, correlation=0.7)
     return exact_problem("linear regression, known noise", posterior)
 
 
 def linear_noise() -> Problem:
-    """Linear regression with unknown noise and few rows: Student-t and inverse-gamma marginals."""
+    """Return a linear regression with unknown noise: Student-t and inverse-gamma marginals."""
     posterior = exact.LinearRegressionUnknownNoise(jax.random.key(2), 60, 4)
     return exact_problem("linear regression, unknown noise", posterior)
 
 
 def beta_bernoulli() -> Problem:
-    """Probability of a rare outcome: 3 of 40, a skewed posterior."""
+    """Return the probability of a rare outcome, seen 3 times in 40, as a skewed posterior."""
     y = np.zeros(40)
     y[[4, 17, 31]] = 1
     return exact_problem("probability, 3 of 40", exact.BetaBernoulli.from_data(y))
 
 
 def gamma_poisson() -> Problem:
-    """Rate of a Poisson variable."""
+    """Return the rate of a Poisson variable."""
     posterior = exact.GammaPoisson(jax.random.key(3), 500, rate=0.8)
     return exact_problem("rate of a Poisson variable", posterior)
 
 
 def gaussian_mean() -> Problem:
-    """Mean of eight numbers."""
+    """Return the mean of eight numbers."""
     y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
     posterior = exact.GaussianMean.from_data(y, noise_scale=10.0, prior_scale=20.0)
     return exact_problem("mean of 8 numbers", posterior)
 
 
 def dirichlet() -> Problem:
-    """Probabilities of five categories, one of them seen twice in 150 rows: a simplex."""
+    """Return a simplex: five categories' probabilities, one of them seen twice in 150 rows."""
     counts = np.array([70, 45, 23, 10, 2])
     y = np.random.default_rng(4).permutation(np.repeat(np.arange(5), counts))
     alpha = 1.0 + counts
@@ -63,7 +63,7 @@ def dirichlet() -> Problem:
 
 
 def flat_prior() -> Problem:
-    """Linear regression with improper flat priors of the coefficients and of log sigma."""
+    """Return a linear regression with improper flat priors of coefficients and log sigma."""
     rng = np.random.default_rng(5)
     X = representable(rng.normal(size=(80, 3)))
     y = representable(X @ [1.0, -0.5, 0.0] + 0.7 * rng.normal(size=80))
@@ -81,7 +81,7 @@ def flat_prior() -> Problem:
 
 
 def calendar_year() -> Problem:
-    """Trend over calendar years, not centred: condition number of the posterior about 1e10."""
+    """Return a trend over raw calendar years: a posterior of condition number about 1e10."""
     rng = np.random.default_rng(6)
     year = rng.integers(1960, 2021, 300).astype(float)
     y = representable(4.0 + 0.03 * (year - 1990) + 0.5 * rng.normal(size=300))
@@ -92,7 +92,7 @@ def calendar_year() -> Problem:
 
 
 def centred_years(posterior):
-    """The same posterior in terms of the level in 1990, which NUTS can sample."""
+    """Return a model of the same posterior in terms of the level in 1990, which NUTS can sample."""
 
     def model(X, y):
         sigma2 = numpyro.sample("sigma2", dist.InverseGamma(posterior.a0, posterior.b0))
@@ -108,14 +108,14 @@ def centred_years(posterior):
 
 
 def categorical(y):
-    """Categories y of N rows, uniform prior on the simplex."""
+    """Categories y of N rows, with a uniform prior on the simplex."""
     p = numpyro.sample("p", dist.Dirichlet(jnp.ones(5)))
     with numpyro.plate("data", y.shape[0]):
         numpyro.sample("y", dist.Categorical(probs=p), obs=y)
 
 
 def flat_regression(X, y):
-    """No proper prior at all."""
+    """Linear regression without any proper prior."""
     flat = dist.ImproperUniform(constraints.real_vector, (), (X.shape[1],))
     beta = numpyro.sample("beta", flat)
     log_sigma = numpyro.sample("log_sigma", dist.ImproperUniform(constraints.real, (), ()))

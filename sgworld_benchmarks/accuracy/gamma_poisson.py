@@ -1,4 +1,4 @@
-"""Gamma-Poisson hierarchy with many groups: moments by quadrature over the two hyperparameters."""
+"""A gamma-Poisson hierarchy with many groups, whose moments are found by quadrature."""
 
 import numpy as np
 import numpyro
@@ -16,7 +16,7 @@ WIDTH = 8.0  # half-width of the grid in standard deviations
 
 
 def gamma_poisson_groups_problem(num_data: int, mean: float, seed: int = 33) -> Problem:
-    """Poisson rates of 200 groups; ``mean`` is the average count of a row."""
+    """Return the Poisson rates of 200 groups; ``mean`` is the average count of a row."""
     rng = np.random.default_rng(seed)
     rate = rng.gamma(2.0, mean / 2.0, 200)
     group = rng.integers(0, 200, num_data)
@@ -41,23 +41,24 @@ def gamma_poisson_groups_model(y, group, num_groups):
 
 
 def quadrature(y, group, num_groups):
-    """Exact `Moments` of (shape, mean, rates).
+    """Return exact `Moments` of (shape, mean, rates).
 
     With s counts in the n rows of a group its rate is Gamma(shape + s, shape / mean + n) given the
-    hyperparameters, and s is negative binomial: the two hyperparameters' posterior is summed on a
-    grid in their logarithms (the trapezoidal rule is exact to rounding for such smooth functions).
+    hyperparameters, and s is negative binomial. The posterior of the two hyperparameters is summed
+    on a grid in their logarithms (the trapezoidal rule is exact to rounding for such smooth
+    functions).
     """
     count = np.bincount(group, y, num_groups)
     rows = np.bincount(group, minlength=num_groups)
 
     def log_density(point):
-        """Of (log shape, log mean) (2, ...), up to a constant."""
+        """Return the log density of (log shape, log mean) (2, ...), up to a constant."""
         shape, rate = np.exp(point[0])[..., None], np.exp(point[0] - point[1])[..., None]
         terms = gammaln(shape + count) - gammaln(shape) + shape * np.log(rate)
         terms = terms - (shape + count) * np.log(rate + rows)
         return terms.sum(-1) - (point[0] ** 2 + point[1] ** 2) / 2
 
-    # From a wide grid around the mode to one that is as wide as the posterior needs.
+    # The first grid around the mode is a wide one; the second is as wide as the posterior needs.
     centre = minimize(lambda x: -log_density(x), np.zeros(2), method="Nelder-Mead").x
     half = np.full(2, 2.5)
     for _ in range(REFINEMENTS):

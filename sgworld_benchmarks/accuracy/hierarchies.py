@@ -1,4 +1,4 @@
-"""Hierarchies with global latents, a mixture, a correlation matrix: truth by a stored NUTS run."""
+"""Hierarchies, a mixture and a correlation matrix, whose references are stored runs of NUTS."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ __all__ = ["HIERARCHIES"]
 
 
 def correlation() -> Problem:
-    """Correlation matrix (LKJ), scales and means of four variables."""
+    """Return a correlation matrix (LKJ), scales and means of four variables."""
     rng = np.random.default_rng(30)
     root = np.linalg.cholesky(0.5 * np.eye(4) + 0.5)
     root[3] = [-0.7, 0.3, 0.0, 0.65]
@@ -23,7 +23,7 @@ def correlation() -> Problem:
 
 
 def mixture() -> Problem:
-    """Two overlapping normals with ordered means, unknown weights and scales."""
+    """Return two overlapping normals with ordered means, unknown weights and scales."""
     rng = np.random.default_rng(31)
     label = rng.random(400) < 0.35
     y = representable(np.where(label, rng.normal(-1.5, 0.7, 400), rng.normal(1.2, 1.0, 400)))
@@ -32,13 +32,13 @@ def mixture() -> Problem:
 
 
 def eight_schools() -> Problem:
-    """Eight schools (Rubin 1981), non-centred: 8 rows, and 8 of the 10 latents for one row each."""
+    """Return eight schools (Rubin 1981), non-centred: 8 of 10 latents belong to one row each."""
     sites = ("mu", "tau", "z", "theta")
     return Problem("8 schools, non-centred", non_centred_schools, schools(), sites)
 
 
 def funnel() -> Problem:
-    """Eight schools, centred: a funnel, whose mode is no good centre. A warning is due here."""
+    """Return eight schools, centred: a funnel without a usable mode, which must give a warning."""
     return Problem(
         "8 schools, centred (funnel)",
         centred_schools,
@@ -49,7 +49,7 @@ def funnel() -> Problem:
 
 
 def normal_groups() -> Problem:
-    """Means of 20 groups with 3000 rows in all, centred, unknown scales."""
+    """Return the means of 20 groups with 3000 rows in all, centred, with unknown scales."""
     rng = np.random.default_rng(32)
     group = rng.choice(20, 3000, p=rng.dirichlet(np.full(20, 4.0)))
     effect = rng.normal(2.0, 0.5, 20)
@@ -60,12 +60,12 @@ def normal_groups() -> Problem:
 
 
 def gamma_poisson_groups() -> Problem:
-    """Poisson rates of 200 groups with 2000 rows in all, gamma population: exact by quadrature."""
+    """Return Poisson rates of 200 groups with 2000 rows, whose moments quadrature gives."""
     return gamma_poisson_groups_problem(2000, 2.0)
 
 
 def schools():
-    """Effects, their standard errors and the school of each row."""
+    """Return the effects, their standard errors and the school of each row."""
     effect = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
     error = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
     return effect, error, np.arange(8), 8
@@ -94,7 +94,7 @@ def mixture_model(y):
 
 
 def non_centred_schools(effect, error, school, num_schools):
-    """Eight schools, effects as multiples of their spread."""
+    """Eight schools, with effects as multiples of their spread."""
     mu = numpyro.sample("mu", dist.Normal(0, 10))
     tau = numpyro.sample("tau", dist.HalfNormal(10))
     z = numpyro.sample("z", dist.Normal(0, 1).expand([num_schools]).to_event(1))
@@ -104,7 +104,7 @@ def non_centred_schools(effect, error, school, num_schools):
 
 
 def centred_schools(effect, error, school, num_schools):
-    """Eight schools, effects drawn around their mean: a funnel."""
+    """Eight schools, with effects drawn around their mean: a funnel."""
     mu = numpyro.sample("mu", dist.Normal(0, 10))
     tau = numpyro.sample("tau", dist.HalfNormal(10))
     theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([num_schools]).to_event(1))

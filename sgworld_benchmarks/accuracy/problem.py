@@ -1,4 +1,4 @@
-"""What a problem of the accuracy benchmark is, and a fingerprint of its posterior."""
+"""The record of a problem of the accuracy benchmark, and the fingerprint of its posterior."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ class Moments(NamedTuple):
     Attributes
     ----------
     names
-        Scalar parameters, such as ``beta[0]``.
+        Names of the scalar parameters, such as ``beta[0]``.
     mean, sd
-        Of the posterior, or of draws.
+        Mean and standard deviation of the posterior, or of draws.
     mean_se, sd_se
-        Their Monte Carlo standard errors; zero where they are exact.
+        Their Monte Carlo standard errors; zero if the moments are exact.
     ess
-        Effective sample size: the smaller one of the mean's and of the squared deviation's;
-        infinite where the moments are exact.
+        Effective sample size, the smaller one of those for mean and squared deviation; infinite if
+        the moments are exact.
     """
 
     names: tuple[str, ...]
@@ -35,25 +35,25 @@ class Moments(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A model with its data and what is known of its posterior.
+    """A model with its data, and what is known about its posterior.
 
     Attributes
     ----------
     title
-        One line for the table.
+        Title of one line, for the table.
     model
-        NumPyro model: a prior plus a sum over the rows of its array arguments.
+        NumPyro model whose log density is a prior plus a sum over the rows of its array arguments.
     data
-        Its arguments: arrays with N rows, and Python numbers.
+        Arguments of the model: arrays with N rows, and Python numbers.
     sites
-        The sites compared, in constrained values; deterministic ones included.
+        The sites that are compared in constrained values, deterministic ones included.
     exact
-        Exact `Moments`, or None where the truth is the stored run of NUTS.
+        Exact `Moments`, or None if the reference is the stored run of NUTS.
     reference_model
-        A model of the same posterior in coordinates that suit NUTS, for the stored run; None:
+        A model of the same posterior in coordinates that suit NUTS, for the stored run; None for
         the model itself.
     draws, warmup
-        Of each of the four chains of the stored run.
+        Numbers of draws and warm-up transitions of each of the four chains of the stored run.
     """
 
     title: str
@@ -67,16 +67,16 @@ class Problem(NamedTuple):
 
     @property
     def size(self) -> int:
-        """N, the number of rows."""
+        """Number of rows N."""
         return len(self.data[0])
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The array arguments: to be passed to compiled functions, which should not hold them."""
+        """The array arguments, to be passed to compiled functions, which should not hold them."""
         return tuple(x for x in self.data if isinstance(x, np.ndarray))
 
     def arguments(self, arrays: tuple) -> tuple:
-        """The model's arguments with other (traced) arrays in place of its own."""
+        """Return the model's arguments with other (traced) arrays in place of its own."""
         remaining = iter(arrays)
         return tuple(next(remaining) if isinstance(x, np.ndarray) else x for x in self.data)
 
@@ -91,8 +91,8 @@ class Posterior(NamedTuple):
 def describe(problem: Problem) -> Posterior:
     """Count the unconstrained coordinates, and evaluate the potential where all of them are 0.1.
 
-    The fingerprint ties a stored reference to the model and the data it was made with: a changed
-    prior or another random stream moves it. It is computed in double precision.
+    The fingerprint ties a stored reference to the model and the data that it was made with: it is
+    another one for another prior or another random stream. It is computed in double precision.
     """
     with jax.enable_x64(True):
         info = initialize_model(
@@ -104,14 +104,14 @@ def describe(problem: Problem) -> Posterior:
 
 
 def exact_problem(title: str, posterior, reference_model: Callable | None = None) -> Problem:
-    """A problem from an object of :mod:`sgworld_mcmc.exact`."""
+    """Return a problem made from an object of :mod:`sgworld_mcmc.exact`."""
     moments = exact_moments(posterior.names, posterior.flatten(posterior.mean), posterior.sd)
     sites = tuple(posterior.shapes)
     return Problem(title, posterior.model, posterior.data, sites, moments, reference_model)
 
 
 def exact_moments(names, mean, sd) -> Moments:
-    """`Moments` without errors."""
+    """Return `Moments` without errors."""
     zero = np.zeros(len(names))
     return Moments(tuple(names), np.asarray(mean), np.asarray(sd), zero, zero, zero + np.inf)
 

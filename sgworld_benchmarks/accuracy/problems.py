@@ -27,7 +27,7 @@ def build(name: str) -> Problem:
 
 
 def chosen(names=()) -> dict:
-    """Builders of the problems of these names, all if there are none.
+    """Return the builders of the problems with these names, or of all if no name is given.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Reference moments: long NUTS runs in double precision, stored with the package.
+"""Reference moments from long NUTS runs in double precision, which are stored with the package.
 
 ``sgworld-mcmc benchmark accuracy --regenerate`` makes them again; nothing runs at import.
 """
@@ -30,22 +30,24 @@ __all__ = [
 
 REFERENCES = Path(__file__).with_name("references.json")
 CHAINS = 4
-# Below these a reference is refused: its own error would show in a comparison to 0.1 sd and 7 %.
+# A reference with a smaller effective sample size is refused: its own error would show in a
+# comparison to 0.1 sd and 7 %.
 MINIMUM_ESS = 4000
 MAXIMUM_RHAT = 1.01
-# Of importance sampling: heavy tails of the proposal, and a k-hat far from the limit of 0.7.
+# Settings of importance sampling: its proposal has heavy tails, and its k-hat must be far below the
+# limit of 0.7.
 PROPOSALS = 50_000
 PROPOSAL_DF = 8.0
 MAXIMUM_K_HAT = 0.5
 
 
 def reference(name: str, problem: Problem, path: Path = REFERENCES) -> Moments:
-    """The exact moments of a problem, or else its stored ones.
+    """Return the exact moments of a problem, or else its stored ones.
 
     Raises
     ------
     ValueError
-        Where a stored reference is missing, or was made with another model or other data.
+        If a stored reference is missing, or was made with another model or other data.
     """
     if problem.exact is not None:
         return problem.exact
@@ -57,12 +59,12 @@ def reference(name: str, problem: Problem, path: Path = REFERENCES) -> Moments:
 
 
 def stored(path: Path = REFERENCES) -> dict:
-    """All stored references, as written by `regenerate`."""
+    """Return all stored references, as written by `regenerate`."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def moments_from(entry: dict) -> Moments:
-    """The moments of one stored entry."""
+    """Return the moments of one stored entry."""
     names, *arrays = (entry[field] for field in Moments._fields)
     return Moments(tuple(names), *(np.asarray(values, float) for values in arrays))
 
@@ -83,9 +85,9 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
     Parameters
     ----------
     name, problem
-        The key of the entry, and what to sample.
+        The name of the entry, and the problem to sample.
     seed
-        Of the run.
+        Seed of the run.
     path
         JSON file whose entry is replaced.
 
@@ -97,8 +99,8 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
     Raises
     ------
     ValueError
-        For a run with divergences, with R-hat above 1.01 or an effective sample size below 4000
-        in any scalar: such a run is no reference, and nothing is written.
+        If the run has divergences, or an R-hat above 1.01 or an effective sample size below 4000
+        in any scalar. Such a run is no reference, and nothing is written.
     """
     start = time.perf_counter()
     samples, divergences = _nuts(problem, seed)
@@ -131,14 +133,14 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
 def regenerate_by_importance(name: str, problem: Problem, seed: int, path: Path = REFERENCES):
     """Store moments by importance sampling from the Laplace approximation instead.
 
-    A second opinion on the runs of NUTS, and cheaper, where the posterior has few dimensions and
-    one mode. Arguments and result as those of `regenerate`.
+    This is a second opinion on the runs of NUTS, and a cheaper one if the posterior has few
+    dimensions and one mode. Arguments and result are those of `regenerate`.
 
     Raises
     ------
     ValueError
-        For a Pareto k-hat above 0.5 or an effective sample size below 4000, or where there is no
-        Laplace approximation; nothing is written.
+        If the Pareto k-hat is above 0.5, the effective sample size is below 4000, or there is no
+        Laplace approximation. Nothing is written then.
     """
     start = time.perf_counter()
     model = problem.reference_model or problem.model
@@ -166,7 +168,7 @@ def regenerate_by_importance(name: str, problem: Problem, seed: int, path: Path 
 
 
 def entry_of(problem: Problem, fingerprint: float, moments: Moments, made: dict) -> dict:
-    """What is stored of a reference; ``made`` says how it came about."""
+    """Return what is stored for a reference; ``made`` says how it was made."""
     return {
         "title": problem.title,
         "fingerprint": fingerprint,
@@ -183,7 +185,7 @@ def store(name: str, entry: dict, path: Path = REFERENCES) -> None:
 
 
 def _nuts(problem, seed):
-    """Draws (chains, draws, ...) of the problem's sites, and the number of divergences."""
+    """Return draws (chains, draws, ...) of the problem's sites, and the number of divergences."""
     model = problem.reference_model or problem.model
     with jax.enable_x64(True):
         mcmc = MCMC(
@@ -207,7 +209,7 @@ def _rounded(values):
 
 
 def _dump(entries):
-    """One line for each field: readable differences between two versions."""
+    """Return JSON text with one line for each field, so that versions are easy to compare."""
     blocks = []
     for name, entry in sorted(entries.items()):
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in entry.items()]

@@ -1,4 +1,4 @@
-"""Regressions without a closed form: their truth is a stored run of NUTS."""
+"""Regressions without a closed form, whose references are stored runs of NUTS."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ __all__ = ["REGRESSIONS", "rare_events_problem", "student_t_problem"]
 
 
 def logistic() -> Problem:
-    """Logistic regression of moderate size."""
+    """Return a logistic regression of moderate size."""
     rng = np.random.default_rng(10)
     X = representable(rng.normal(size=(600, 8)) @ (np.eye(8) + 0.4))
     y = bernoulli(rng, X @ rng.normal(0, 0.4, 8))
@@ -20,7 +20,7 @@ def logistic() -> Problem:
 
 
 def logistic_factor() -> Problem:
-    """Logistic regression whose prior is a `numpyro.factor`: a smooth peak at zero, log tails."""
+    """Return a logistic regression whose prior, a `numpyro.factor`, has a peak and log tails."""
     rng = np.random.default_rng(11)
     X = representable(rng.normal(size=(250, 6)))
     y = bernoulli(rng, X @ [1.5, -1.0, 0.0, 0.0, 0.0, 0.3])
@@ -28,12 +28,12 @@ def logistic_factor() -> Problem:
 
 
 def rare_events() -> Problem:
-    """Logistic regression with some 25 events in 20 000 rows."""
+    """Return a logistic regression with about 25 events in 20 000 rows."""
     return rare_events_problem(20_000, -7.2)
 
 
 def rare_events_problem(num_data: int, intercept: float, seed: int = 12) -> Problem:
-    """Logistic regression with few events; two features are rare indicators themselves."""
+    """Return a logistic regression with few events; two features are rare indicators themselves."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(num_data, 5))
     X[:, 3:] = rng.random((num_data, 2)) < [0.05, 0.02]
@@ -44,7 +44,7 @@ def rare_events_problem(num_data: int, intercept: float, seed: int = 12) -> Prob
 
 
 def poisson() -> Problem:
-    """Poisson regression with a log link."""
+    """Return a Poisson regression with a log link."""
     rng = np.random.default_rng(13)
     X = representable(rng.normal(size=(400, 4)))
     y = rng.poisson(np.exp(0.2 + X @ [0.5, -0.3, 0.2, 0.0])).astype(float)
@@ -52,7 +52,7 @@ def poisson() -> Problem:
 
 
 def negative_binomial() -> Problem:
-    """Negative binomial regression with unknown concentration."""
+    """Return a negative binomial regression with unknown concentration."""
     rng = np.random.default_rng(14)
     X = representable(rng.normal(size=(300, 3)))
     rate = np.exp(1.0 + X @ [0.4, -0.2, 0.0]) * rng.gamma(1.5, 1 / 1.5, 300)
@@ -62,7 +62,7 @@ def negative_binomial() -> Problem:
 
 
 def gamma_regression() -> Problem:
-    """Gamma regression with unknown shape and few rows."""
+    """Return a gamma regression with unknown shape and few rows."""
     rng = np.random.default_rng(15)
     X = representable(rng.normal(size=(40, 2)))
     y = representable(rng.gamma(2.0, np.exp(0.5 + X @ [0.6, -0.4]) / 2.0))
@@ -70,12 +70,12 @@ def gamma_regression() -> Problem:
 
 
 def student_t() -> Problem:
-    """Regression with Student-t errors of unknown degrees of freedom."""
+    """Return a regression with Student-t errors of unknown degrees of freedom."""
     return student_t_problem(500, 4)
 
 
 def student_t_problem(num_data: int, dim: int, df: float = 5.0, seed: int = 16) -> Problem:
-    """Regression with Student-t errors of unknown scale and degrees of freedom (truth: ``df``)."""
+    """Return a regression with Student-t errors of unknown scale and df (truth: ``df``)."""
     rng = np.random.default_rng(seed)
     X = representable(rng.normal(size=(num_data, dim)))
     y = representable(X @ rng.normal(size=dim) + 0.8 * rng.standard_t(df, num_data))
@@ -84,7 +84,7 @@ def student_t_problem(num_data: int, dim: int, df: float = 5.0, seed: int = 16) 
 
 
 def heteroscedastic() -> Problem:
-    """The scale of the errors depends on the features too."""
+    """Return a regression in which the scale of the errors depends on the features too."""
     rng = np.random.default_rng(17)
     X = representable(rng.normal(size=(400, 3)))
     scale = np.exp(-0.3 + X @ [0.5, 0.0, -0.3])
@@ -94,7 +94,7 @@ def heteroscedastic() -> Problem:
 
 
 def softmax() -> Problem:
-    """Softmax regression, three classes against the first."""
+    """Return a softmax regression of three classes against the first."""
     rng = np.random.default_rng(18)
     X = representable(rng.normal(size=(300, 3)))
     logits = X @ np.array([[0.0, 1.0, -0.5], [0.0, 0.0, 0.8], [0.0, -0.7, 0.0]])
@@ -103,7 +103,7 @@ def softmax() -> Problem:
 
 
 def ordinal() -> Problem:
-    """Ordinal regression with ordered cutpoints."""
+    """Return an ordinal regression with ordered cutpoints."""
     rng = np.random.default_rng(19)
     X = representable(rng.normal(size=(300, 3)))
     latent = X @ [0.8, -0.5, 0.0] + rng.logistic(size=300)
@@ -112,7 +112,7 @@ def ordinal() -> Problem:
 
 
 def calendar_poisson() -> Problem:
-    """Counts with a log-linear trend in the raw calendar year."""
+    """Return counts with a log-linear trend in the raw calendar year."""
     rng = np.random.default_rng(20)
     year = rng.integers(1950, 2024, 200).astype(float)
     y = rng.poisson(np.exp(1.0 - 0.01 * (year - 1990))).astype(float)
@@ -123,12 +123,12 @@ def calendar_poisson() -> Problem:
 
 
 def bernoulli(rng, logits):
-    """Outcomes 0.0 or 1.0."""
+    """Draw outcomes 0.0 or 1.0."""
     return (rng.random(len(logits)) < 1 / (1 + np.exp(-logits))).astype(float)
 
 
 def normal_vector(name, dim, scale):
-    """A latent vector with independent normal priors."""
+    """Sample a latent vector with independent normal priors."""
     return numpyro.sample(name, dist.Normal(0, scale).expand([dim]).to_event(1))
 
 

@@ -1,4 +1,4 @@
-"""SGWORLD with its default settings on one problem: errors, seconds, warnings, chosen settings."""
+"""Run SGWORLD with its default settings on one problem; note errors, seconds and warnings."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ __all__ = [
     "settings_of",
 ]
 
-# What the bias report tells of the settings that the package chose.
+# The fields of the bias report that hold the settings that the package chose.
 SETTINGS = (
     "gradient",
     "order",
@@ -35,7 +35,7 @@ SETTINGS = (
     "step_size",
     "time_per_epoch",
 )
-# What it predicts, one number for each scalar.
+# The fields of the bias report that hold predictions, one number for each scalar.
 PREDICTIONS = ("predicted_variance_error", "predicted_mean_shift")
 
 
@@ -45,21 +45,21 @@ class Outcome(NamedTuple):
     Attributes
     ----------
     name, size, dimension
-        The problem, its rows N and free coordinates D.
+        The problem, its number of rows N and of free coordinates D.
     score
-        Errors by scalar; None if the run raised.
+        Errors by scalar; None if the run raised an error.
     seconds
-        Of the run with everything charged: search for the mode, set-up, compilation, draws.
+        Seconds of the whole run: search for the mode, set-up, compilation and draws.
     report_seconds
-        Of ``bias_report()``.
+        Seconds of ``bias_report()``.
     warnings
-        Messages that the package itself issued, in the run or in the report.
+        Messages of the warnings that the package itself issued, in the run or in the report.
     error
-        What the run raised, or None.
+        The error that the run raised, or None.
     settings
-        Those of `SETTINGS` that the bias report tells.
+        The fields of `SETTINGS` that the bias report has.
     predictions
-        Those of `PREDICTIONS` that the bias report makes, each a dict by scalar or a list.
+        The fields of `PREDICTIONS` that the bias report has, each a dict by scalar or a list.
     report
         The bias report as text, or None.
     """
@@ -83,11 +83,11 @@ class Outcome(NamedTuple):
 
     @property
     def silent_miss(self) -> bool:
-        """Out of tolerance, and nothing said so: what must never happen."""
+        """Whether the run is out of tolerance without a warning, which must never happen."""
         return not self.within and not self.warnings and self.error is None
 
     def to_dict(self) -> dict[str, Any]:
-        """The outcome as JSON can hold it."""
+        """Return the outcome as JSON can hold it."""
         values = self._asdict() | {"within": self.within, "silent_miss": self.silent_miss}
         if self.score is not None:
             fields = self.score._asdict().items()
@@ -112,9 +112,10 @@ def run_problem(
     reference
         The moments to compare with.
     rng_key
-        Of the run.
+        Random key of the run.
     sampler
-        Called with the model: :class:`sgworld_mcmc.SGWORLD`, or the same with settings.
+        Function that makes a sampler of the model: :class:`sgworld_mcmc.SGWORLD`, or the same with
+        settings.
     """
     found, error, mcmc, samples, report = None, None, None, None, None
     with package_warnings() as messages:
@@ -149,18 +150,18 @@ def run_problem(
 
 
 def settings_of(report: Any) -> dict[str, Any]:
-    """The fields of `SETTINGS` that a bias report has, as Python numbers and strings."""
+    """Return the fields of `SETTINGS` that a bias report has, as Python numbers and strings."""
     found = {}
     for field in SETTINGS:
         value = getattr(report, field, None)
         if value is not None:
-            # One number for each chain, if the chains differ; the mean serves a table.
+            # If the chains differ there is a number for each chain: the table shows their mean.
             found[field] = value if isinstance(value, str) else float(np.mean(np.asarray(value)))
     return found
 
 
 def predictions_of(report: Any) -> dict[str, Any]:
-    """The fields of `PREDICTIONS` that a bias report has: dicts of numbers, or lists."""
+    """Return the fields of `PREDICTIONS` that a bias report has: dicts of numbers, or lists."""
     found = {}
     for field in PREDICTIONS:
         value = getattr(report, field, None)
@@ -175,8 +176,8 @@ def predictions_of(report: Any) -> dict[str, Any]:
 def package_warnings() -> Iterator[list[str]]:
     """Collect the messages of the warnings that this package issues; show all others as usual.
 
-    The category does not tell who warned, and ``stacklevel`` may point to the caller. So the
-    frame that called ``warnings.warn`` is looked at: it has to be one of this package's modules.
+    The category does not say who warned, and ``stacklevel`` may point to the caller. So the frame
+    that called ``warnings.warn`` decides: it has to belong to one of this package's modules.
 
     Examples
     --------

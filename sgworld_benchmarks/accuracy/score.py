@@ -1,4 +1,4 @@
-"""Errors of a run against reference moments, in reference standard deviations."""
+"""Measure the errors of a run against reference moments, in reference standard deviations."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -29,15 +29,14 @@ class Score(NamedTuple):
     Attributes
     ----------
     names
-        Scalar parameters, such as ``beta[0]``.
+        Names of the scalar parameters, such as ``beta[0]``.
     mean_error, mean_error_se
         Error of the mean in reference standard deviations, and its Monte Carlo standard error,
-        that of the reference included.
+        which includes that of the reference.
     sd_ratio, sd_ratio_se
-        Sampled over reference standard deviation.
+        Ratio of the sampled to the reference standard deviation, and its standard error.
     ess
-        Effective sample size of the run: the smaller one of the mean's and of the squared
-        deviation's.
+        Effective sample size of the run, the smaller one of those for mean and squared deviation.
     """
 
     names: tuple[str, ...]
@@ -53,7 +52,7 @@ class Score(NamedTuple):
         sd_low: float = SD_LOW,
         sd_high: float = SD_HIGH,
     ) -> bool:
-        """Whether *every* scalar is within the tolerances; NaN is not."""
+        """Return whether *every* scalar is within the tolerances; NaN is not."""
         mean_ok = np.abs(self.mean_error) <= mean_tolerance
         sd_ok = (self.sd_ratio >= sd_low) & (self.sd_ratio <= sd_high)
         return bool(np.all(mean_ok & sd_ok))
@@ -70,10 +69,11 @@ def score(samples: Mapping[str, np.ndarray], reference: Moments) -> Score:
     Parameters
     ----------
     samples
-        Dict of site to (chains, draws, ...), constrained values. Sites that the reference does
-        not name are ignored.
+        Constrained values (chains, draws, ...) by site. Sites that the reference does not name are
+        ignored.
     reference
-        Its scalars that vary are compared: not the ones on the diagonal of a correlation matrix.
+        Reference moments. Only scalars that vary are compared, so not those on the diagonal of a
+        correlation matrix.
 
     Raises
     ------
@@ -108,19 +108,19 @@ def score(samples: Mapping[str, np.ndarray], reference: Moments) -> Score:
 
 
 def moments_of(samples: Mapping[str, np.ndarray]) -> Moments:
-    """Moments of draws (chains, draws, ...) of every site, with Monte Carlo errors."""
+    """Return moments of draws (chains, draws, ...) of every site, with Monte Carlo errors."""
     scalars = flatten_scalars(samples)
     return _moments(tuple(scalars), list(scalars.values()))
 
 
 def split_rhat_of(samples: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(D,) split R-hat of every scalar; 1 for constants."""
+    """Return the (D,) split R-hat of every scalar; 1 for constants."""
     scalars = flatten_scalars(samples).values()
     return np.array([1.0 if _constant(v) else float(split_gelman_rubin(v)) for v in scalars])
 
 
 def _constant(values):
-    # Rounding of a transform makes the diagonal of a correlation matrix 1 within some 1e-7.
+    # Rounding of a transform makes the diagonal of a correlation matrix 1 to about 1e-7 only.
     return np.std(values) <= 1e-6 * np.abs(np.mean(values))
 
 
@@ -130,17 +130,17 @@ def _moments(names, values):
 
 
 def _scalar(values):
-    """Mean, sd, their standard errors, effective sample size of one (chains, draws) array."""
+    """Return mean, sd, standard errors and effective sample size of one (chains, draws) array."""
     mean = values.mean()
     if not np.isfinite(values).all():
         return np.nan, np.nan, np.nan, np.nan, 0.0
     if _constant(values):
-        # Also chains that never moved.
+        # The values are constant, or the chains never moved.
         return mean, 0.0, 0.0, 0.0, 0.0
     sd = values.std(ddof=1)
     squares = (values - mean) ** 2
-    # Chains that are antithetic gain for the mean what they do not gain elsewhere; of a few draws
-    # the estimate may be negative.
+    # Antithetic chains gain for the mean but not for the variance, so the size is limited; with few
+    # draws the estimate may be negative.
     ess_mean, ess_sd = (
         float(np.clip(np.nan_to_num(effective_sample_size(v), nan=1.0), 1.0, values.size))
         for v in (values, squares)

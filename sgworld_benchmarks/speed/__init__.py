@@ -1,4 +1,4 @@
-"""Seconds until the posterior is known: SGWORLD against NUTS, Laplace and SVI.
+"""Measure the seconds until the posterior is known, for SGWORLD, NUTS, Laplace and SVI.
 
 ``sgworld-mcmc benchmark speed`` has four parts: ``logistic`` (N = 100 000, D = 50), ``million``
 (N = 1 000 000, D = 20, NUTS extrapolated), ``skewed`` (three posteriors that are visibly not
@@ -23,10 +23,12 @@ __all__ = ["PARTS", "add_arguments", "examples_per_effective_draw", "run_cli"]
 PARTS = ("logistic", "million", "skewed", "cost")
 ROUGH = Criterion(0.1, 0.10)
 FINE = Criterion(0.1, 0.07)
-# Laplace is visibly off where it misses by this much in some scalar.
+# Laplace is visibly off if the mean of some scalar is off by more than the first number of standard
+# deviations, or its standard deviation by more than the second number as a fraction.
 VISIBLE = (0.2, 0.15)
 SUBSET = 20_000
-# Of neighbouring features in the second of two designs: the first is the easiest for NUTS.
+# The correlation of neighbouring features in the second of two designs. The first design, without
+# correlations, is the easiest for NUTS.
 CORRELATION = 0.9
 SIZES = (100_000, 1_000_000)
 
@@ -72,7 +74,7 @@ def add_arguments(parser) -> None:
 
 
 def run_cli(namespace) -> int:
-    """Run the parts asked for and print their tables; returns 0."""
+    """Run the parts that are asked for, print their tables, and return 0."""
     check_integer("seed", namespace.seed, 0)
     check_integer("svi_steps", namespace.svi_steps, 0)
     check_integer("reference_draws", namespace.reference_draws, 100)
@@ -125,7 +127,7 @@ def _skewed(namespace, key):
 
 
 def _compare(name, problem, criterion, namespace, key, *, df=None, nuts=None, svi=False):
-    """One problem with all its contenders: print the table, return what JSON shall hold."""
+    """Run all contenders on one problem, print the table, and return the entry for JSON."""
     draws = namespace.reference_draws
     known = truth(name, problem, draws, df, namespace.store)
     print(f"\n{problem.title} (N={problem.size}); reference: {known.source}", flush=True)
@@ -167,7 +169,7 @@ def _visible(laplace):
 
 
 def _cost(namespace, key):
-    """Examples touched per effective draw, set-up and warm-up left out, at two sizes."""
+    """Compare the rows read per effective draw at two sizes, without set-up and warm-up."""
     results, dim = {}, namespace.dim or 20
     print(f"\nexamples per effective draw after set-up, logistic regression, D={dim}")
     for index, size in enumerate(SIZES):
@@ -203,10 +205,10 @@ def _cost(namespace, key):
 
 
 def examples_per_effective_draw(mcmc, timing: Timing) -> float | None:
-    """Steps times batch size of all draws over the smallest effective sample size.
+    """Return steps times batch size of all draws over the smallest effective sample size.
 
-    With control variates the rows of the batch are what a step touches; the sums over all rows at
-    the mode are set-up. None if the bias report does not tell batch size and steps.
+    With control variates too a step reads the rows of its batch; the sums over all rows at the mode
+    belong to the set-up. None if the bias report has no batch size or number of steps.
     """
     settings = timing.details["settings"]
     if "batch_size" not in settings or "steps_per_draw" not in settings:

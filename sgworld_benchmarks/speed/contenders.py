@@ -1,8 +1,8 @@
-"""SGWORLD, Laplace and SVI on one problem, all timed from nothing to the draws.
+"""Run SGWORLD, Laplace and SVI on one problem, timed from nothing to the draws.
 
-Every contender is charged for everything: search for the mode, curvature, adaptation,
-compilation. NUTS (:mod:`sgworld_benchmarks.speed.nuts`) and SVI grow until they meet the
-criterion; they stop at the first look at which they do, and the looks themselves are not charged.
+The time of every contender includes everything: search for the mode, curvature, adaptation and
+compilation. Runs of NUTS (:mod:`sgworld_benchmarks.speed.nuts`) and SVI grow until they meet the
+criterion. They stop at the first look at which they do; the looks themselves are not timed.
 """
 
 import time
@@ -37,12 +37,12 @@ def run_sgworld(
     rng_key: jax.Array,
     sampler: Callable = SGWORLD,
 ) -> tuple[Timing, Any]:
-    """Default settings: one run of the default length, then one that goes on from its end.
+    """Run SGWORLD with default settings and length, then make further runs for the rate.
 
     Returns
     -------
     (timing, mcmc)
-        The rate is that of the second of two further runs: compiled, and without set-up.
+        The rate is that of the second of two further runs, which neither compiles nor sets up.
     """
     with package_warnings() as messages:
         start = time.perf_counter()
@@ -73,7 +73,7 @@ def run_sgworld(
 def run_laplace(
     problem: Problem, truth: Moments, criterion: Criterion, rng_key: jax.Array
 ) -> Timing:
-    """Gaussian approximation at the mode in unconstrained coordinates, 4000 independent draws."""
+    """Draw 4000 times from the Gaussian approximation at the mode in unconstrained coordinates."""
     start = time.perf_counter()
     samples = laplace.draws_of(laplace.fit(problem), rng_key, DRAWS)
     seconds = time.perf_counter() - start
@@ -89,9 +89,10 @@ def run_svi(
     rng_key: jax.Array,
     steps: int = 5000,
 ) -> Timing:
-    """NumPyro's SVI with a multivariate normal guide (AutoMultivariateNormal) until it meets.
+    """Run NumPyro's SVI with a multivariate normal guide until it meets the criterion.
 
-    Adam with a cosine schedule from 0.01 to 0 over all ``steps``, full data, one particle.
+    The guide is AutoMultivariateNormal. Adam has a cosine schedule from 0.01 to 0 over all
+    ``steps``, with full data and one particle.
     """
     guide = AutoMultivariateNormal(problem.model, init_scale=0.01)
     schedule = cosine_decay_schedule(0.01, steps)

@@ -1,7 +1,7 @@
-"""NumPyro's NUTS, measured or extrapolated from fewer rows, at two of its lengths.
+"""Time NumPyro's NUTS, measured or extrapolated from fewer rows, for two lengths of a run.
 
-The first look at which the draws meet the criterion is the earliest moment that somebody who knows
-the truth could stop; 500 + 1000 transitions are a run of usual length of somebody who does not.
+At the first look at which the draws meet the criterion somebody who knows the truth could stop.
+Somebody who does not know it makes a run of usual length, 500 + 1000 transitions.
 """
 
 import time
@@ -34,18 +34,18 @@ def run_nuts(
     max_draws: int = 20_000,
     max_seconds: float = 3600.0,
 ) -> list[Timing]:
-    """NumPyro's NUTS kernel with its default settings, one chain.
+    """Run one chain of NumPyro's NUTS kernel with its default settings.
 
-    One chain, one compilation and half of NumPyro's usual warm-up: the fewest gradients that a
-    user of NUTS may hope to get away with. The two timings are those of the module's introduction;
-    only one where the time is over before the second.
+    One chain, one compilation and half of NumPyro's usual warm-up are the least work that a user of
+    NUTS may hope for. The two timings are those of the module's introduction; there is only one if
+    the time is over before the second.
 
     Parameters
     ----------
     warmup, chunk
-        Transitions of the adaptation, and between two looks at the draws.
+        Numbers of transitions of the adaptation, and between two looks at the draws.
     max_draws, max_seconds
-        When to give up.
+        Numbers of draws and seconds after which the run gives up.
     """
     kernel = NUTS(problem.model)
     arrays = tuple(jnp.asarray(x) for x in problem.arrays)
@@ -112,10 +112,10 @@ def run_nuts_extrapolated(
     rng_key: jax.Array,
     **settings,
 ) -> list[Timing]:
-    """Leapfrogs counted on fewer rows, times the seconds of a gradient on all of them.
+    """Estimate the time of NUTS: leapfrogs counted on fewer rows, times a gradient of all rows.
 
     The posterior of the subset has the same shape up to its scale, so adapted NUTS builds trees of
-    the same size; compilation is not charged.
+    the same size. Compilation is not counted.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def run_nuts_extrapolated(
     truth
         Moments of the *subset's* posterior.
     criterion, rng_key, settings
-        Of the run on the subset: see `run_nuts`.
+        Arguments of the run on the subset: see `run_nuts`.
     """
     gradient = gradient_seconds(problem)
     timings = []
@@ -147,7 +147,7 @@ def run_nuts_extrapolated(
 
 
 def gradient_seconds(problem: Problem) -> float:
-    """Median time of the potential and its gradient at all rows: that of one leapfrog."""
+    """Return the median time of the potential and its gradient for all rows: one leapfrog."""
     model = flat_model(problem)
     function = jax.jit(jax.value_and_grad(model.potential))
     jax.block_until_ready(function(model.start, model.arrays))

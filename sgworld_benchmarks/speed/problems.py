@@ -1,4 +1,4 @@
-"""The problems of the speed benchmark, and their truth."""
+"""The problems of the speed benchmark, and their reference moments."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +31,10 @@ class Truth(NamedTuple):
 
 
 def logistic(num_data: int, dim: int, correlation: float = 0.0, seed: int = 40) -> Problem:
-    """Logistic regression with moderate coefficients.
+    """Return a logistic regression with moderate coefficients.
 
-    Features are independent, where NUTS is at its best, or have ``correlation`` with their
-    neighbours and correlation^k with the k-th next (an autoregression).
+    Features are independent, which suits NUTS best, or have ``correlation`` with their neighbours
+    and correlation^k with the k-th next ones (an autoregression).
     """
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(num_data, dim))
@@ -49,49 +49,49 @@ def logistic(num_data: int, dim: int, correlation: float = 0.0, seed: int = 40) 
 
 
 def rare_events(scale: float) -> Problem:
-    """Some 25 events in 100 000 rows (times ``scale``)."""
+    """Return a logistic regression with about 25 events in 100 000 rows (times ``scale``)."""
     num_data = max(1000, round(100_000 * scale))
     return rare_events_problem(num_data, -8.8 - np.log(num_data / 100_000), seed=41)
 
 
 def gamma_poisson(scale: float) -> Problem:
-    """Rates of 200 groups from 200 000 rows (times ``scale``), some 30 counts in each group."""
+    """Return rates of 200 groups from 200 000 rows (times ``scale``), about 30 counts in each."""
     num_data = max(400, round(200_000 * scale))
     return gamma_poisson_groups_problem(num_data, 6000 / num_data, seed=42)
 
 
 def student_t(scale: float) -> Problem:
-    """Student-t errors with unknown degrees of freedom, 1500 rows (times ``scale``).
+    """Return a regression with Student-t errors and 1500 rows (times ``scale``).
 
-    The truth, 40, is large: the likelihood hardly tells it from larger ones.
+    The unknown degrees of freedom are many, 40: the likelihood hardly tells them from more.
     """
     return student_t_problem(max(200, round(1500 * scale)), 5, df=40.0, seed=43)
 
 
-# Posteriors that are visibly not Gaussian. A Student-t proposal with these degrees of freedom
-# serves as the importance sampler; the hierarchy is solved by quadrature.
+# Posteriors that are visibly not Gaussian. The importance sampler has a Student-t proposal; the
+# hierarchy is solved by quadrature.
 SKEWED = {"rare_events": rare_events, "gamma_poisson": gamma_poisson, "student_t": student_t}
 
 
 def truth(
     name: str, problem: Problem, draws: int, df: float | None = None, save: bool = False
 ) -> Truth:
-    """Exact moments, or stored ones, or else new ones by importance sampling.
+    """Return exact moments, or stored ones, or else new ones by importance sampling.
 
     Parameters
     ----------
     name
-        Key of the stored entry.
+        Name of the stored entry.
     problem, draws, df
         See :func:`sgworld_benchmarks.laplace.importance_moments`.
     save
-        Store new moments with the package.
+        Whether to store new moments with the package.
 
     Raises
     ------
     ValueError
-        For a k-hat above 0.7 or an effective sample size below 2000 (or half the draws, if that
-        is less): such weights are no reference.
+        If the k-hat is above 0.7 or the effective sample size below 2000 (or half the draws, if
+        that is less): such weights are no reference.
     """
     if problem.exact is not None:
         return Truth(problem.exact, "exact, by quadrature")

@@ -10,13 +10,13 @@ __all__ = ["Criterion", "Timing", "table"]
 
 
 class Criterion(NamedTuple):
-    """Every mean within ``mean`` sd of the reference, every sd within the fraction ``sd``."""
+    """The limits: every mean within ``mean`` reference sd, every sd within the fraction ``sd``."""
 
     mean: float
     sd: float
 
     def met(self, found: Score) -> bool:
-        """Whether all scalars are within."""
+        """Return whether all scalars are within the limits."""
         return found.within(self.mean, 1 - self.sd, 1 + self.sd)
 
 
@@ -26,17 +26,17 @@ class Timing(NamedTuple):
     Attributes
     ----------
     label
-        The contender.
+        Name of the contender.
     seconds
-        From nothing to draws that meet the criterion, or to the end where they never did.
+        Seconds from nothing to draws that meet the criterion, or to the end if they never did.
     met
-        Whether the draws met it.
+        Whether the draws met the criterion.
     score
         Errors of the draws.
     rate
-        Effective draws per second after set-up; None where that makes no sense.
+        Effective draws per second after set-up; None if that makes no sense.
     note
-        What else there is to say: extrapolations above all.
+        A remark, above all on extrapolations.
     details
         Numbers for the JSON file.
     """
@@ -51,7 +51,7 @@ class Timing(NamedTuple):
 
 
 def table(timings: list[Timing]) -> str:
-    """The contenders as text, with the factors against SGWORLD where NUTS is there."""
+    """Return the contenders as text, with factors against SGWORLD if NUTS is among them."""
     width = max(len(timing.label) for timing in timings)
     lines = [
         f"{'':{width}}  {'seconds':>8}  met  {'mean error, sd':>14}  {'sd ratio':>12}  {'ESS':>7}"

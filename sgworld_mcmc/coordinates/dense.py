@@ -1,4 +1,4 @@
-"""A full matrix: for up to a thousand dimensions or so."""
+"""Coordinates with a full matrix, for up to about a thousand dimensions."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,9 @@ class Dense(Coordinates):
     Attributes
     ----------
     center
-        (D,).
+        (D,) origin of the coordinates.
     scale
-        (D, D), any matrix K with K K^T the covariance.
+        (D, D) matrix K, any one with K K^T the covariance.
     """
 
     name: ClassVar[str] = "dense"
@@ -61,11 +61,11 @@ class Dense(Coordinates):
         return self.scale / _library(self.scale).linalg.norm(self.scale, axis=1, keepdims=True)
 
     def projector(self):
-        # One product for each gradient, instead of two.
+        # Each gradient needs one product instead of two.
         projection = self.scale @ self.directions.T
         return lambda gradient: gradient @ projection
 
 
 def _library(x):
-    """JAX for its arrays, NumPy for NumPy's, whose linear algebra needs no compilation."""
+    """Return JAX's library for JAX arrays, else NumPy, whose functions need no compilation."""
     return jax.numpy if isinstance(x, jax.Array) else np

@@ -1,4 +1,4 @@
-"""One scale for each coordinate: for many dimensions."""
+"""Coordinates with one scale for each parameter, for many dimensions."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ class Diagonal(Coordinates):
     Attributes
     ----------
     center, scale
-        (D,).
+        (D,) origin and scales.
     """
 
     name: ClassVar[str] = "diagonal"

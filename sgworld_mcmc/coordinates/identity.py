@@ -1,4 +1,4 @@
-"""The model's unconstrained coordinates, from the center on."""
+"""The model's own unconstrained coordinates, measured from the center."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ class Identity(Coordinates):
     Attributes
     ----------
     center
-        (D,).
+        (D,) origin of the coordinates.
     factor
         A number: the square root of the temperature, or 1.
     """
@@ -28,7 +28,7 @@ class Identity(Coordinates):
     name: ClassVar[str] = "none"
 
     center: Any
-    # An array: a Python number would be converted by a program of its own.
+    # The factor is an array, because JAX would convert a Python number by a program of its own.
     factor: Any = field(default_factory=lambda: np.ones(()))
 
     @classmethod

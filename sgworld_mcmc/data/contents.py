@@ -1,7 +1,7 @@
-"""What the arrays of a run hold: are they finite, and are they still the same as before?
+"""Check that the arrays of a run are finite, and find out whether they have changed since.
 
-Both questions are answered in one pass over the memory, block by block. A block stays in the
-processor's cache between the questions, and no temporary array is longer than a block.
+One pass over the memory does both, block by block. A block stays in the processor's cache between
+the two, and no temporary array is longer than a block.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from sgworld_mcmc.checks import check_finite
 
 __all__ = ["examine", "fingerprint", "identity"]
 
-# A block has so many words of eight bytes, seen as a square of this side.
+# A block has WORDS words of eight bytes, seen as a square of this side.
 SIDE = 256
 WORDS = SIDE * SIDE
 MASK = 2**64 - 1
-# Consecutive blocks count by powers of this odd number.
+# Consecutive blocks are weighted with powers of this odd number.
 FACTOR = 0x9E3779B97F4A7C15
-# Columns count by odd numbers and rows by even ones: their sum, by which a single word counts, is
-# odd, so that the change of any one word changes the fingerprint.
+# Columns are weighted with odd numbers and rows with even ones. The weight of a single word is the
+# sum of the two and odd, so that the change of any one word changes the fingerprint.
 _random = np.random.default_rng(20).integers(2**62, size=(2, SIDE), dtype=np.uint64)
 COLUMNS, ROWS = 2 * _random[0] + np.uint64(1), 2 * _random[1]
 
@@ -33,7 +33,7 @@ def examine(arrays: dict[str, Any]) -> tuple[int | None, ...]:
     Parameters
     ----------
     arrays
-        NumPy and JAX arrays by the name that a message calls them.
+        NumPy and JAX arrays by the name that a message gives them.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def examine(arrays: dict[str, Any]) -> tuple[int | None, ...]:
 
 
 def fingerprint(arrays: dict[str, Any]) -> tuple[int | None, ...]:
-    """The fingerprints that :func:`examine` returned for these arrays, if they are unchanged."""
+    """Return the fingerprints of arrays: those of :func:`examine` if they have not changed."""
     return tuple(
         _look(array, finite=False)[1] if isinstance(array, np.ndarray) else None
         for array in arrays.values()
@@ -60,12 +60,12 @@ def fingerprint(arrays: dict[str, Any]) -> tuple[int | None, ...]:
 
 
 def identity(arrays: dict[str, Any]) -> tuple[int | None, ...]:
-    """Return a fingerprint of every array, JAX's too: the same in another process."""
+    """Return a fingerprint of every array, also of JAX's, which is the same in other processes."""
     return fingerprint({name: np.asarray(array) for name, array in arrays.items()})
 
 
 def _look(array: Any, finite: bool = True) -> tuple[bool, int | None]:
-    """Whether an array is finite (True if nobody asks), and the fingerprint of a NumPy array."""
+    """Return whether an array is finite (True if not asked), and a NumPy array's fingerprint."""
     # Arrays of Python objects are refused later: no model can be traced with them.
     fixed = not isinstance(array, np.ndarray) or array.dtype.hasobject
     finite = finite and np.issubdtype(array.dtype, np.inexact)
@@ -83,9 +83,9 @@ def _look(array: Any, finite: bool = True) -> tuple[bool, int | None]:
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The elements of an array in the order of its memory, in blocks of one dimension.
+    """Yield the elements of an array in the order of its memory, in blocks of one dimension.
 
-    Only an array with gaps in its memory is copied, and that block by block.
+    Only an array with gaps in its memory is copied, one block after the other.
     """
     length = max(1, 8 * WORDS // max(array.itemsize, 1))
     if array.flags.f_contiguous and not array.flags.c_contiguous:
@@ -101,7 +101,7 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _is_finite(block: np.ndarray) -> bool:
-    # A sum is cheaper than a look at each element, and NaN and infinity do not leave it.
+    # A sum is cheaper than a look at each element, and it is not finite if an element is not.
     with np.errstate(all="ignore"):
         if np.isfinite(block.sum()):
             return True
@@ -109,7 +109,7 @@ def _is_finite(block: np.ndarray) -> bool:
 
 
 def _block_print(block: np.ndarray) -> int:
-    """A weighted sum of the words of a block, modulo 2^64, from its rows' and columns' sums."""
+    """Return a weighted sum of a block's words, modulo 2^64, from sums of rows and columns."""
     memory = block.view(np.uint8)
     words = memory[: memory.size // 8 * 8].view(np.uint64)
     if memory.size != 8 * WORDS:

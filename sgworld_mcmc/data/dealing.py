@@ -1,7 +1,7 @@
-"""How N rows are dealt into M batches whose sizes differ by at most one.
+"""Deal N rows into M batches whose sizes differ by at most one.
 
-When M does not divide N the first N mod M batches have one row more. That row is stored apart,
-so that all shapes stay static: see :func:`sgworld_mcmc.gradients.weighting.batch_estimate`.
+If M does not divide N, the first N mod M batches have one row more. That row is stored apart, so
+that all shapes stay static: see :func:`sgworld_mcmc.gradients.weighting.batch_estimate`.
 """
 
 from typing import NamedTuple
@@ -45,7 +45,7 @@ def count_batches(data: ArrayLikeTree, batch_size: int) -> int:
 
 def split_rows(rows: jax.Array, count: int) -> Blocks:
     """Cut an array of N row numbers into ``count`` batches of N // count or one row more."""
-    rows = rows.astype(jnp.int32)  # in double precision, too
+    rows = rows.astype(jnp.int32)  # they would be int64 in double precision
     size = rows.shape[0] // count
     extra = rows[count * size :, None] if rows.shape[0] % count else None
     return Blocks(rows[: count * size].reshape(count, size), extra)

@@ -24,7 +24,7 @@ class DealtRows(Feed):
     data
         Pytree of arrays (N, ...).
     count
-        M.
+        Number of batches M.
     """
 
     name: ClassVar[str] = "dealt rows"

@@ -1,4 +1,4 @@
-"""Batches that stay the same, laid out as contiguous blocks.
+"""Batches that stay the same for the whole run, laid out as contiguous blocks.
 
 Contiguous blocks make an epoch fast: a gather of rows costs several times the gradient of a small
 model.
@@ -21,7 +21,7 @@ __all__ = ["FixedPartition", "partition"]
 @partial(jax.tree_util.register_dataclass, data_fields=["main", "extra"], meta_fields=[])
 @dataclass(frozen=True)
 class FixedPartition(Feed):
-    """The rows in memory, copied into one contiguous block a batch.
+    """The rows in memory, with one contiguous block for each batch.
 
     Attributes
     ----------
@@ -52,9 +52,9 @@ class FixedPartition(Feed):
         return count * size + extra
 
     def fetch(self, dealing: ArrayTree, index: jax.Array | int) -> Batch:
-        # A single batch is read at a constant index: under vmap an index of each chain's own
-        # would copy the data for each chain, and take the product of one matrix with all chains
-        # from XLA.
+        # A single batch is read at a constant index. Under vmap each chain would have an index of
+        # its own: XLA would copy the data for each chain, and could not multiply one matrix with
+        # all chains at once.
         index = 0 if self.num_batches == 1 else index
         return read_block(Blocks(self.main, self.extra), index)
 
@@ -65,7 +65,7 @@ def partition(rng_key: PRNGKey, data: ArrayLikeTree, batch_size: int) -> FixedPa
     Parameters
     ----------
     rng_key
-        Decides which row comes into which batch.
+        Random key that decides which row comes into which batch.
     data
         Pytree of arrays (N, ...) with a common leading axis.
     batch_size
@@ -75,7 +75,7 @@ def partition(rng_key: PRNGKey, data: ArrayLikeTree, batch_size: int) -> FixedPa
     Returns
     -------
     FixedPartition
-        A copy of the rows: memory of the size of ``data``.
+        A copy of the rows, which takes as much memory as ``data``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The rows of the data in random order, and cut into batches."""
+"""Put the rows of the data in random order, and cut them into batches."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -26,23 +26,23 @@ __all__ = [
     "to_single",
 ]
 
-# Bytes to which JAX wants arrays aligned that it does not copy.
+# JAX does not copy an array whose memory is aligned to this many bytes.
 ALIGNMENT = 64
-# Rows, even in number, up to which every part of the set-up looks at all of them. Beyond, it works
-# on parts where parts tell as much: a look at all of these takes hundredths of a second, so that
-# there is nothing to gain below, and what has been drawn from a key stays what it was.
+# Up to this number of rows, an even one, every part of the set-up reads all of them. Above, it
+# reads parts where they tell as much. To read all of PART_ROWS rows takes hundredths of a second:
+# parts of fewer rows would save nothing, and would change the draws that belong to a key.
 PART_ROWS = 2**17
-# Rows that are copied at a time.
+# Rows are copied this many at a time.
 COPIED_ROWS = 2**16
 
 
 def is_large(size: int) -> bool:
-    """Whether data of so many rows are worth looking at in parts."""
+    """Return whether data with this number of rows are read in parts where parts are enough."""
     return size > PART_ROWS
 
 
 def first_rows(data: tuple) -> tuple:
-    """Return the first rows of shuffled data if they are many, a random part of them; else all."""
+    """Return the first rows of shuffled data, a random part, if there are many; else all rows."""
     if not is_large(jax.tree.leaves(data)[0].shape[0]):
         return data
     return jax.tree.map(lambda x: _reshaped(x, (PART_ROWS, *x.shape[1:]), PART_ROWS), data)
@@ -63,7 +63,7 @@ def generator_of(seed: np.ndarray) -> np.random.Generator:
 
 
 def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
-    """Copies of the data leaves with their rows in one random order."""
+    """Return copies of the data leaves with their rows in one random order."""
     order = generator.permutation(jax.tree.leaves(data)[0].shape[0])
     return jax.tree.map(lambda x: _take(x, order), data)
 
@@ -90,7 +90,7 @@ def _take(x: Any, order: np.ndarray) -> jax.Array:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Memory that JAX uses as it is: copying a million rows takes longer than their gradients."""
+    """Return memory that JAX need not copy: that would take longer than gradients of the rows."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
@@ -111,7 +111,7 @@ def cut(data: tuple, count: int) -> FixedPartition:
 
 
 def joined(feed: FixedPartition) -> tuple:
-    """The rows of batches as one: what :func:`cut` cut, up to the order of the rows."""
+    """Return the rows of all batches together: what :func:`cut` cut, perhaps in another order."""
     rows = jax.tree.map(lambda x: _reshaped(x, (-1, *x.shape[2:])), feed.main)
     if feed.extra is None:
         return rows
@@ -119,14 +119,14 @@ def joined(feed: FixedPartition) -> tuple:
 
 
 def _reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> jax.Array:
-    """The first rows in another shape; on a CPU the same memory, where XLA would copy it."""
+    """Return the first rows in another shape; on a CPU without the copy that XLA would make."""
     if jax.default_backend() != "cpu":
         return x[:rows].reshape(shape)
     return jax.device_put(np.asarray(x)[:rows].reshape(shape), may_alias=True)
 
 
 def head(feed: FixedPartition, rows: int) -> FixedPartition:
-    """The first ``rows`` rows of each batch: smaller batches for estimates."""
+    """Return smaller batches for estimates: the first ``rows`` rows of each batch."""
     return FixedPartition(_head_compiled()(feed.main, rows=rows))
 
 
@@ -139,7 +139,7 @@ def first_batches(feed: FixedPartition, count: int) -> FixedPartition:
 
 
 def to_single(data: tuple) -> tuple:
-    """The arrays in single precision where they are in double."""
+    """Return the arrays with all double precision made single."""
     return jax.tree.map(_single, data)
 
 
@@ -159,5 +159,6 @@ def _head(data, *, rows):
 
 @cache
 def _head_compiled():
-    # One program for all leaves, made when first needed: each takes longer to compile than to run.
+    # One program serves all leaves, made when first needed: to compile one takes longer than to
+    # run it.
     return quick_jit(_head, "little", static_argnames="rows")

@@ -1,4 +1,4 @@
-"""What is computed from a minibatch: one kind of gradient in a file.
+"""The kinds of gradient that are computed from a minibatch. Each file has one kind.
 
 All are estimates of the gradient of the log density of all rows in the sampler's coordinates z,
 whose origin is the center (docs/theory.md, section 2.3). With g(z) the gradient of all rows,

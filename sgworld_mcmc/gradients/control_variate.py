@@ -20,9 +20,9 @@ class ControlVariate(Gradient):
     Attributes
     ----------
     cached
-        Whether :meth:`prepare` computes g(0) - g_b(0) of every batch, M x D numbers: then a step
-        costs one addition more than a plain one. Otherwise g_b(0) is computed in every step, as it
-        must be where batches are dealt anew each epoch.
+        Whether :meth:`prepare` computes g(0) - g_b(0) of every batch, M x D numbers. A step then
+        costs one addition more than a plain one. Otherwise every step computes g_b(0), as it must
+        if batches are dealt anew in each epoch.
     """
 
     name: ClassVar[str] = "control_variate"

@@ -13,7 +13,7 @@ __all__ = ["Plain"]
 
 @dataclass(frozen=True)
 class Plain(Gradient):
-    """g_b(z): needs no mode and no Hessian; without replacement its noise cancels in an epoch."""
+    """g_b(z), which needs no mode and no Hessian; its noise cancels without replacement."""
 
     name: ClassVar[str] = "plain"
 

@@ -1,7 +1,7 @@
 """Control variates of second order (docs/theory.md, section 2.3).
 
 g_b(z) - g_b(0) - J_b(0) z + g(0) + J(0) z, with g the gradient of the log density and J its
-Jacobian: only the third derivatives are subsampled.
+Jacobian: only the terms beyond first order in z are estimated from the minibatch.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ __all__ = ["Taylor", "TaylorControls"]
 
 
 class TaylorControls(NamedTuple):
-    """What the estimate needs of the origin.
+    """What the estimate needs to know about the origin.
 
     Attributes
     ----------
     gradient
-        (D,) of the log density of all rows.
+        (D,) gradient of the log density of all rows.
     jacobian
-        (D, D) of that gradient.
+        (D, D) Jacobian of that gradient.
     """
 
     gradient: jax.Array
@@ -33,7 +33,7 @@ class TaylorControls(NamedTuple):
 
 @dataclass(frozen=True)
 class Taylor(Gradient):
-    """No noise at all on a quadratic potential; a step costs about two more gradients."""
+    """A gradient without noise on a quadratic potential; a step costs two gradients more."""
 
     name: ClassVar[str] = "taylor"
     # A Taylor gradient differentiates twice, but reads the rows once.

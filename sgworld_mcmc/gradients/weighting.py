@@ -1,9 +1,9 @@
-"""Estimates from one batch of a feed, and their mean over all batches.
+"""Estimate from one batch of a feed, and average the estimates of all batches.
 
-Any estimator ``estimator(position, minibatch)`` that is a *mean over the rows* of the minibatch
-will do, such as ``blackjax.sgmcmc.gradients.grad_estimator`` and
-``blackjax.sgmcmc.gradients.control_variates``: an estimate of the gradient (or value, or
-Hessian) of the log density of all N rows from the rows that it is given.
+An estimator is a function ``estimator(position, minibatch)`` that estimates the gradient (or value,
+or Hessian) of the log density of all N rows from the rows that it is given. It must be a *mean over
+the rows* of the minibatch, as ``blackjax.sgmcmc.gradients.grad_estimator`` and
+``blackjax.sgmcmc.gradients.control_variates`` are.
 """
 
 from collections.abc import Callable
@@ -23,25 +23,25 @@ def batch_estimate(
     """Estimate something, such as the gradient of the log density, from one batch of a partition.
 
     With n_b the number of rows in the batch and M the number of batches, the estimate is
-    (n_b M / N) ``estimator(position, rows)``: the weight makes the factor before the sum over
-    rows M for every batch, whatever its size, so that the mean over the M batches of a partition
-    is the full-data value to rounding error (docs/theory.md, section 1). Without it the mean
-    would be biased whenever M does not divide N. (A prior inside the estimator carries the same
-    weight: it varies by one row in n_b between the batches, and is whole over an epoch.)
+    (n_b M / N) ``estimator(position, rows)``. With this weight the factor before the sum over rows
+    is M for every batch, whatever its size, so that the mean over the M batches of a partition is
+    the full-data value to rounding error (docs/theory.md, section 1). Without it the mean would be
+    biased whenever M does not divide N. (A prior inside the estimator carries the same weight: it
+    varies by one row in n_b between the batches, and is whole over an epoch.)
 
-    The rows beyond the common size are handled by a second, one-row call of the estimator, since
-    sum_{i in b} = b mean(main) + extra; it is run only for batches that have such a row.
+    The row beyond the common size is handled by a second, one-row call of the estimator, since
+    sum_{i in b} = b mean(main) + extra. This call runs only for batches that have such a row.
 
     Parameters
     ----------
     estimator
-        Function of (position, minibatch), a mean over the rows; returns any pytree of arrays.
+        Function of (position, minibatch), a mean over the rows, that returns any pytree of arrays.
     position
         Pytree of arrays.
     batch
         One batch of the feed.
     feed
-        Tells N and M.
+        The feed, which knows N and M.
     """
     estimate = estimator(position, batch.main)
     if batch.extra is None:
@@ -63,10 +63,11 @@ def epoch_mean(
     used: jax.Array | int | None = None,
     dealing: ArrayTree = (),
 ) -> ArrayTree:
-    """Mean of the estimates of all batches: the full-data value, in the memory of one batch.
+    """Return the mean of the estimates of all batches, which is the full-data value.
 
-    ``used`` takes the first batches only: an estimate, as their rows are random. It may be
-    traced, so that one compiled function serves a part of the data and the whole.
+    The computation needs the memory of one batch. If ``used`` is given, the mean is over the first
+    ``used`` batches, and an estimate, since their rows are random. ``used`` may be traced, so that
+    one compiled function serves a part of the data and the whole.
 
     Examples
     --------
@@ -79,7 +80,7 @@ def epoch_mean(
     14.0
     """
 
-    # Traced once: for its shape, and in the loop.
+    # With jit the function is traced once, for its shape and for the loop together.
     @partial(jax.jit, inline=True)
     def estimate(index):
         return batch_estimate(estimator, position, feed.fetch(dealing, index), feed)

@@ -27,9 +27,9 @@ class SGMCMCKernel(MCMCKernel):
     """Langevin dynamics on minibatches, as a kernel of ``numpyro.infer.MCMC``.
 
     :class:`sgworld_mcmc.SGWORLD` and :class:`sgworld_mcmc.SGLD` make one and run it with the data
-    as arguments of one compiled program; a plain ``MCMC(kernel, ...)`` compiles them in.
+    as arguments of one compiled program; a plain ``MCMC(kernel, ...)`` compiles the data in.
 
-    Parameters are those of :class:`sgworld_mcmc.SGWORLD`, with ``order="replacement"`` for SGLD.
+    The parameters are those of :class:`sgworld_mcmc.SGWORLD`; SGLD has ``order="replacement"``.
     Settings cannot be changed after construction: NumPyro caches compiled functions by the
     arguments of the model, and would ignore the change.
     """
@@ -37,7 +37,7 @@ class SGMCMCKernel(MCMCKernel):
     def __init__(self, model: Callable, **settings) -> None:
         if not callable(model):
             raise TypeError(f"`model` must be a NumPyro model, a function, not {type(model)}.")
-        # The default needs no model, and is made without it.
+        # None stands for the default strategy, whose points need no evaluation of the model.
         if settings.get("init_strategy") is init_to_uniform:
             settings["init_strategy"] = None
         self._settings = make_settings(**settings)
@@ -60,7 +60,7 @@ class SGMCMCKernel(MCMCKernel):
 
     @property
     def models(self) -> dict:
-        """Models seen so far with what was compiled for them, by their arguments' signature."""
+        """The models seen so far, with their compiled functions, by their arguments' signature."""
         return self._models
 
     def share(self, other: "SGMCMCKernel") -> None:
@@ -69,7 +69,7 @@ class SGMCMCKernel(MCMCKernel):
         Raises
         ------
         ValueError
-            If it is a kernel of another model, or with another ``init_strategy``.
+            If the other kernel is one of another model, or has another ``init_strategy``.
         """
         mine, theirs = self._settings.init_strategy, other._settings.init_strategy
         if other._model != self._model or mine is not theirs:
@@ -92,14 +92,14 @@ class SGMCMCKernel(MCMCKernel):
         Parameters
         ----------
         rng_key
-            Decides the partition of the rows, and everything random in the set-up.
+            Random key that decides the partition of the rows, and everything random in the set-up.
         args, kwargs
             The model's own arguments.
         init_params
             Unconstrained initial values by site, with a leading axis if there are several points:
-            where the search for the mode begins.
+            the search for the mode begins there.
         leading
-            The leading axis that they must have; None allows for any one, or none.
+            The leading axis that the initial values must have; None allows any one, or none.
         """
         initial = None if init_params is None else (init_params, leading)
         seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
@@ -111,7 +111,7 @@ class SGMCMCKernel(MCMCKernel):
         Raises
         ------
         ValueError
-            If it was made for another model or other data.
+            If the plan was made for another model or other data.
         """
         return lay_out(plan, self._model, self._settings, args, kwargs, self._models)
 
@@ -149,19 +149,19 @@ class SGMCMCKernel(MCMCKernel):
         return advance(state, clock_of(state))
 
     def postprocess_fn(self, args, kwargs):
-        """Function from unconstrained sites to constrained and deterministic ones."""
+        """Return a function from unconstrained sites to constrained and deterministic ones."""
         data = self._resolve(args, kwargs or {})
         if data.originals is not None:
             rows = data.originals
         elif isinstance(data.feed, DealtRows):
             rows = data.feed.data
         else:
-            # Without deterministic sites nothing is computed from the rows: any will do.
+            # Without deterministic sites nothing is computed from the rows: any rows will do.
             rows = data.feed.fetch((), 0).main
         return lambda z: data.model.constrain(z, rows, data.constants)
 
     def get_diagnostics_str(self, state: SGMCMCState) -> str:
-        """What the progress bar of a plain ``numpyro.infer.MCMC`` shows."""
+        """Return the text that the progress bar of a plain ``numpyro.infer.MCMC`` shows."""
         text = f"step size {float(jnp.max(state.step_size)):.2g}, {int(jnp.max(state.step))} steps"
         diverged = int(jnp.sum(state.diverging))
         return text + (f", {diverged} chains diverged" if diverged else "")
@@ -177,7 +177,8 @@ class SGMCMCKernel(MCMCKernel):
         self._forget()
 
     def _forget(self) -> None:
-        # Compiled functions by model, and what a plain MCMC was prepared for: made again.
+        # Compiled functions by model, data prepared for a plain MCMC, and the compiled function
+        # that makes initial states.
         self._models, self._prepared, self._starting = {}, {}, None
 
     def _prepare_here(self, rng_key, args, kwargs, init_params) -> RunData:
@@ -186,7 +187,7 @@ class SGMCMCKernel(MCMCKernel):
         if traced:
             raise ValueError(_TRACED)
         with jax.ensure_compile_time_eval():
-            # Under pmap key and initial points are traced: any partition will do.
+            # Under pmap, key and initial points are traced: any other partition will do as well.
             if isinstance(rng_key, jax.core.Tracer):
                 rng_key, init_params = jax.random.key(0), None
             _, data = self.prepare(rng_key, args, kwargs, init_params)
@@ -208,7 +209,7 @@ class SGMCMCKernel(MCMCKernel):
         return self._starting
 
     def _starts(self, keys, data: RunData, num_warmup) -> SGMCMCState:
-        """The initial states of all chains."""
+        """Return the initial states of all chains."""
         tuning = data.tuning
 
         def one(key):

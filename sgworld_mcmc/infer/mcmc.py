@@ -1,4 +1,4 @@
-"""A NumPyro ``MCMC`` that lays out the data: what SGWORLD and SGLD share."""
+"""The base class of SGWORLD and SGLD, a NumPyro ``MCMC`` that lays the data out."""
 
 import os
 import warnings
@@ -32,11 +32,11 @@ _NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter")
 
 
 class _ChainInterrupted(Exception):
-    """Leaves NumPyro's loop over chains."""
+    """Raised to leave NumPyro's loop over chains when a run is interrupted."""
 
 
 class MinibatchMCMC(PlannedMCMC):
-    """What :class:`SGWORLD` and :class:`SGLD` share: a NumPyro ``MCMC`` that lays out the data."""
+    """The base class of :class:`SGWORLD` and :class:`SGLD`: NumPyro's ``MCMC``, with a plan."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class MinibatchMCMC(PlannedMCMC):
             num_chains=num_chains,
             thinning=thinning,
             chain_method=chain_method,
-            progress_bar=False,  # NumPyro's, for which every draw is a dispatch of its own
+            progress_bar=False,  # with NumPyro's own bar every draw would be a call of its own
             jit_model_args=True,
         )
         self.progress_bar = progress_bar
@@ -74,9 +74,10 @@ class MinibatchMCMC(PlannedMCMC):
         self._checked = None
         self._positions, self._drawn_with = None, None
         self._last_fields = ("z", "diverging", "position")
-        # The run that goes on: its chains so far, if they are made one after the other.
+        # The state of a run while it lasts, with its complete chains if they are made one after
+        # the other.
         self._interrupts, self._reporter, self._chains = None, None, []
-        # Draws and chains that were asked for, after a run that was interrupted.
+        # The numbers of draws and chains that were asked for, after a run that was interrupted.
         self._asked = None
 
     def __getstate__(self):
@@ -88,34 +89,35 @@ class MinibatchMCMC(PlannedMCMC):
         Parameters
         ----------
         rng_key
-            Decides everything random: partition, orders, initial points and noise. To continue a
-            run, ``mcmc.post_warmup_state = mcmc.last_state`` and then
-            ``mcmc.run(mcmc.last_state.rng_key, ...)``: the same draws as one longer run (to
-            rounding, if only that is long enough to be compiled for speed).
+            Random key that decides partition, orders, initial points and noise. To continue a run,
+            set ``mcmc.post_warmup_state = mcmc.last_state`` and call
+            ``mcmc.run(mcmc.last_state.rng_key, ...)``: the draws are those of one longer run (up
+            to rounding, if only the longer run is long enough to be compiled for speed).
         *args, **kwargs
             The model's own arguments; the arrays among them whose leading axis is that of the
             observations are the data.
         extra_fields
             Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect.
         init_params
-            Dict of *unconstrained* initial values by latent site, chains first if several.
+            Dict of *unconstrained* initial values by latent site; with several chains, their axis
+            comes first.
 
         Raises
         ------
         ValueError, TypeError
-            Before the first step, for a model or arguments that cannot be sampled: the message
-            names the site or argument and says what to change.
+            If the model or the arguments cannot be sampled. The error is raised before the first
+            step; the message names the site or argument and says what to change.
         KeyboardInterrupt
             If Ctrl-C is pressed before the first draw, or twice. Once there are draws, Ctrl-C ends
             the run with an :class:`InterruptedWarning`, and they are kept.
 
         Notes
         -----
-        A second run on the same arrays needs no set-up: partition, coordinates and settings stay
-        those of the first run with these data, whose key decided them, and the new key decides
-        orders, starts and noise. The arrays must be the same objects; a NumPy array whose elements
-        have changed since is noticed. With ``init_params``, or with other data, ``run`` sets up
-        anew, and so does a new object of this class.
+        A second run on the same arrays needs no set-up. Partition, coordinates and settings stay
+        those of the first run with these data, whose key decided them; the new key decides orders,
+        starts and noise. The arrays must be the same objects; a NumPy array whose elements have
+        changed since is noticed. With ``init_params``, or with other data, ``run`` sets up anew,
+        and so does a new object of this class.
         """
         check_key("rng_key", rng_key)
         if self._warmup_state is None:
@@ -165,9 +167,9 @@ class MinibatchMCMC(PlannedMCMC):
             args, kwargs = before
             raise
         finally:
-            # ArviZ and NumPyro's utilities call the model with these.
+            # ArviZ and NumPyro's utilities call the model with these arguments.
             self._args, self._kwargs = args, kwargs
-            # NumPyro leaves those of a warm-up that failed to the next run.
+            # After a warm-up that failed NumPyro would use its parameters in the next run.
             self._set_collection_params()
             self._chains = []
 
@@ -180,10 +182,11 @@ class MinibatchMCMC(PlannedMCMC):
                 del self._states_flat["position"]
 
     def _notes(self) -> list[str]:
-        """What a user should know of the draws."""
+        """Return what a user should know about the draws."""
         plan, draws = self.plan, self.draws()
         notes = notes_of(plan, draws)
-        # Once for each set-up; where something else is wrong, that is what the user should mend.
+        # The draws are checked once for each set-up, and only if nothing else is wrong, which the
+        # user should mend first.
         new = plan is not self._checked
         if new and not notes and can_be_checked(plan, draws):
             self._checked = plan
@@ -203,7 +206,7 @@ class MinibatchMCMC(PlannedMCMC):
         self.num_samples, self.num_chains = self._asked
         if self._warmup_state is None:
             self._asked = None
-        else:  # of the chains that were kept
+        else:  # the run goes on with the chains that were kept
             self.num_chains = np.size(self._warmup_state.i)
 
     def _keep_chains(self) -> None:
@@ -215,7 +218,7 @@ class MinibatchMCMC(PlannedMCMC):
         self._states_flat = None
 
     def _what_is_kept(self) -> str:
-        """Say what an interrupted run leaves, and have ArviZ ask for no more."""
+        """Return a warning of what an interrupted run has kept; make the settings agree with it."""
         chains, draws = self._positions.shape[:2]
         number, count = self.num_samples // self.thinning, self.num_chains
         if (draws, chains) != (number, count):
@@ -228,30 +231,32 @@ class MinibatchMCMC(PlannedMCMC):
         )
 
     def _what_is_lost(self) -> str:
-        """Say where a run was interrupted that leaves no draws."""
+        """Return a note of where a run was interrupted that leaves no draws."""
         where, seconds = self._reporter.name or "beginning", self._reporter.seconds
         old = "" if self._states is None else ", and get_samples() has those of an earlier run"
         return f"Interrupted after {seconds:.1f} s ({where}): no draws are kept{old}."
 
     def bias_report(self, *, control: bool = False) -> BiasReport:
-        """How biased the draws are: predicted from the theory, and measured.
+        """Report how biased the draws are, as predicted from the theory and as measured.
 
         Parameters
         ----------
         control
-            Make a second run at half the step size, of the same length and with the same
-            compiled program, and compare the change with the predicted one.
+            Whether to make a second run at half the step size, of the same length and with the
+            same compiled program, and to compare the change with the predicted one.
 
         Returns
         -------
         BiasReport
-            Per parameter the predicted error of variance and mean and its causes, the check by
-            Stein's identity with gradients of all rows, and the settings used; ``print`` it.
+            For each parameter the predicted errors of variance and mean and their causes, the
+            check by Stein's identity with gradients of all rows, and the settings used. ``print``
+            shows it as a table.
 
         Raises
         ------
         ValueError
-            Before :meth:`run`, or after unpickling, which keeps the draws and not the data.
+            If there has been no :meth:`run` before, or after unpickling, which keeps the draws but
+            not the data.
         """
         if self._positions is None:
             raise ValueError("There are no draws to report on: call run(...) first.")
@@ -274,7 +279,7 @@ class MinibatchMCMC(PlannedMCMC):
         return make_report(plan, data, self.draws(), control=half, strategy=strategy)
 
     def _control_run(self) -> np.ndarray:
-        """Positions of a second run at half the step size, (chains, draws, D)."""
+        """Return the (chains, draws, D) positions of a second run at half the step size."""
         state = self.last_state
         key = state.rng_key if self.num_chains == 1 else state.rng_key[0]
         key = jax.random.fold_in(key, 1)
@@ -283,21 +288,22 @@ class MinibatchMCMC(PlannedMCMC):
     def run_at(self, rng_key, step_size, num_warmup: int | None = None) -> Draws:
         """Make a further run at another step size, with the set-up and program of the last one.
 
-        The compiled program takes the step size as an argument; ``get_samples()`` stays.
+        The compiled program takes the step size as an argument. ``get_samples()`` still returns
+        the draws of the last run.
 
         Parameters
         ----------
         rng_key
-            Decides starts, orders and noise.
+            Random key that decides starts, orders and noise.
         step_size
-            In the sampler's coordinates.
+            Step size in the sampler's coordinates.
         num_warmup
-            Burn-in calls; default those of the run.
+            Number of burn-in calls; default that of the last run.
 
         Returns
         -------
         Draws
-            In the sampler's coordinates.
+            The draws in the sampler's coordinates.
         """
         num_warmup = self.num_warmup if num_warmup is None else num_warmup
         tuning = self.data.tuning
@@ -348,7 +354,7 @@ class MinibatchMCMC(PlannedMCMC):
             vectorized=self.chain_method == "vectorized" and self.num_chains > 1,
             room=self._room,
         )
-        # Half a warm-up that is collected would be taken for a whole one.
+        # A warm-up that is collected cannot be cut short: it would be taken for a whole one.
         interrupts = None if self._collection_params["phase"] == "warmup" else self._interrupts
         found = collect(
             state,
@@ -370,11 +376,11 @@ class MinibatchMCMC(PlannedMCMC):
 
     @property
     def _room(self) -> int:
-        """Draws of a whole run: a warm-up and a run that is cut short share its program."""
+        """Number of draws of a whole run, whose program a warm-up or a shorter run can share."""
         return (self._asked or (self.num_samples,))[0] // self.thinning
 
     def _numbers(self) -> float:
-        """Count the numbers that a whole run reads: one that continues it uses its program."""
+        """Count the numbers that a whole run reads, so that a continued run has its program."""
         data, dynamics = self.data, self.data.dynamics
         samples, chains = self._asked or (self.num_samples, self.num_chains)
         draws = samples * dynamics.steps_per_draw
@@ -383,7 +389,7 @@ class MinibatchMCMC(PlannedMCMC):
         return chains * steps * each
 
     def to_arviz(self, **options) -> Any:
-        """The draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""
+        """Return the draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""
         # ArviZ is imported when it is used.
         from sgworld_mcmc.diagnostics import to_arviz
 

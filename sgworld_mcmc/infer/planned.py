@@ -20,12 +20,12 @@ class PlannedMCMC(MCMC):
 
     @property
     def plan(self) -> RunPlan | None:
-        """What the set-up has decided and measured: None before the first run."""
+        """The plan, with what the set-up has decided and measured; None before the first run."""
         return self._setup.plan
 
     @property
     def data(self) -> RunData | None:
-        """The data laid out for the plan: None before the first run and after unpickling."""
+        """The data laid out for the plan; None before the first run and after unpickling."""
         return self._setup.data
 
     def _make_set_up(self, rng_key, args, kwargs, init_params) -> RunPlan:
@@ -40,12 +40,12 @@ class PlannedMCMC(MCMC):
         Parameters
         ----------
         rng_key, args, init_params, kwargs
-            As for :meth:`run`, which on the same arguments does not set up once more.
+            The arguments of :meth:`run`, which does not set up again for the same ones.
 
         Returns
         -------
         RunPlan
-            What was decided and measured; also ``mcmc.plan``.
+            The plan with what was decided and measured; it is also ``mcmc.plan``.
         """
         check_key("rng_key", rng_key)
         with reporting(self.progress_bar):
@@ -54,7 +54,7 @@ class PlannedMCMC(MCMC):
         return plan
 
     def use(self, plan: RunPlan, data: RunData) -> None:
-        """Run with this plan, and with data that have been laid out for it, from now on."""
+        """Use this plan, and data that have been laid out for it, in the runs that follow."""
         self._setup.use(plan, data)
 
     def save_plan(self, path: str | os.PathLike) -> None:
@@ -63,12 +63,12 @@ class PlannedMCMC(MCMC):
         Parameters
         ----------
         path
-            Of the file, a NumPy archive without code.
+            Path of the file, a NumPy archive without code.
 
         Raises
         ------
         ValueError
-            Before the first run or set-up.
+            If there has been no run or set-up before.
 
         Examples
         --------

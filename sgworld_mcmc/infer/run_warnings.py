@@ -1,4 +1,4 @@
-"""What a run may warn of."""
+"""The warnings of a run."""
 
 __all__ = ["DivergenceWarning", "TuningWarning"]
 

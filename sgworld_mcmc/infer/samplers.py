@@ -147,14 +147,14 @@ _SETTINGS = inspect.signature(make_settings).parameters
 
 
 def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCKernel, dict]:
-    """The kernel, and the settings of the run.
+    """Return the kernel, and the settings of the run.
 
     Raises
     ------
     TypeError
-        For a setting that there is not; the message suggests the closest one.
+        If there is no setting of a given name; the message suggests the closest one.
     ValueError
-        For settings that are part of a plan, beside a plan.
+        If a plan is given together with settings that are part of it.
     """
     known = [name for name in (*_RUN, *_SETTINGS) if name not in ("self", "sampler")]
     for name in given:
@@ -170,7 +170,7 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
 
 
 def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
-    """The plan given, from its file if need be, once it is clear that nothing contradicts it."""
+    """Return the plan, read from its file if it is a path; raise if a setting contradicts it."""
     own = {name for name in settings if name not in ("order", "init_strategy", "integrator")}
     if own:
         raise ValueError(
@@ -186,7 +186,7 @@ def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
 
 
 def _signature(*left_out: str) -> inspect.Signature:
-    """All settings by name: for ``help``, and for editors."""
+    """Return a signature with all settings by name, for ``help`` and for editors."""
     names = [*_RUN.values(), *_SETTINGS.values()]
     shown = [p for p in names if p.name not in ("self", "sampler", *left_out)]
     model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -1,4 +1,4 @@
-"""The set-up of an ``MCMC`` object: made when it is needed, kept as long as it serves."""
+"""The set-up of an ``MCMC`` object, which is made when needed and kept as long as it serves."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class SetUp:
     Parameters
     ----------
     sampler
-        Makes them.
+        The kernel that makes plans and lays data out.
     given
         The plan to use, whatever the data; None to make one.
     """
@@ -31,12 +31,12 @@ class SetUp:
 
     @property
     def plan(self) -> RunPlan | None:
-        """What was decided and measured."""
+        """The plan: what the set-up has decided and measured."""
         return self._made.plan
 
     @property
     def data(self) -> RunData | None:
-        """What compiled loops are given; None after unpickling."""
+        """The data laid out for the plan; None after unpickling."""
         return self._made.data
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,19 +58,20 @@ class SetUp:
         resumed: bool,
         num_chains: int,
     ) -> RunPlan:
-        """Make plan and data for these arguments, unless those there are serve.
+        """Make plan and data for these arguments, unless the present ones serve.
 
         Parameters
         ----------
         rng_key
-            Decides the partition and the set-up's random numbers if a plan has to be made.
+            Random key that decides the partition and the set-up, if a plan has to be made.
         init_params
-            Where the search for the mode begins: then a plan is made in any case.
+            Points where the search for the mode begins. With them a plan is made in any case,
+            unless a run is continued.
         resumed
-            Whether a run is continued: its plan and partition are kept.
+            Whether a run is continued, whose plan and partition are kept.
         """
         if not ((resumed or init_params is None) and self._serves(args, kwargs)):
-            # Room for the rows to come: nothing holds those of the last run any more.
+            # The rows of the last run are let go, to make room for the new ones.
             self._made = self._made._replace(data=None)
             made = self._plan_and_data(rng_key, args, kwargs, init_params, resumed, num_chains)
             self._made = _Made(*made, args, kwargs, bool(jax.config.jax_enable_x64))
@@ -78,7 +79,7 @@ class SetUp:
 
     def identified_plan(self) -> RunPlan:
         """Return the plan with a description of model and data that holds in other processes."""
-        if self.data is None:  # it is that already
+        if self.data is None:  # the plan has such a description already
             return self.plan
         return identified(self.plan, self.data.model, self._made.args, self._made.kwargs)
 
@@ -90,7 +91,7 @@ class SetUp:
             try:
                 return self.plan, self._sampler.lay_out(self.plan, args, kwargs)
             except PlanMismatch:
-                pass  # other data: a new set-up
+                pass  # the data are others, and a new plan is made
         # The set-up's random numbers come from NumPy's generator, seeded with the same key.
         key = rng_key if is_prng_key(rng_key) else rng_key[0]
         if resumed and self.plan is not None:
@@ -99,7 +100,7 @@ class SetUp:
         return self._sampler.prepare(key, args, kwargs, init_params, leading)
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
-        """Whether the data that are laid out are those of these arguments."""
+        """Return whether the data that are laid out are those of these arguments."""
         made = self._made
         if made.data is None or made.double != bool(jax.config.jax_enable_x64):
             return False
@@ -115,7 +116,7 @@ class SetUp:
 
 
 class _Made(NamedTuple):
-    """What a set-up has made, and from what."""
+    """A plan and its data, and the arguments that they were made from."""
 
     plan: RunPlan | None = None
     data: RunData | None = None

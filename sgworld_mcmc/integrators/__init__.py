@@ -1,1 +1,1 @@
-"""What a step does with the gradient of a minibatch: one discretisation in a file."""
+"""The integrators, which make a step from the gradient of a minibatch. Each file has one."""

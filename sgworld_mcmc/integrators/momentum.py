@@ -1,4 +1,4 @@
-"""Gradient descent with momentum and weight decay: no noise but that of the minibatches."""
+"""Gradient descent with momentum and weight decay, without any noise but the minibatches' own."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -21,8 +21,8 @@ class MomentumState(NamedTuple):
     position
         Pytree of floating-point arrays.
     velocity
-        v, like the position: the running sum of gradients that is *subtracted*, times the
-        learning rate, from the position.
+        Velocity v, a pytree like the position: the running sum of gradients that is *subtracted*,
+        times the learning rate, from the position.
     """
 
     position: ArrayTree
@@ -33,15 +33,16 @@ class MomentumState(NamedTuple):
 class Momentum(Integrator):
     """v <- beta v + g + lambda theta, theta <- theta - eta v (docs/theory.md, section 4).
 
-    g is the gradient of the loss, minus that of the log density which :meth:`step` is given; eta
-    the step size. The temperature has no meaning here: no noise is injected.
+    Here g is the gradient of the loss, that is minus the gradient of the log density that
+    :meth:`step` is given, and eta is the step size. The temperature has no effect, since no noise
+    is injected.
 
     Attributes
     ----------
     momentum
-        beta in [0, 1).
+        Momentum beta in [0, 1).
     weight_decay
-        lambda >= 0.
+        Weight decay lambda >= 0.
     """
 
     name: ClassVar[str] = "momentum"

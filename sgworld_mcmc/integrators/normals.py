@@ -1,4 +1,4 @@
-"""Standard normal numbers like a position, and the check of what a position may be."""
+"""Draw standard normal numbers like a position, and check that a position is allowed."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ __all__ = ["check_position", "draw_normals"]
 
 def draw_normals(rng_key: PRNGKey, position: ArrayLikeTree, *length: int) -> ArrayTree:
     """Draw standard normal numbers like ``position``, with axes ``length`` in front if given."""
-    # One call for all leaves: each is long to compile.
+    # There is one call for all leaves, since each call takes long to compile.
     leaves, treedef = jax.tree.flatten(position)
     sizes, dtypes = [jnp.size(x) for x in leaves], [jnp.result_type(x) for x in leaves]
     flat = jax.random.normal(rng_key, (*length, sum(sizes)), jnp.result_type(*dtypes))

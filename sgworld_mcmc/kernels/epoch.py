@@ -1,4 +1,4 @@
-"""One epoch in BlackJAX's form: what SGWORLD and SGD share."""
+"""One epoch in BlackJAX's form, which SGWORLD and SGD share."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class EpochState(NamedTuple):
     Attributes
     ----------
     motion
-        The integrator's state: the position, and what else its steps carry on.
+        The integrator's state: the position, and whatever else a step hands to the next one.
     order
         (M,) int32: the order in which the next epoch visits the batches.
     step
@@ -44,7 +44,7 @@ class EpochState(NamedTuple):
 
     @property
     def velocity(self) -> ArrayTree:
-        """Like the position, of integrators that have a velocity."""
+        """Pytree like the position, for integrators that have a velocity."""
         return self.motion.velocity
 
 
@@ -58,7 +58,7 @@ class EpochInfo(NamedTuple):
     finite_steps
         Number of steps made, M unless the chain diverged, int32.
     diverging
-        True if a step led to NaN or infinity; the state is then that after the last finite step.
+        Whether a step led to NaN or infinity; the state is then that after the last finite step.
     """
 
     step_size: jax.Array
@@ -67,12 +67,12 @@ class EpochInfo(NamedTuple):
 
     @property
     def learning_rate(self) -> jax.Array:
-        """The step size, as it is called where no noise is injected."""
+        """The step size, under the name that it has where no noise is injected."""
         return self.step_size
 
 
 def value_at(schedule: Schedule, step: jax.Array) -> jax.Array | float:
-    """Return the value of a number or of a function of the step counter."""
+    """Return a schedule's value: the number itself, or the function's value at a step."""
     return schedule(step) if callable(schedule) else schedule
 
 
@@ -81,15 +81,15 @@ def make_feed(
 ) -> Feed:
     """Deal the data into batches.
 
-    A partition belongs to the algorithm rather than to a chain; without a key it is that of
-    ``jax.random.key(0)``, so that all chains share one.
+    A partition belongs to the algorithm rather than to a chain. Without a key it is the partition
+    of ``jax.random.key(0)``, so that all chains share one.
     """
     key = jax.random.key(0) if partition_key is None else partition_key
     return kind.deal(key, data, batch_size)
 
 
 def start(motion: ArrayTree, rng_key: PRNGKey, order: Order, num_batches: int) -> EpochState:
-    """Return the state before the first epoch, whose order is drawn."""
+    """Return the state before the first epoch, with a random order for that epoch."""
     return EpochState(motion, order.init(rng_key, num_batches), jnp.zeros((), jnp.int32))
 
 
@@ -109,9 +109,10 @@ def run_epoch(
     Parameters
     ----------
     keys
-        Three keys: of the rows dealt, of the injected noise, of the next order.
+        Three keys: for the dealing of the rows, the injected noise, and the next order.
     estimator
-        ``estimator(position, minibatch)`` of the gradient of the log density, a mean over rows.
+        ``estimator(position, minibatch)``, which estimates the gradient of the log density by a
+        mean over rows.
     """
     rows_key, noise_key, order_key = keys
     count = feed.num_batches

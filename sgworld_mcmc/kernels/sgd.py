@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum and weight decay: one epoch a step, no noise added."""
+"""Stochastic gradient descent with momentum and weight decay. Each step is one epoch."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ SGDState, SGDInfo = EpochState, EpochInfo
 def init(
     position: ArrayLikeTree, rng_key: PRNGKey, num_batches: int, *, order: str | Order = "batches"
 ) -> SGDState:
-    """Return the state at rest at ``position``, the first epoch's order drawn from ``rng_key``."""
+    """Return the state at rest at ``position``; ``rng_key`` decides the first epoch's order."""
     motion = Momentum().init(None, position)
     return start(motion, rng_key, resolve("order", order, ORDERS), num_batches)
 
@@ -95,41 +95,41 @@ def as_top_level_api(
     *,
     partition_key: PRNGKey | None = None,
 ) -> SamplingAlgorithm:
-    """Stochastic gradient descent in BlackJAX's form: Langevin dynamics at temperature 0.
+    """Make stochastic gradient descent in BlackJAX's form: Langevin dynamics at temperature 0.
 
     Each step is an epoch of M = ceil(N / batch_size) steps
 
     v <- beta v + g_b(theta) + lambda theta,    theta <- theta - eta v
 
-    (docs/theory.md, section 4), compiled as one scan. Whatever moves besides the descent is the
-    noise of the minibatches. Vectorise over chains with ``jax.vmap`` of the step.
+    (docs/theory.md, section 4), compiled as one scan. The noise of the minibatches is the only
+    noise. Vectorise over chains with ``jax.vmap`` of the step.
 
     Parameters
     ----------
     grad_estimator
-        ``grad_estimator(position, minibatch)``: the gradient of the **loss**, a mean over the rows
-        of the minibatch, such as ``jax.grad(loss)``. It is *descended*. The estimators of
+        ``grad_estimator(position, minibatch)``, the gradient of the **loss**, a mean over the rows
+        of the minibatch, such as ``jax.grad(loss)``. Steps go *against* it. The estimators of
         :func:`sgworld_mcmc.sgld` and ``blackjax.sgmcmc.gradients.grad_estimator`` are gradients
-        of a log density, which are ascended: pass those with their sign reversed.
+        of a log density, which steps follow: pass those with their sign reversed.
     data
         Pytree of arrays (N, ...) with a common leading axis.
     batch_size
         At most this many rows in a batch, 1 to N; batches differ in size by at most one row.
     learning_rate
-        eta > 0 (h elsewhere in the package), or a function of the number of minibatch steps
-        made, evaluated once an epoch.
+        Learning rate eta > 0 (h elsewhere in the package), or a function of the number of minibatch
+        steps made, evaluated once an epoch.
     momentum
-        beta in [0, 1); 0 (default) is plain SGD.
+        Momentum beta in [0, 1); 0 (default) is plain SGD.
     weight_decay
-        lambda >= 0, added to the Hessian; 0 by default.
+        Weight decay lambda >= 0, which is added to the Hessian; 0 by default.
     order
         ``"batches"`` (default: a fixed random partition in fresh order), ``"examples"``,
         ``"symmetric"``, ``"once"``: see :mod:`sgworld_mcmc.data.orders`; or ``"replacement"``:
-        every row of every batch is drawn independently of all others. With a fixed partition the
-        noise is that of its M batches, for which :func:`build_kernel` has the details.
+        every row of every batch is drawn independently of all others. (:func:`build_kernel` can
+        also draw the M batches of a fixed partition with replacement, whose noise is another one.)
     partition_key
-        Decides the fixed partition, which belongs to the algorithm rather than to a chain; by
-        default ``jax.random.key(0)``, so that all chains share one partition.
+        Random key of the fixed partition, which belongs to the algorithm rather than to a chain;
+        by default ``jax.random.key(0)``, so that all chains share one partition.
 
     Returns
     -------
@@ -140,8 +140,9 @@ def as_top_level_api(
     Raises
     ------
     ValueError, TypeError
-        Misspelt order, batch size not an integer in [1, N], learning rate not positive, momentum
-        outside [0, 1), negative weight decay, arrays of different length.
+        If the order is misspelt, the batch size is not an integer in [1, N], the learning rate is
+        not positive, the momentum is outside [0, 1), the weight decay is negative, or arrays differ
+        in length.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Stochastic gradient Langevin dynamics (Welling & Teh 2011): one step with one minibatch."""
+"""Stochastic gradient Langevin dynamics (Welling & Teh 2011). Each step uses one minibatch."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class SGLDState(NamedTuple):
     Attributes
     ----------
     motion
-        The integrator's state: the position, and what else its steps carry on.
+        The integrator's state: the position, and whatever else a step hands to the next one.
     step
         Number of steps made, int32: the argument of step-size schedules.
     """
@@ -51,7 +51,7 @@ class SGLDInfo(NamedTuple):
     gradient
         The minibatch's estimate of the gradient of the log density, like the position.
     diverging
-        True if the step led to NaN or infinity; the position has then been left where it was.
+        Whether the step led to NaN or infinity; the position has then been left where it was.
     """
 
     step_size: jax.Array
@@ -62,7 +62,7 @@ class SGLDInfo(NamedTuple):
 def init(
     position: ArrayLikeTree, rng_key: PRNGKey | None = None, *, noise: str = "independent"
 ) -> SGLDState:
-    """The state at ``position``; ``rng_key`` is needed for averaged noise only."""
+    """Return the state at ``position``; ``rng_key`` is needed for averaged noise only."""
     motion = choose_integrator(noise).init(rng_key, position)
     return SGLDState(motion, jnp.zeros((), jnp.int32))
 
@@ -110,11 +110,11 @@ def build_kernel(noise: str = "independent") -> Callable:
 
 
 def as_top_level_api(grad_estimator: Callable, *, noise: str = "independent") -> SamplingAlgorithm:
-    """Stochastic gradient Langevin dynamics in BlackJAX's form.
+    """Make stochastic gradient Langevin dynamics in BlackJAX's form.
 
     theta <- theta + h g(theta) + sqrt(2 h tau) xi, with g a minibatch's estimate of the gradient
-    of the log density (Welling & Teh 2011; their epsilon is 2 h). The minibatch is the caller's:
-    its noise adds to the temperature, and the relative error of the posterior variance is
+    of the log density (Welling & Teh 2011; their epsilon is 2 h). The caller chooses the minibatch.
+    Its noise adds to the temperature, and the relative error of the posterior variance is
     (h/2)(C0 + 1 + K) in whitened coordinates (docs/theory.md, section 2.2).
 
     Parameters

@@ -1,6 +1,6 @@
-"""Stochastic gradient without-replacement Langevin dynamics: one epoch a step.
+"""Stochastic gradient without-replacement Langevin dynamics. Each step is one epoch.
 
-Adhikari et al., arXiv:2306.03521.
+The algorithm is that of Adhikari et al., arXiv:2306.03521.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def init(
     noise: str = "independent",
     integrator: Integrator | None = None,
 ) -> SGWORLDState:
-    """Return the state at ``position``, the first epoch's order drawn from ``rng_key``."""
+    """Return the state at ``position``; ``rng_key`` decides the first epoch's order."""
     order_key, noise_key = jax.random.split(rng_key)
     motion = choose_integrator(noise, integrator).init(noise_key, position)
     return start(motion, order_key, resolve("order", order, ORDERS), num_batches)
@@ -52,12 +52,12 @@ def build_kernel(
     Parameters
     ----------
     order
-        See :mod:`sgworld_mcmc.data.orders`. ``"replacement"`` is accepted too, for comparisons: M
-        steps with batches drawn independently.
+        See :mod:`sgworld_mcmc.data.orders`. For comparisons ``"replacement"`` is accepted too: an
+        epoch is then M steps with batches drawn independently.
     noise
         ``"independent"`` or ``"averaged"``.
     integrator
-        An integrator of your own instead (docs/add_a_sampler.md).
+        An integrator of your own in place of ``noise`` (docs/add_a_sampler.md).
 
     Returns
     -------
@@ -66,8 +66,8 @@ def build_kernel(
         returns (:class:`~sgworld_mcmc.kernels.epoch.EpochState`,
         :class:`~sgworld_mcmc.kernels.epoch.EpochInfo`). The batches, a feed, come from
         :func:`sgworld_mcmc.data.fixed_partition.partition`; for ``order="examples"`` it is a
-        :class:`~sgworld_mcmc.data.dealt_rows.DealtRows`. It is an argument, so that ``jax.jit`` of
-        the kernel does not compile the data in.
+        :class:`~sgworld_mcmc.data.dealt_rows.DealtRows`. The feed is an argument, so that
+        ``jax.jit`` of the kernel does not compile the data in.
     """
     order = resolve("order", order, ORDERS)
     integrator = choose_integrator(noise, integrator)
@@ -106,7 +106,7 @@ def as_top_level_api(
     integrator: Integrator | None = None,
     partition_key: PRNGKey | None = None,
 ) -> SamplingAlgorithm:
-    """Stochastic gradient without-replacement Langevin dynamics in BlackJAX's form.
+    """Make stochastic gradient without-replacement Langevin dynamics in BlackJAX's form.
 
     Each step is an epoch: M = ceil(N / batch_size) Langevin steps
     theta <- theta + h g_b(theta) + sqrt(2 h tau) xi in which every row of the data is used exactly
@@ -117,7 +117,7 @@ def as_top_level_api(
     Parameters
     ----------
     grad_estimator
-        ``grad_estimator(position, minibatch)``, a mean over the rows of the minibatch, as
+        ``grad_estimator(position, minibatch)``, a mean over the rows of the minibatch, such as
         ``blackjax.sgmcmc.gradients.grad_estimator`` and ``control_variates`` return.
     data
         Pytree of arrays (N, ...) with a common leading axis.
@@ -125,7 +125,8 @@ def as_top_level_api(
         At most this many rows in a batch, 1 to N. Batches differ in size by at most one row, and
         the mean of their gradients is the full gradient to rounding error for every N.
     step_size
-        h > 0, or a function of the number of minibatch steps made, evaluated once an epoch.
+        Step size h > 0, or a function of the number of minibatch steps made, evaluated once an
+        epoch.
     order
         ``"batches"`` (default: a fixed random partition in fresh order; the fastest, since
         batches are contiguous), ``"examples"``, ``"symmetric"`` (use every second state) or
@@ -133,12 +134,13 @@ def as_top_level_api(
     noise
         ``"independent"`` (default, Euler-Maruyama) or ``"averaged"`` (no Euler error).
     temperature
-        tau >= 0, number or schedule; 1 samples the posterior, 0 is SGD without replacement.
+        Temperature tau >= 0, a number or a schedule; 1 samples the posterior, 0 is SGD without
+        replacement.
     integrator
         An integrator of your own in place of ``noise`` (docs/add_a_sampler.md).
     partition_key
-        Decides the fixed partition, which belongs to the algorithm rather than to a chain; by
-        default ``jax.random.key(0)``, so that all chains share one partition.
+        Random key of the fixed partition, which belongs to the algorithm rather than to a chain;
+        by default ``jax.random.key(0)``, so that all chains share one partition.
 
     Returns
     -------
@@ -149,8 +151,8 @@ def as_top_level_api(
     Raises
     ------
     ValueError, TypeError
-        Misspelt order or noise, batch size not an integer in [1, N], step size not positive,
-        arrays of different length.
+        If order or noise is misspelt, the batch size is not an integer in [1, N], the step size is
+        not positive, or arrays differ in length.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Does the mean over minibatches equal the full log density? Checked before the first step."""
+"""Check before the first step that the mean over minibatches equals the full log density."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from sgworld_mcmc.progress import count_rows
 
 __all__ = ["check_initial", "check_minibatching", "make_evaluations"]
 
+# Number of points at which the model is checked, and of random points that are tried for them.
 POINTS = 2
 TRIES = 20
 
@@ -26,7 +27,7 @@ class Evaluations(NamedTuple):
 
 
 def make_evaluations(model: MinibatchModel) -> Evaluations:
-    """Compile-once functions for :func:`check_minibatching`."""
+    """Return the functions that :func:`check_minibatching` calls, each compiled once."""
 
     def halves(flat, data, constants):
         params, half = model.unravel(flat), jax.tree.leaves(data)[0].shape[0] // 2
@@ -36,7 +37,7 @@ def make_evaluations(model: MinibatchModel) -> Evaluations:
     def full(flat, data, constants):
         return model.log_densities(model.unravel(flat), data, constants, total=False)
 
-    # Of many rows only a part is evaluated, in less time than it takes to compile well.
+    # If there are many rows, only a part is evaluated, in less time than it takes to compile well.
     work = "little" if is_large(model.size) else "some"
     return Evaluations(quick_jit(full, work), quick_jit(halves, work))
 
@@ -44,19 +45,19 @@ def make_evaluations(model: MinibatchModel) -> Evaluations:
 def check_minibatching(
     model: MinibatchModel, evaluations: Evaluations, data: tuple, constants: tuple
 ) -> frozenset[str]:
-    """Names of the sites whose log density is a sum over rows; all others must not vary.
+    """Return the names of the sites whose log density is a sum over rows.
 
     Every sample site is evaluated on all rows together and on each half of them, at two random
     points. Its log density must either add up (the likelihood) or be the same in each half (the
-    prior, ``numpyro.factor`` terms of parameters alone, observations that are not data): then
-    the mean over batches of prior + M * likelihood is the full log density. Where the number of
-    rows is odd the last one is left out of both sides. ``data`` may be a random part of the rows:
-    a term that adds up over two halves of a part adds up over all of them.
+    prior, ``numpyro.factor`` terms of parameters alone, observations that are not data). Then the
+    mean over batches of prior + M * likelihood is the full log density. If the number of rows is
+    odd, the last one is left out of both sides. ``data`` may be a random part of the rows: a term
+    that adds up over two halves of a part adds up over all of them.
 
     Raises
     ------
     ValueError
-        Naming each site that does neither, with its numbers.
+        If the log density of a site does neither; the message names the sites and their numbers.
     """
     size = jax.tree.leaves(data)[0].shape[0]
     if size % 2 and size > 1:
@@ -74,7 +75,7 @@ def check_minibatching(
         for full, parts in summaries:
             terms, values = np.asarray(full[name], float), np.asarray(parts[name], float)
             precision = np.finfo(full[name].dtype).eps
-            # Sums that XLA made in the working precision are good to some 1e3 roundings; terms
+            # Sums that XLA made in the working precision are right to about 1e3 roundings; terms
             # that come row by row are added here, in double precision.
             tolerance = precision * (100 if terms.ndim else 1000)
             total, size = terms.sum(), np.abs(values).sum() + np.abs(terms).sum()
@@ -109,9 +110,10 @@ def check_minibatching(
 
 
 def _finite_points(model, evaluations, data, constants) -> list[tuple]:
-    """Two points within one unit of the origin where the model is finite, or as near as found.
+    """Return two points near the origin where the model is finite, with their log densities.
 
-    Each with the log densities of all sites there.
+    The points lie within one unit of the origin, or nearer if too few of those are finite. Each
+    comes with the log densities of all sites.
     """
     points = []
     generator = np.random.default_rng(0)

@@ -1,8 +1,8 @@
-"""A model's arguments, sorted into data, constants and the rest.
+"""Sort a model's arguments into data, constants and the rest.
 
-Minibatches are rows of the *data*: array arguments whose leading axis is that of the
-observations. Other arrays are *constants*, passed on whole. Whatever is no array (numbers, strings,
-functions) is static and reaches the model as the very object the user gave.
+Minibatches are rows of the *data*: array arguments whose leading axis is that of the observations.
+Other arrays are *constants* and are passed on whole. Whatever is no array (numbers, strings,
+functions) is static and reaches the model as the very object that the user gave.
 """
 
 import inspect
@@ -29,7 +29,7 @@ class ArgumentLayout(NamedTuple):
     statics
         The static leaves, in order.
     size
-        N, the common leading axis of the data.
+        Length N of the common leading axis of the data.
     """
 
     treedef: Any
@@ -39,7 +39,7 @@ class ArgumentLayout(NamedTuple):
     size: int
 
     def split(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
-        """The data leaves and the constant leaves of these arguments, as tuples of arrays."""
+        """Return the data leaves and the constant leaves of these arguments, as tuples."""
         leaves = jax.tree.leaves((args, kwargs))
         pick = lambda kind: tuple(  # noqa: E731
             leaf for leaf, k in zip(leaves, self.kinds, strict=True) if k == kind
@@ -47,7 +47,7 @@ class ArgumentLayout(NamedTuple):
         return pick("data"), pick("constant")
 
     def join(self, rows: tuple, constants: tuple) -> tuple[tuple, dict]:
-        """The model's (args, kwargs) with ``rows`` in place of the data."""
+        """Return the model's (args, kwargs) with ``rows`` in place of the data."""
         sources = {
             "data": iter(rows),
             "constant": iter(constants),
@@ -57,14 +57,14 @@ class ArgumentLayout(NamedTuple):
 
 
 def is_array(leaf: object) -> bool:
-    """Whether a leaf is an array (a NumPy scalar counts as a number)."""
+    """Return whether a leaf is an array (a NumPy scalar counts as a number)."""
     return isinstance(leaf, np.ndarray | jax.Array)
 
 
 def flatten_arguments(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """Leaves of the model's arguments by readable name, in the order of ``jax.tree.leaves``.
+    """Return the leaves of the model's arguments by readable name, in JAX's order.
 
-    Tables such as pandas' are refused: they look like arrays, and JAX cannot trace them.
+    Tables such as those of pandas are refused: they look like arrays, but JAX cannot trace them.
     """
     names = argument_names(model, args)
     result = {}
@@ -82,7 +82,7 @@ def flatten_arguments(model: Callable, args: tuple, kwargs: dict) -> dict[str, A
 
 
 def argument_names(model: Callable, args: tuple) -> list[str]:
-    """The names of the positional arguments, from the model's signature."""
+    """Return the names of the positional arguments, from the model's signature."""
     try:
         parameters = list(inspect.signature(model).parameters.values())
     except (TypeError, ValueError):
@@ -98,7 +98,7 @@ def argument_names(model: Callable, args: tuple) -> list[str]:
 
 
 def signature_of(args: tuple, kwargs: dict) -> tuple:
-    """A hashable key: equal for arguments that the same compiled functions can serve."""
+    """Return a hashable key, equal for arguments that the same compiled functions can serve."""
     leaves, treedef = jax.tree.flatten((args, kwargs))
     return treedef, tuple(_leaf_key(leaf) for leaf in leaves)
 

@@ -1,4 +1,4 @@
-"""What a plan remembers of the model and the data that it was made for."""
+"""The description by which a plan recognises the model and the data that it was made for."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from sgworld_mcmc.model.numpyro_model import MinibatchModel
 
 __all__ = ["ModelDescription", "describe", "difference", "probe", "same_contents"]
 
-# Rows whose log density is compared, and the relative difference that rounding can make.
+# Number of rows whose log density is compared, and the relative difference that rounding can make.
 PROBED, ROUNDING = 512, 1e-3
 
 
@@ -20,17 +20,18 @@ class ModelDescription(NamedTuple):
     Attributes
     ----------
     size
-        N, the number of rows.
+        Number of rows N.
     latents
-        Unconstrained shape by latent site, as (name, shape) pairs.
+        (name, unconstrained shape) of each latent site.
     additive
         Names of the sites whose log density is a sum over rows.
     arguments
         (name, kind, shape, type) of each argument of the model.
     contents
-        Fingerprints of the NumPy arrays among them, None for JAX arrays.
+        Fingerprints of the NumPy arrays among the arguments, None for JAX arrays.
     log_density
-        At the plan's center, estimated from the first rows; None where it was not evaluated.
+        Log density at the plan's center, estimated from the first rows; None if it was not
+        evaluated.
     """
 
     size: int
@@ -62,7 +63,7 @@ def describe(
 
 
 def difference(old: ModelDescription, new: ModelDescription) -> str | None:
-    """Say how two descriptions differ, or return None if they fit."""
+    """Return how two descriptions differ, in words, or None if they agree."""
     for what in ("latents", "size", "arguments", "additive"):
         before, now = getattr(old, what), getattr(new, what)
         if before != now:
@@ -81,7 +82,7 @@ def difference(old: ModelDescription, new: ModelDescription) -> str | None:
 
 
 def same_contents(old: ModelDescription, new: ModelDescription) -> bool:
-    """Whether the arrays hold the same numbers, as far as both descriptions know them."""
+    """Return whether the arrays hold the same numbers, as far as both descriptions know them."""
     pairs = zip(old.contents, new.contents, strict=True)
     return all(before == now for before, now in pairs if None not in (before, now))
 
@@ -99,7 +100,7 @@ def _listed(value) -> str:
 
 
 def _text(leaf) -> str:
-    """A static argument in words that are the same in another process."""
+    """Return a static argument as text that is the same in another process."""
     return repr(leaf) if isinstance(leaf, int | float | bool | str | None) else type(leaf).__name__
 
 

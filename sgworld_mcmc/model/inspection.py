@@ -1,4 +1,4 @@
-"""Which arguments of a model are data, which plates run over them, and can it be minibatched?"""
+"""Find the data among a model's arguments and the plates over its rows; check its sites."""
 
 from collections.abc import Callable
 
@@ -20,8 +20,8 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
     Raises
     ------
     ValueError
-        No observed site; a discrete latent site; a latent site inside the data plate; no array
-        argument with the observations' leading axis, or several different ones.
+        If there is no observed site, a discrete latent site, a latent site inside the data plate,
+        no array argument with the observations' leading axis, or several different ones.
     """
     leaves = flatten_arguments(model, args, kwargs)
     arrays = {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
@@ -61,7 +61,7 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
 
 
 def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: tuple) -> tuple:
-    """Sites of the model, and the unconstrained latents' shapes, without computing anything."""
+    """Return the sites of a model and the unconstrained latents' shapes; nothing is computed."""
     sites = {}
 
     def run(rng_key, rows, constants):
@@ -112,7 +112,7 @@ def _check_sites(sites: dict[str, Site]) -> None:
 
 
 def _number_of_rows(sites: dict[str, Site], lengths: dict[str, int]) -> int:
-    """N: the leading axis that observed sites share with array arguments."""
+    """Return N, the leading axis that observed sites share with array arguments."""
     found, unmatched = {}, {}
     for name, site in sites.items():
         if site.kind != "observed":
@@ -141,7 +141,7 @@ def _number_of_rows(sites: dict[str, Site], lengths: dict[str, int]) -> int:
 
 
 def _check_shapes(model, layout, plates, sites, args, kwargs) -> None:
-    """Latent sites must keep their shape when the model sees half of the rows."""
+    """Raise unless latent sites keep their shape when the model sees half of the rows."""
     count = layout.size // 2
     data, constants = layout.split(args, kwargs)
     kind = jax.dtypes.canonicalize_dtype

@@ -21,8 +21,8 @@ from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
 __all__ = ["MinibatchModel"]
 
-# Deterministic sites with one value a row are kept up to this many values a draw: 1000 draws of
-# more would fill a gigabyte.
+# A deterministic site with a value for each row is kept if it has at most this many values in a
+# draw: with more of them 1000 draws would fill a gigabyte.
 MAX_DETERMINISTIC = 250_000
 
 
@@ -36,18 +36,18 @@ class MinibatchModel:
     plates
         Names of the plates over the rows.
     latents
-        Names of the latent sites, sorted: the order of the flat position.
+        Names of the latent sites, sorted, in the order of the flat position.
     additive
-        Names of the sites whose log density is a sum over rows: set by
+        Names of the sites whose log density is a sum over rows, as found by
         :func:`sgworld_mcmc.model.additivity.check_minibatching`. All others belong to the prior.
     shapes
         Unconstrained shape of each latent site.
     precise
-        Whether it may be evaluated in double precision whatever the user's is.
+        Whether the model may be evaluated in double precision even where the user works in single.
     dimension
-        D, the length of the flat unconstrained position.
+        Length D of the flat unconstrained position.
     kept
-        What others have compiled for this model, kept as long as the model.
+        Compiled functions of other modules for this model, kept as long as the model lives.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class MinibatchModel:
         self._remember()
 
     def _remember(self) -> None:
-        # NumPyro's handlers take some 50 ms to trace: once for each shape of the arguments.
+        # A trace through NumPyro's handlers takes about 50 ms: it is made once for each shape of
+        # the arguments.
         self._traced = jax.jit(self.untraced, inline=True)
         self.kept: dict[Any, Any] = {}
 
     def with_additive(self, additive: frozenset[str]) -> "MinibatchModel":
-        """The same model with the sites named whose log density is a sum over rows."""
+        """Return the same model, given the sites whose log density is a sum over rows."""
         other = copy.copy(self)
         other.additive = additive
         other._remember()
@@ -80,7 +81,7 @@ class MinibatchModel:
 
     @property
     def size(self) -> int:
-        """N, the number of rows."""
+        """Number of rows N."""
         return self.layout.size
 
     @property
@@ -89,7 +90,7 @@ class MinibatchModel:
         return tuple(n for n, s in self.sites.items() if s.kind == "deterministic")
 
     def unravel(self, flat: jax.Array) -> dict[str, jax.Array]:
-        """The unconstrained sites of a flat position (D,)."""
+        """Return the unconstrained sites of a flat position (D,)."""
         result, start = {}, 0
         for name in self.latents:
             stop = start + int(np.prod(self.shapes[name]))
@@ -98,11 +99,11 @@ class MinibatchModel:
         return result
 
     def ravel(self, params: dict[str, jax.Array]) -> jax.Array:
-        """The flat position (D,) of unconstrained sites."""
+        """Return the flat position (D,) of unconstrained sites."""
         return ravel_pytree({name: params[name] for name in self.latents})[0]
 
     def scalar_names(self) -> list[str]:
-        """A name for each of the D unconstrained coordinates: ``beta[3]``."""
+        """Return a name for each of the D unconstrained coordinates, such as ``beta[3]``."""
         names = []
         for site in self.latents:
             for index in np.ndindex(*self.shapes[site]):
@@ -112,9 +113,9 @@ class MinibatchModel:
     def check_params(
         self, params: dict[str, Any], leading: tuple[int, ...] | None, name: str
     ) -> None:
-        """Raise unless ``params`` has just the latent sites, with ``leading`` + their shapes.
+        """Raise unless ``params`` has exactly the latent sites, of shapes ``leading`` + their own.
 
-        ``leading`` None allows for any one common leading axis, or none.
+        If ``leading`` is None, any one common leading axis is allowed, or none.
         """
         if not isinstance(params, dict):
             raise TypeError(
@@ -141,29 +142,29 @@ class MinibatchModel:
     def log_densities(
         self, params: dict[str, jax.Array], rows: tuple, constants: tuple, *, total: bool = True
     ) -> dict[str, jax.Array]:
-        """Log density of every sample site given these rows, Jacobians included, unscaled.
+        """Return the log density of every sample site on these rows, with Jacobians, unscaled.
 
         Parameters
         ----------
         params
             Unconstrained values by site.
         rows, constants
-            Data leaves, any number of rows; constant leaves.
+            Data leaves with any number of rows, and constant leaves.
         total
-            Sum each site's log density to a scalar (default).
+            Whether to sum each site's log density to a scalar (default).
         """
         _, terms = self._evaluate(params, rows, constants)
         return {name: jnp.sum(term) for name, term in terms.items()} if total else terms
 
     def log_density(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
-        """Log prior + N / n * the log likelihood of n rows: an estimate from a minibatch.
+        """Estimate the log density from n rows: log prior + N / n * the rows' log likelihood.
 
-        A mean over the rows, as :mod:`sgworld_mcmc.gradients.weighting` asks for.
+        The estimate is a mean over the rows, as :mod:`sgworld_mcmc.gradients.weighting` needs it.
         """
         return self._traced(flat, rows, constants)
 
     def untraced(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
-        """The same, calling the user's model whenever it is called."""
+        """Return the same as :meth:`log_density`; every call runs the user's model."""
         terms = self.log_densities(self.unravel(flat), rows, constants)
         count = jax.tree.leaves(rows)[0].shape[0]
         prior = sum(v for name, v in terms.items() if name not in self.additive)
@@ -172,13 +173,13 @@ class MinibatchModel:
     def constrain(
         self, params: dict[str, jax.Array], data: tuple, constants: tuple
     ) -> dict[str, jax.Array]:
-        """Constrained latents and deterministic sites, evaluated on all rows."""
+        """Return constrained latent sites and deterministic sites, evaluated on all rows."""
         trace, _ = self._evaluate(params, data, constants)
         keep = [*self.latents, *(n for n in self.deterministics if self._is_kept(n))]
         return {name: trace[name]["value"] for name in keep}
 
     def left_out(self) -> list[str]:
-        """Deterministic sites with a value a row, too large to be kept for every draw."""
+        """Return the deterministic sites with too many values to be kept for every draw."""
         return [name for name in self.deterministics if not self._is_kept(name)]
 
     def _is_kept(self, name: str) -> bool:
@@ -188,7 +189,7 @@ class MinibatchModel:
     def initial_params(
         self, rng_key: jax.Array, strategy: Callable, rows: tuple, constants: tuple
     ) -> dict[str, jax.Array]:
-        """One unconstrained starting point from a NumPyro initialisation strategy."""
+        """Return one unconstrained starting point from a NumPyro initialisation strategy."""
         model = RowPlates(self.model, self.plates, jax.tree.leaves(rows)[0].shape[0])
         args, kwargs = self.layout.join(rows, constants)
         trace = trace_of(model, rng_key, strategy, args, kwargs)
@@ -216,7 +217,8 @@ class MinibatchModel:
 
         model = RowPlates(self.model, self.plates, jax.tree.leaves(rows)[0].shape[0])
         args, kwargs = self.layout.join(rows, constants)
-        # Every latent site is substituted; the seed only serves numpyro.prng_key() in the model.
+        # Every latent site is substituted; the seed is needed only for numpyro.prng_key() in the
+        # model.
         trace = trace_of(model, jax.random.key(0), value_of, args, kwargs)
         terms = {}
         for name, site in trace.items():

@@ -1,4 +1,4 @@
-"""Plates over the rows of the data: made as long as the rows that a model is given, or full."""
+"""Handlers that make plates as long as the rows that a model is given, or full."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,11 @@ __all__ = ["FullData", "RowPlates"]
 class RowPlates(Messenger):
     """Make the data plates cover exactly the rows that the model was given.
 
-    ``plates`` are their names. A plate that says ``subsample_size`` becomes a full one over
-    the rows (any other subsampled plate becomes full, as in :class:`FullData`). A plate whose size
-    is written into the model, as in ``plate("N", 1000)``, is cut to the rows; the scale that
-    NumPyro derives from it is recorded in ``scales``, to be undone.
+    ``plates`` are the names of the data plates. A data plate with a ``subsample_size`` becomes a
+    full one over the rows (any other subsampled plate becomes full, as in :class:`FullData`). A
+    data plate whose size is written into the model, as in ``plate("N", 1000)``, is cut to the rows;
+    the scale that NumPyro derives from its size is recorded in ``scales``, so that it can be
+    undone.
     """
 
     def __init__(self, fn: Callable, plates: frozenset[str], rows: int) -> None:
@@ -31,15 +32,15 @@ class RowPlates(Messenger):
         elif msg["type"] == "plate":
             _make_full(msg)
         elif msg["type"] == "subsample":
-            # The rows are already the minibatch. Without event_dim the plate leaves them alone.
+            # The rows are the minibatch already: without event_dim the plate does not cut them.
             msg["kwargs"] = {**msg["kwargs"], "event_dim": None}
 
 
 class FullData(Messenger):
-    """A model with every subsampled plate made full: what it says of all rows.
+    """A model with every subsampled plate made full, so that it sees all rows.
 
-    A Messenger, so that ``numpyro.infer.log_likelihood``, ``Predictive`` and ArviZ can call it
-    like the model itself.
+    It is a Messenger, so that ``numpyro.infer.log_likelihood``, ``Predictive`` and ArviZ can call
+    it like the model itself.
     """
 
     def process_message(self, msg: dict) -> None:

@@ -1,10 +1,10 @@
-"""May a model be evaluated in double precision where the user works in single?
+"""Find out whether a model may be evaluated in double precision if the user works in single.
 
 JAX keeps one copy of every NumPy array that a traced function closes over, in the precision in
 which it was first traced (0.10 and 0.12: the copy is looked up by the array's identity). A model
-that closes over 64-bit NumPy arrays can therefore be traced in one precision only; all others in
-both. Two ways of finding such arrays together: walking what the model refers to, and looking at the
-constants of its traces.
+that closes over 64-bit NumPy arrays can therefore be traced in one precision only, all others in
+both. Such arrays are found in two ways together: by walking through the objects that the model
+refers to, and by looking at the constants of its traces.
 """
 
 import functools
@@ -17,19 +17,20 @@ import numpy as np
 
 __all__ = ["closes_over_numpy"]
 
+# The walk goes this many references deep, and stops after this many objects.
 DEPTH = 6
 MOST = 5000
 
 
 def closes_over_numpy(model: Callable, function: Callable, *args: Any) -> bool:
-    """Whether a model refers to 64-bit NumPy arrays that outlive a trace.
+    """Return whether a model refers to 64-bit NumPy arrays that outlive a trace.
 
     Parameters
     ----------
     model
-        What the user wrote.
+        The model as the user wrote it.
     function, args
-        A function that calls it, and arguments to trace it with.
+        A function that calls the model, and arguments to trace it with.
 
     Examples
     --------
@@ -45,7 +46,8 @@ def closes_over_numpy(model: Callable, function: Callable, *args: Any) -> bool:
     """
     if any(_is_wide(value) for value in _referred(model)):
         return True
-    # Arrays made during the call are new in each of two traces; the first must stay alive.
+    # Arrays made during the call are new ones in each of two traces. The first trace must stay
+    # alive, so that no identity is used again.
     traces = [jax.make_jaxpr(lambda *x: function(*x))(*args) for _ in range(2)]
     first, second = ({id(value) for value in _constants(trace)} for trace in traces)
     return bool(first & second)
@@ -56,7 +58,7 @@ def _is_wide(value: Any) -> bool:
 
 
 def _referred(model: Callable) -> Iterator[Any]:
-    """Objects that a function refers to: closures, defaults, globals that it names, attributes."""
+    """Yield the objects that a function refers to by closure, default, global or attribute."""
     seen, stack = set(), [(model, 0)]
     while stack and len(seen) < MOST:
         value, depth = stack.pop()
@@ -86,8 +88,11 @@ def _children(value: Any) -> list:
 
 
 def _attributes(owner: Any, names: set[str]) -> list:
-    """What a method of ``owner`` may mean by these names: NumPy arrays that it hands to
-    :func:`sgworld_mcmc.exact.checks.fresh` do not stay in the trace."""
+    """Return the attributes of ``owner`` that a method may mean by these names.
+
+    There are none if the method names :func:`sgworld_mcmc.exact.checks.fresh`: NumPy arrays that
+    it hands to that function do not stay in the trace.
+    """
     if "fresh" in names:
         return []
     attributes = [vars(owner)[name] for name in names if name in getattr(owner, "__dict__", {})]
@@ -111,7 +116,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _constants(closed) -> Iterator[np.ndarray]:
-    """NumPy arrays with an axis among the constants of a closed jaxpr."""
+    """Yield the NumPy arrays with an axis among the constants of a closed jaxpr."""
     for value in closed.consts:
         if isinstance(value, np.ndarray) and value.ndim:
             yield value

@@ -1,4 +1,4 @@
-"""The log density of a model as gradients know it: a function of a position and rows."""
+"""Make the log density of a model in the form that gradients take: a function of (z, rows)."""
 
 from collections.abc import Callable
 from typing import Any

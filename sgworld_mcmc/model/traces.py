@@ -1,4 +1,4 @@
-"""Traces of a NumPyro model: what they say of a site."""
+"""Trace a NumPyro model, and describe its sites."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ __all__ = ["Site", "trace_of", "unconstrained"]
 
 
 class Site(NamedTuple):
-    """What a trace says of a site, without its values."""
+    """What a trace says about a site, without its values."""
 
     kind: str  # "latent", "observed", "factor" or "deterministic"
     shape: tuple[int, ...]
@@ -20,7 +20,7 @@ class Site(NamedTuple):
 
 
 def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:
-    # The seed goes inside: initialisation strategies draw with the key that it hands out.
+    # The handler of the seed is the inner one: initialisation strategies draw with its keys.
     substituted = handlers.substitute(handlers.seed(model, rng_key), substitute_fn=strategy)
     return handlers.trace(substituted).get_trace(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""What a run's draws get wrong: predicted from the theory, and measured."""
+"""The bias report: the errors of a run's draws, predicted from the theory and measured."""
 
 import io
 from typing import NamedTuple
@@ -10,9 +10,10 @@ from sgworld_mcmc.settings import NOISES
 
 __all__ = ["BiasReport"]
 
-# Parameters shown in the table; all are in the arrays.
+# Number of parameters shown in the table; the arrays hold all.
 SHOWN = 20
-# A prediction and a measurement disagree beyond this many standard errors and this much.
+# A prediction and a measurement disagree if they differ by more than this many standard errors and
+# by more than this relative error of the variance.
 SIGMAS = 4.0
 MATTERS = 0.05
 
@@ -30,39 +31,39 @@ class BiasReport(NamedTuple):
     predicted_variance_error
         (D,) relative error of the posterior variance.
     predicted_mean_shift
-        (D,) in posterior standard deviations.
+        (D,) shift of the posterior mean, in posterior standard deviations.
     parts
-        Cause to (D,) part of ``predicted_variance_error``.
+        Maps the name of a cause to its (D,) part of ``predicted_variance_error``.
     stein
-        Check by the identity E[(y - E y) dU/dy] = 1 and E[dU/dy] = 0, with the gradient of all
-        rows at draws of the run; for a Gaussian posterior they are exactly the errors.
+        Check by the identities E[(y - E y) dU/dy] = 1 and E[dU/dy] = 0, with the gradient of all
+        rows at draws of the run. For a Gaussian posterior the deviations are exactly the errors.
     control
-        Check by a second run at half the step size: the change from half to whole step, as
-        which it is compared with the predicted change. None if it was not asked for.
+        Check by a second run at half the step size: the change from half the step size to the
+        whole, which is compared with the predicted change. None if it was not asked for.
     predicted_change
         (D,) predicted change of the relative variance error from half the step size to the whole.
     detailed_balance
-        :class:`~sgworld_mcmc.nonequilibrium.DetailedBalanceViolation`: from moments recorded at
+        :class:`~sgworld_mcmc.nonequilibrium.DetailedBalanceViolation`, from moments recorded at
         every step if the run was made with ``record_moments=True``, else from the draws. None
-        where neither can be tested.
+        if neither can be tested.
     detailed_balance_source
-        What it rests on, or why it is None.
+        What the test rests on, or why there is none.
     gradient, order, noise, batch_size, num_batches, step_size, steps_per_draw
-        The settings used; ``step_size`` in preconditioned coordinates.
+        The settings used; ``step_size`` is in preconditioned coordinates.
     time_per_epoch
         T = h M, in relaxation times of the preconditioned posterior.
     examples_per_effective_draw
-        Rows touched for each effective draw, measured (the least effective parameter).
+        Measured number of rows read for each effective draw of the parameter that mixes worst.
     tolerance
-        What was asked for.
+        The relative error of the posterior variance that was asked for.
     covariance
-        (D, D) or (D,): K K^T of the preconditioner, an estimate of the posterior covariance.
+        (D, D) or (D,) covariance K K^T of the preconditioner, an estimate of the posterior's.
     center
-        (D,) where the coordinates begin.
+        (D,) origin of the coordinates.
     double
         Whether the run was in double precision.
     notes
-        What to know, in plain words: also issued as warnings.
+        What the user should know, in plain words; the same sentences are issued as warnings.
     """
 
     names: tuple[str, ...]
@@ -90,7 +91,7 @@ class BiasReport(NamedTuple):
     notes: tuple[str, ...]
 
     def dominant(self) -> list[str]:
-        """For each parameter the cause of the largest part of the predicted error."""
+        """Return for each parameter the cause of the largest part of the predicted error."""
         causes = list(self.parts)
         if not causes:
             return ["unknown"] * len(self.names)
@@ -101,7 +102,7 @@ class BiasReport(NamedTuple):
         ]
 
     def disagreement(self) -> str | None:
-        """A sentence if prediction and measurement disagree beyond noise, else None."""
+        """Return a sentence if prediction and measurement disagree beyond noise, else None."""
         problems = []
         for check, predicted in (
             (self.stein, self.predicted_variance_error),
@@ -109,7 +110,7 @@ class BiasReport(NamedTuple):
         ):
             if check is None:
                 continue
-            # The largest of D deviations is larger than one: their number counts.
+            # The largest of D deviations is larger than a single one: the limit grows with D.
             sigmas = SIGMAS + np.sqrt(2 * np.log(len(self.names)))
             excess = np.abs(check.variance_error - predicted)
             bad = (excess > sigmas * check.variance_error_se) & (excess > MATTERS)
@@ -211,7 +212,7 @@ class BiasReport(NamedTuple):
         if trouble:
             lines.append(f"! {trouble}")
         worst = float(np.max(np.abs(self.predicted_variance_error)))
-        # The automatic step size spends the tolerance to the last digit.
+        # The automatic step size uses the whole tolerance, so rounding must not count.
         if not worst <= 1.1 * self.tolerance:
             lines.append(
                 f"! The predicted error of the variance, {worst:.1%}, exceeds the tolerance "

@@ -1,4 +1,4 @@
-"""A measured counterpart of predicted errors."""
+"""The record of a check: measured counterparts of predicted errors."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,18 @@ __all__ = ["Check"]
 
 
 class Check(NamedTuple):
-    """A measured counterpart of the predictions, per parameter.
+    """Measured counterparts of the predicted errors of each parameter.
 
     Attributes
     ----------
     name
-        What was measured.
+        Name of the check, as it appears in a report.
     variance_error, variance_error_se
         (D,) relative error of the posterior variance, and its Monte Carlo standard error.
     mean_shift, mean_shift_se
-        (D,) in posterior standard deviations.
+        (D,) shift of the mean in posterior standard deviations, and its standard error.
     draws
-        Number of draws that it rests on.
+        Number of draws that the check rests on.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The check of a run by a second one at half the step size."""
+"""Check a run by a second one at half the step size."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from sgworld_mcmc.report.check import Check
 
 __all__ = ["control_check"]
 
+# Each chain is cut into this many blocks, whose scatter gives standard errors.
 BLOCKS = 5
 
 
@@ -30,7 +31,7 @@ def control_check(whole: np.ndarray, half: np.ndarray) -> Check:
 
 
 def _block_moments(y: np.ndarray):
-    """Mean and variance of (chains, draws, D), with standard errors from blocks of the chains."""
+    """Return mean and variance of (chains, draws, D), and their errors from blocks of chains."""
     chains, draws, dimension = y.shape
     length = draws // BLOCKS
     mean, variance = y.mean((0, 1)), y.var((0, 1))

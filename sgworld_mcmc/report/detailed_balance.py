@@ -1,4 +1,4 @@
-"""Do a run's draws obey detailed balance? A measurement that never makes a report fail."""
+"""Test whether a run's draws obey detailed balance, in a way that never makes a report fail."""
 
 from typing import Any
 
@@ -14,20 +14,23 @@ from sgworld_mcmc.report.draws import Draws
 
 __all__ = ["measured_detailed_balance"]
 
-# With more coordinates than a test can judge, it is made in leading components, of so many of the
-# coordinates of largest variance: preconditioned, all have about the same, and noise adds to it.
+# Up to MOST_TESTED coordinates are tested as they are. With more of them, the test takes the
+# leading principal components of at most MOST_COORDINATES coordinates, those of largest variance:
+# preconditioned coordinates have about the same variance, and noise adds to it.
 MOST_TESTED = 32
 COMPONENTS = 10
 MOST_COORDINATES = 128
-# Longer runs are tested on their last part: about half a second.
+# Longer runs are tested on their last part, so that the test takes about half a second.
 MOST_NUMBERS = 2e6
+# Chains with fewer draws are not tested.
 FEWEST_DRAWS = 20
 
 
 def measured_detailed_balance(draws: Draws) -> tuple[DetailedBalanceViolation | None, str]:
     """Return the test, and a line that says what it rests on or why there is none.
 
-    Moments recorded in the last state are tested; where there are none, or too few, the positions.
+    The test takes the moments recorded in the last state. If there are none, or too few, it takes
+    the positions.
     """
     why = ""
     if not _empty(getattr(draws.last_state, "moments", ())):
@@ -46,7 +49,10 @@ def measured_detailed_balance(draws: Draws) -> tuple[DetailedBalanceViolation | 
 
 
 def _usable(positions: np.ndarray, diverged: np.ndarray) -> np.ndarray:
-    """Last draws of the chains that moved and did not diverge, in leading components if many."""
+    """Return the last draws of the sound chains, in leading components if D is large.
+
+    A chain is sound if it moved and did not diverge.
+    """
     chains, draws, dimension = positions.shape
     if draws < FEWEST_DRAWS:
         raise ValueError(f"there are {draws} draws in a chain, fewer than {FEWEST_DRAWS}.")

@@ -1,4 +1,4 @@
-"""What to say of chains that have diverged."""
+"""The note on chains that have diverged."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["divergence_note"]
 
 
 def divergence_note(last_state: Any) -> str | None:
-    """Return what to say of chains that have diverged, None if none has.
+    """Return a note on the chains that have diverged, or None if none has.
 
     Parameters
     ----------

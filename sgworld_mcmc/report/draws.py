@@ -1,4 +1,4 @@
-"""The draws that a report is about."""
+"""The record of the draws that a report is about."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ class Draws(NamedTuple):
     Attributes
     ----------
     positions
-        (chains, draws, D) in the sampler's coordinates, float64.
+        (chains, draws, D) positions in the sampler's coordinates, float64.
     last_state
         The :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` of the chains at the end.
     samples
@@ -27,7 +27,7 @@ class Draws(NamedTuple):
 
     @property
     def step_size(self) -> float:
-        """The largest of the chains."""
+        """The largest step size of the chains."""
         return float(np.max(np.asarray(self.last_state.step_size)))
 
     @property

@@ -1,8 +1,7 @@
-"""Parameters whose standard deviation the draws do not tell, because a few of them make it up.
+"""Find parameters whose standard deviation is uncertain because a few draws make it up.
 
-The positions of a chain are unconstrained; what the user sees may be exp of them. No step size
-helps where the variance is made up by rare draws far out: that is Monte Carlo error, of any
-sampler.
+The positions of a chain are unconstrained; what the user sees may be exp of them. If rare draws far
+out make up the variance, no step size helps: this is the Monte Carlo error of any sampler.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,20 +10,23 @@ import numpy as np
 
 __all__ = ["heavy_tails"]
 
-# Relative standard error of an sd, and kurtosis, above which the user is told; a Gaussian has 3.
+# The user is told of a parameter if the relative standard error of its standard deviation and its
+# kurtosis are both above these numbers. The kurtosis of a Gaussian is 3.
 UNCERTAIN, KURTOSIS = 0.05, 10.0
+# Number of blocks of each chain, smallest number of draws, and number of parameters that a note
+# names.
 BLOCKS, FEWEST, NAMED = 5, 400, 3
 
 
 def heavy_tails(samples: Mapping[str, np.ndarray], sites: Iterable[str]) -> list[str]:
-    """A note on the sites' scalars with a heavy tail whose sd is uncertain, if there are any.
+    """Return a note on the scalars with a heavy tail and an uncertain sd, if there are any.
 
     Parameters
     ----------
     samples
         Constrained values by site, (chains, draws, ...).
     sites
-        Names to look at; those that are not among the samples are passed over.
+        Names of the sites to look at; those that are not among the samples are skipped.
     """
     found = []
     for site in sites:

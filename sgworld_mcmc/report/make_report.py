@@ -1,7 +1,7 @@
-"""Make the bias report of draws: predictions and measurements together.
+"""Make the bias report of draws from predictions and measurements.
 
-Everything here takes a plan, the data laid out for it, and draws: whose draws they are does not
-matter.
+All functions take a plan, the data laid out for it, and draws. They do not depend on the object
+that has made the draws.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ __all__ = ["can_be_checked", "contradiction", "make_report"]
 
 
 def can_be_checked(plan: RunPlan, draws: Draws) -> bool:
-    """Whether `contradiction` can tell: something was predicted, and there are enough draws."""
+    """Return whether draws can be checked: errors were predicted, and there are enough draws."""
     positions = draws.positions
     whole = np.isfinite(positions).all() and positions.std((0, 1)).all()
     predicted = plan.measurements is not None
@@ -37,7 +37,7 @@ def can_be_checked(plan: RunPlan, draws: Draws) -> bool:
 def contradiction(
     plan: RunPlan, data: RunData, draws: Draws, strategy: Callable | None = None
 ) -> str | None:
-    """Return what a run should say if gradients of all rows at its draws contradict the plan."""
+    """Return a warning if gradients of all rows at the draws contradict the plan, else None."""
     return make_report(plan, data, draws, brief=True, strategy=strategy).disagreement()
 
 
@@ -55,13 +55,13 @@ def make_report(
     Parameters
     ----------
     plan, data
-        The plan that they were made with, and the data laid out for it.
+        The plan that the draws were made with, and the data laid out for it.
     draws
         The draws.
     control
         (chains, draws, D) positions of a run at half the step size, or None.
     brief
-        Only predictions and a smaller check.
+        Whether to make predictions and a smaller check only.
     strategy
         The initialisation strategy of the set-up, whose compiled functions are used again.
     """

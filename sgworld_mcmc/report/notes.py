@@ -1,4 +1,4 @@
-"""What a user should know of a run: also issued as warnings."""
+"""The notes on a run, which appear in its report and are issued as warnings."""
 
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
@@ -11,7 +11,7 @@ __all__ = ["notes_of"]
 
 
 def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
-    """Return what a user should know of a run, in whole sentences."""
+    """Return what a user should know about a run, in whole sentences."""
     notes = []
     fit, choice, found = plan.fit, plan.choice, plan.measurements
     if not fit.converged or (fit.indefinite and not fit.fitted):
@@ -61,7 +61,7 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
 
 
 def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float) -> list[str]:
-    """Do the chains agree, and do they agree with the pilot chains?"""
+    """Return notes if the chains disagree with each other or with the pilot chains."""
     chains, draws, _ = positions.shape
     if draws < 50 or not np.isfinite(positions).all():
         return []

@@ -1,4 +1,4 @@
-"""The errors that the theory predicts for the settings of a plan."""
+"""Predict the errors of the settings of a plan from the theory."""
 
 import numpy as np
 
@@ -10,16 +10,16 @@ __all__ = ["predicted_errors"]
 
 
 def predicted_errors(plan: RunPlan, found: Measurements, step_size: float) -> Prediction:
-    """Predict the errors of a run at a step size; infinite ones where it is not stable.
+    """Predict the errors of a run at a step size; they are infinite if it is not stable.
 
     Parameters
     ----------
     plan
-        Whose order, gradient, integrator and batches hold.
+        The plan whose order, gradient, integrator and batches the run has.
     found
-        The measurements to rest on, in the plan's coordinates.
+        The measurements, in the plan's coordinates.
     step_size
-        In the sampler's coordinates.
+        Step size in the sampler's coordinates.
     """
     dynamics, count = plan.dynamics, plan.dynamics.num_batches
     stiffest, softest = plan.fit.extremes()

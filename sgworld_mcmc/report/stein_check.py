@@ -1,4 +1,4 @@
-"""The check of draws by Stein's identity, with gradients of all rows."""
+"""Check draws by Stein's identity, with gradients of all rows."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,13 @@ from sgworld_mcmc.setup.posterior import Posterior
 
 __all__ = ["stein_check"]
 
-# Multiplications that the check may spend, in a report and after every run, and its smallest
-# number of draws.
+# The check may spend this many multiplications in a report, and after every run. It takes at least
+# FEWEST draws.
 BUDGET, SMALL_BUDGET = 4e9, 1e9
 FEWEST = 32
-# Draws whose gradients are estimated from parts of the rows where all rows would be too many, what
-# such an estimate costs in gradients of its rows, and the smallest part that is worth it.
+# Where gradients of all rows cost too much, the gradients of PART_DRAWS draws are estimated from
+# parts of the rows. Such an estimate costs PART_COST gradients of its rows, and a part has at least
+# PART_ROWS rows.
 PART_DRAWS, PART_COST, PART_ROWS = 256, 3, 1024
 
 
@@ -26,17 +27,17 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     """Measure E[(y - E y) dU/dy] = tau and E[dU/dy] = 0, at every other draw or fewer.
 
     For a Gaussian posterior the deviations are exactly the errors of variance and mean. Gradients
-    are of all rows where the budget is enough for that, else estimates from parts of them. These
-    are unbiased, and the standard errors from the draws' scatter include their noise.
+    are those of all rows if the budget is enough for that, else estimates from parts of them.
+    These are unbiased, and the standard errors from the draws' scatter include their noise.
 
     Parameters
     ----------
     posterior
-        In the sampler's coordinates.
+        The posterior in the sampler's coordinates.
     positions
-        (chains, draws, D) draws in them.
+        (chains, draws, D) draws in these coordinates.
     brief
-        With fewer draws.
+        Whether to use fewer draws.
     """
     chains, draws, dimension = positions.shape
     budget = SMALL_BUDGET if brief else BUDGET
@@ -56,15 +57,15 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     slope = -coordinates.along(np.asarray(gradients, float).reshape(chosen.shape)) / tau
     y = coordinates.along(chosen)
     products = (y - y.mean((0, 1))) * slope
-    # Squares of few draws that are all small look more certain than they are: no error below
-    # that of a Gaussian.
+    # A few draws whose squares are all small look more certain than they are: the error is at
+    # least that of a Gaussian.
     variance, variance_se = mean_and_error(products, np.sqrt(2))
     shift, shift_se = mean_and_error(slope * np.sqrt(tau), 1.0)
     return Check("Stein identity", variance - 1, variance_se, shift, shift_se, chains * each)
 
 
 def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:
-    """(S, D) gradients of all rows at positions (S, D)."""
+    """Return (S, D) gradients of all rows at positions (S, D)."""
     dtype = jnp.zeros(()).dtype
     count_rows(len(positions) * posterior.size)
     return posterior.functions.gradients(
@@ -76,7 +77,7 @@ def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:
 
 
 def _part_gradients(posterior: Posterior, positions: np.ndarray, length: int) -> jax.Array:
-    """(S, D) estimates of the same, each from ``length`` rows of its own."""
+    """Return (S, D) estimates of the gradients, each from ``length`` rows of its own."""
     dtype = jnp.zeros(()).dtype
     count_rows(len(positions) * length)
     gradient, controls = control_variates(posterior)
@@ -92,9 +93,10 @@ def _part_gradients(posterior: Posterior, positions: np.ndarray, length: int) ->
 
 
 def mean_and_error(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over chains and draws, and its error from the draws or, if larger, from the chains.
+    """Return the mean over chains and draws, and its standard error.
 
-    The draws' standard deviation counts as ``least`` or more.
+    The error is the larger one of those from the scatter of the draws and of the chains. The
+    standard deviation of the draws counts as at least ``least``.
     """
     chains, draws = values.shape[:2]
     error = np.maximum(values.std((0, 1), ddof=1), least) / np.sqrt(chains * draws)

@@ -17,22 +17,22 @@ __all__ = ["Clock", "Dynamics", "SGMCMCState", "clock_of", "draw", "initial_stat
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamics:
-    """The static choices of a run: a compiled program is found again by them.
+    """The static choices of a run, under which its compiled program is stored and found again.
 
     Attributes
     ----------
     order, gradient, integrator
-        Objects of :mod:`sgworld_mcmc.protocols`.
+        Objects of the kinds that :mod:`sgworld_mcmc.protocols` describes.
     temperature
-        tau: the draws are of exp(-U / tau).
+        Temperature tau: the draws are those of exp(-U / tau).
     num_batches
-        M.
+        Number of batches M.
     steps_per_draw
         Minibatch steps from one draw to the next.
     steps_per_warmup
-        Minibatch steps of a warm-up call: an epoch, or what a draw takes if that is less.
+        Minibatch steps of a warm-up call: an epoch, or the steps of a draw if they are fewer.
     limit
-        A chain with a larger coordinate has diverged; None where coordinates have no scale.
+        A chain with a larger coordinate has diverged; None if the coordinates have no scale.
     recorded
         Number of leading coordinates whose moments are recorded; 0 for none.
     """
@@ -49,12 +49,12 @@ class Dynamics:
 
     @property
     def segment(self) -> int:
-        """Steps between which no epoch begins and no draw ends."""
+        """Number of steps of a segment: within one no epoch begins and no draw ends."""
         return math.gcd(self.num_batches, self.steps_per_draw, self.steps_per_warmup)
 
     @property
     def recorder(self) -> Recorder:
-        """What is recorded of a chain, and when."""
+        """The recorder, which says what is recorded of a chain, and when."""
         return Recorder(self.recorded, self.order.period)
 
 
@@ -64,11 +64,11 @@ class SGMCMCState(NamedTuple):
     Attributes
     ----------
     i
-        Number of calls made so far, warm-up epochs and draws, int32.
+        Number of calls made so far, for warm-up and draws together, int32.
     z
         Dict of unconstrained values by latent site.
     position
-        (D,) the same point in the sampler's coordinates: z = center + K position.
+        (D,) the same point in the sampler's coordinates: the flat z = center + K position.
     motion
         The integrator's state.
     order
@@ -80,16 +80,16 @@ class SGMCMCState(NamedTuple):
     num_warmup
         Number of warm-up calls, int32.
     step_size
-        h, in the sampler's coordinates.
+        Step size h in the sampler's coordinates.
     diverging
-        Whether the chain has become infinite and is no longer advanced.
+        Whether the chain has diverged and is no longer advanced.
     diverged_at
-        The minibatch step at which it did, -1 if it did not.
+        The minibatch step at which the chain diverged, -1 if it did not.
     rng_key
-        Key of the draws to come.
+        Random key for the draws to come.
     moments
         The :class:`~sgworld_mcmc.sampling.lagged_moments.BlockMoments` of the positions after the
-        warm-up if they are recorded, ``()`` else.
+        warm-up if they are recorded, else ``()``.
     """
 
     i: jax.Array
@@ -142,7 +142,7 @@ def initial_state(
 
 
 class Clock(NamedTuple):
-    """Counters that all chains share: unbatched, so that branches on them stay branches."""
+    """Counters that all chains share. They are not batched, so that branches on them stay such."""
 
     i: jax.Array
     step: jax.Array
@@ -167,17 +167,17 @@ def draw(
 ) -> SGMCMCState:
     """Advance one chain by one draw, or by one warm-up call.
 
-    A draw is a number of segments of g = gcd(M, steps_per_draw) steps: each lies within one
+    A draw is a number of segments of :attr:`Dynamics.segment` steps. Each segment lies within one
     epoch, so that a new order is drawn between segments only, whatever the steps per draw.
 
     Parameters
     ----------
     state, clock
-        The chain, and :func:`clock_of` the chains.
+        The state of the chain, and the counters from :func:`clock_of` of all chains.
     feed
-        The data.
+        The rows in batches.
     target, controls
-        The log density of (position, rows), and what the gradient needs to know of the origin.
+        The log density of (position, rows), and what the gradient needs to know about the origin.
     to_sites
         Function of the position that returns the dict of unconstrained sites.
     dynamics
@@ -206,7 +206,7 @@ def draw(
     )
     walk = jax.lax.fori_loop(0, steps // dynamics.segment, segment, walk)
     diverging = walk.diverged_at >= 0
-    # The run stops a chain that has diverged: where it went on its way to infinity is no draw.
+    # The run stops a chain that has diverged: positions on its way to infinity are no draws.
     position = jnp.where(diverging, state.position, dynamics.integrator.position(walk.motion))
     return state._replace(
         i=state.i + 1,
@@ -224,7 +224,7 @@ def draw(
 
 
 class _Walk(NamedTuple):
-    """What changes from segment to segment."""
+    """The values that change from segment to segment."""
 
     rng_key: PRNGKey
     motion: ArrayTree
@@ -278,10 +278,10 @@ def _segment(
 
 
 def _renewed(walk, now, warmup, order_key, rows_key, feed: Feed, dynamics: Dynamics):
-    """The order and dealing of the epoch that step number ``now`` belongs to.
+    """Return the order and dealing of the epoch that step number ``now`` belongs to.
 
-    A new epoch's order is made when it begins: in a loop of one turn or none, and before the order
-    is read. Otherwise every step would copy it, M numbers.
+    The order of a new epoch is made when the epoch begins, in a loop of one turn or none and before
+    the order is read. Otherwise every step would copy the M numbers of the order.
     """
     count = dynamics.num_batches
 

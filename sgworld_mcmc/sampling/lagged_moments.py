@@ -1,8 +1,9 @@
-"""Lagged moments of a chain, accumulated at every step in blocks whose number is bounded.
+"""Accumulate the lagged moments of a chain at every step, in a bounded number of blocks.
 
 Thinning and rare draws then lose nothing of what a test of detailed balance or the mean entropy
-production needs: `sgworld_mcmc.nonequilibrium.recorded_moments` reads the result. Run lengths
-need not be known: when all blocks are full, neighbours are joined and blocks become twice as long.
+production needs: `sgworld_mcmc.nonequilibrium.recorded_moments` reads the result. The length of a
+run need not be known: when all blocks are full, neighbours are joined and blocks become twice as
+long.
 """
 
 from typing import NamedTuple
@@ -25,10 +26,11 @@ __all__ = [
     "update",
 ]
 
-# Moments are blocks x D x D numbers: with 32 coordinates and 64 blocks half a MB for each chain.
+# Largest number of coordinates, and number of blocks. Moments are blocks x D x D numbers: with 32
+# coordinates and 64 blocks half a MB for each chain.
 MAX_COORDINATES = 32
 NUM_BLOCKS = 64
-# Step numbers are int32.
+# Largest number of positions that a record can hold: their numbers are int32.
 _MOST_UPDATES = 2**30
 
 
@@ -38,15 +40,15 @@ class Blocks(NamedTuple):
     Attributes
     ----------
     pairs
-        (blocks,) int32: number of pairs; 0 for blocks not yet begun.
+        (blocks,) number of pairs, int32; 0 for blocks that are not yet begun.
     starts
-        (blocks, D): x_k of the first pair.
+        (blocks, D) x_k of the first pair.
     sums
-        (blocks, D): sum of x_k.
+        (blocks, D) sum of x_k.
     squares
-        (blocks, D, D): sum of x_k x_k^T.
+        (blocks, D, D) sum of x_k x_k^T.
     moved
-        (blocks, D, D): sum of x_k (x_{k+1} - x_k)^T. For small steps this is much smaller than
+        (blocks, D, D) sum of x_k (x_{k+1} - x_k)^T. For small steps this is much smaller than
         the sum of x_k x_{k+1}^T, and so are its rounding errors.
     """
 
@@ -58,18 +60,18 @@ class Blocks(NamedTuple):
 
 
 class BlockMoments(NamedTuple):
-    """What is recorded of a chain; with several chains every field has a leading chain axis.
+    """The record of a chain; with several chains every field has a leading chain axis.
 
     Attributes
     ----------
     count
         Number of positions seen, int32.
     center
-        (D,): x is the position minus this.
+        (D,) origin: x is the position minus this.
     previous
-        (D,): the last x.
+        (D,) the last x.
     blocks
-        :class:`Blocks`.
+        The sums, :class:`Blocks`.
     """
 
     count: jax.Array
@@ -79,7 +81,7 @@ class BlockMoments(NamedTuple):
 
 
 class OpenSums(NamedTuple):
-    """The sums of some steps, before they are added to a block; fields as in :class:`Blocks`."""
+    """The sums over some steps before they are added to a block, with fields as in `Blocks`."""
 
     count: jax.Array
     previous: jax.Array
@@ -97,25 +99,25 @@ def init(
     chains: bool = False,
     num_blocks: int = NUM_BLOCKS,
 ) -> BlockMoments:
-    """An empty record, for the positions that :func:`update` is then called with.
+    """Return an empty record, for the positions that :func:`update` is then called with.
 
     Parameters
     ----------
     position
         Pytree of floating-point arrays, of at most 32 numbers in all for each chain.
     center
-        Like the position of one chain: roughly where the chain will be, so that nothing cancels.
-        Default: the (mean) position.
+        A position of one chain, roughly where the chain will be, so that the sums do not lose
+        digits. Default: the position, or its mean over the chains.
     chains
         Whether leaves have a leading axis of chains. Then call `update` with all chains at once
         rather than under ``jax.vmap``, which would make it move all blocks at every step.
     num_blocks
-        Even; half to all of them are in use once there are as many positions.
+        Number of blocks, even. At least half of them are in use once there are as many positions.
 
     Raises
     ------
     ValueError
-        More than 32 numbers: project the position first.
+        If a position has more than 32 numbers, which must be projected first.
 
     Examples
     --------
@@ -146,7 +148,7 @@ def init(
 
 
 def update(record: BlockMoments, position: ArrayLikeTree) -> BlockMoments:
-    """Record one more position: for the body of a scan over the steps of any kernel."""
+    """Record one more position, in the body of a scan over the steps of any kernel."""
     chains = record.count.ndim > 0
     flat = _flatten(position, chains)
     one = lambda record, x, number: absorb(record, add(begin(record), x, record.center), number)  # noqa: E731
@@ -157,7 +159,7 @@ def update(record: BlockMoments, position: ArrayLikeTree) -> BlockMoments:
 
 
 def empty(center: jax.Array, num_blocks: int = NUM_BLOCKS) -> BlockMoments:
-    """An empty record of one chain about ``center`` (D,)."""
+    """Return an empty record of one chain about ``center`` (D,)."""
     dim, dtype = center.size, center.dtype
     blocks = Blocks(
         jnp.zeros(num_blocks, jnp.int32),
@@ -170,7 +172,7 @@ def empty(center: jax.Array, num_blocks: int = NUM_BLOCKS) -> BlockMoments:
 
 
 def begin(record: BlockMoments) -> OpenSums:
-    """Sums without a pair, that go on from the record's last position."""
+    """Return sums over no pairs, which continue from the record's last position."""
     vector = jnp.zeros_like(record.previous)
     matrix = jnp.outer(vector, vector)
     none = jnp.zeros((), jnp.int32)
@@ -195,7 +197,7 @@ def add(sums: OpenSums, position: jax.Array, center: jax.Array) -> OpenSums:
 
 
 def absorb(record: BlockMoments, sums: OpenSums, number: jax.Array) -> BlockMoments:
-    """Add sums to the block in use; ``number`` (int32) of sums have been added before."""
+    """Add sums to the block in use, after ``number`` (int32) of them have been added before."""
     capacity = record.blocks.pairs.shape[0]
     doublings = (_MOST_UPDATES // capacity).bit_length() - 1
     full = capacity * 2 ** jnp.arange(doublings, dtype=jnp.int32)
@@ -213,7 +215,7 @@ def absorb(record: BlockMoments, sums: OpenSums, number: jax.Array) -> BlockMome
 
 
 def _join(blocks: Blocks) -> Blocks:
-    """Neighbours as one block: half as many, and as many empty ones."""
+    """Return the blocks with neighbours joined: half as many, followed by as many empty ones."""
     paired = lambda x: x.reshape(-1, 2, *x.shape[1:])  # noqa: E731
     pad = lambda x: jnp.concatenate([x, jnp.zeros_like(x)])  # noqa: E731
     starts, pairs = paired(blocks.starts), paired(blocks.pairs)
@@ -226,7 +228,7 @@ def _join(blocks: Blocks) -> Blocks:
 
 
 def _flatten(position: ArrayLikeTree, chains: bool) -> jax.Array:
-    """(D,), or (chains, D), of a pytree."""
+    """Return a pytree as one array (D,), or (chains, D)."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(position)]
     shape = lambda x: (x.shape[0], -1) if chains else (-1,)  # noqa: E731
     flat = jnp.concatenate([x.reshape(shape(x)) for x in leaves], axis=-1)

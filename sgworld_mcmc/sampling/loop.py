@@ -1,8 +1,8 @@
-"""The loop of a run: blocks of draws, driven from Python, of one compiled program.
+"""The loop of a run: Python calls one compiled program for block after block of draws.
 
 ``numpyro.infer.MCMC`` makes a new compiled function at every run without progress bar, also on
 data of the same shape; this loop is compiled once for each shape of the arguments, whatever the
-numbers of calls. It also transforms to constrained space the draws that are kept, not those that
+numbers of calls. It transforms only the draws that are kept to constrained space, not those that
 are thinned out. Between two blocks a run can be interrupted, and can say how far it is.
 """
 
@@ -21,9 +21,9 @@ from sgworld_mcmc.progress import fraction, stage
 
 __all__ = ["Collected", "Collection", "collect"]
 
-# Numbers that are read in a second or so.
+# A run that reads more numbers than this takes more than about a second.
 LONG = 2**29
-# A block is to take this long: a user hardly notices it, and a block costs some 0.1 ms.
+# A block should take this many seconds: a user hardly notices it, and a block costs about 0.1 ms.
 BLOCK_SECONDS = 0.4
 
 
@@ -37,9 +37,9 @@ class Collection(NamedTuple):
     draws
         Number of draws to keep.
     thinning
-        Kernel calls for each draw.
+        Number of kernel calls for each draw.
     fields
-        State fields to collect; the first is the kernel's sample field.
+        Names of the state fields to collect; the first is the kernel's sample field.
     removed
         Sites to leave out of the draws.
     vectorized
@@ -64,11 +64,12 @@ class Collected(NamedTuple):
     Attributes
     ----------
     draws
-        Field name to draws, (draws, ...) or with several chains (draws, chains, ...).
+        Maps the name of a field to its draws, (draws, ...) or with several chains
+        (draws, chains, ...).
     state
-        The state at the last of them.
+        The state at the last draw.
     made
-        Number of draws, less than asked for if the run was interrupted.
+        Number of draws, fewer than asked for if the run was interrupted.
     """
 
     draws: dict[str, Any]
@@ -93,19 +94,20 @@ def collect(
     Parameters
     ----------
     state
-        Where to start.
+        The state to start from.
     args, kwargs
         Arguments of the kernel.
     sampler, postprocess
-        Static: the kernel, and the user's transformation of the draws or None.
+        The kernel, and the user's transformation of the draws or None; both are static.
     collection
         What to collect.
     numbers
-        Count of the numbers that the run will read, if known: a long one is compiled to run fast.
+        Count of the numbers that the run will read, if known: a long run is compiled to run fast.
     block
-        Kernel calls in a block; None lets the clock decide. The draws do not depend on it.
+        Number of kernel calls in a block; None lets the clock decide. The draws do not depend on
+        it.
     interrupts
-        Where a Ctrl-C after the first draw is noted; without it every Ctrl-C raises.
+        The record that notes a Ctrl-C after the first draw; without it every Ctrl-C raises.
     """
     fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
     thinned = collection.thinning > 1
@@ -118,7 +120,7 @@ def collect(
 
 
 class _Recipe(NamedTuple):
-    """What is compiled into the program; static."""
+    """The static values that are compiled into the program."""
 
     sampler: Any
     postprocess: Callable | None
@@ -130,16 +132,17 @@ class _Recipe(NamedTuple):
 
 @cache
 def _compiled(work: str) -> Callable:
-    # Made when first needed: asking for the backend earlier would start JAX at import.
-    # The draws so far are changed in place; the state may be the caller's.
+    # The program is made when first needed: to ask for the backend earlier would start JAX at
+    # import. The draws so far are changed in place; the state may be the caller's, and is not.
     return quick_jit(_advance, work, static_argnames="recipe", donate_argnames="buffers")
 
 
 def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
     """Make ``turns`` draws of ``calls`` kernel calls each, the first after ``before`` more.
 
-    They are written from ``slot`` on. All four are numbers that the program is given, so that
-    the kernel is compiled once: the warm-up is a draw of many calls, overwritten by the first one.
+    They are written from ``slot`` on. The program is given all four numbers when it runs, so that
+    the kernel is compiled once. The warm-up is a draw of many calls, which the first real draw
+    overwrites.
     """
     sample = lambda _, state: recipe.sampler.sample(state, args, kwargs)  # noqa: E731
 
@@ -157,8 +160,8 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
         state = jax.lax.fori_loop(0, calls + jnp.where(number == 0, before, 0), sample, state)
         return state, keep(state, buffers, slot + number)
 
-    # A loop within a loop reads a state only when a draw is complete; but where nearly every call
-    # is a draw, of a few microseconds perhaps, the second loop would cost more than it saves.
+    # A loop within a loop reads a state only when a draw is complete. But where every call is a
+    # draw, of a few microseconds perhaps, the second loop would cost more than it saves.
     if recipe.thinned:
         return jax.lax.fori_loop(0, turns, turn, (state, buffers))
     return jax.lax.fori_loop(0, before + turns * calls, call, (state, buffers))
@@ -167,7 +170,7 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
 # Inline: the program is the same as without, but the model is traced once for both uses.
 @partial(jax.jit, static_argnames="recipe", inline=True)
 def _read(state, args, kwargs, recipe):
-    """What is kept of a state, by field."""
+    """Return what is kept of a state, by field."""
     transform = recipe.postprocess or recipe.sampler.postprocess_fn(args, kwargs)
     transform = jax.vmap(transform) if recipe.vectorized else transform
     values = {field: _field(state, field) for field in recipe.fields}
@@ -178,16 +181,16 @@ def _read(state, args, kwargs, recipe):
 
 
 def _field(state: Any, path: str) -> Any:
-    """A field of the state by its dotted name, such as ``z.beta``: NumPyro's ``extra_fields``."""
+    """Return a field of the state by its dotted name (``z.beta``), as in ``extra_fields``."""
     for name in path.split("."):
         state = state[name] if isinstance(state, dict) else getattr(state, name)
     return state
 
 
 def _collect_traced(state, args, kwargs, recipe: _Recipe, collection: Collection) -> Collected:
-    """All draws in one call: a transformation such as pmap over chains runs it, and not Python.
+    """Make all draws in one call, for a transformation such as pmap over chains.
 
-    Compiler options are refused there too.
+    Python does not run the program then, so there are no blocks; JAX refuses compiler options too.
     """
     calls, draws, thinning = collection.calls, collection.draws, collection.thinning
     shapes = jax.eval_shape(partial(_read, recipe=recipe), state, args, kwargs)
@@ -200,7 +203,7 @@ def _collect_traced(state, args, kwargs, recipe: _Recipe, collection: Collection
 def _collect_blocks(
     advance, state, args, kwargs, recipe, collection: Collection, block, interrupts
 ) -> Collected:
-    """The draws block by block; ``state`` is always that of the last draw that is complete."""
+    """Make the draws block by block; ``state`` is that of the last draw that is complete."""
     stage("compiling")
     buffers = _room(max(collection.draws, collection.room, 1), state, args, kwargs, recipe)
     run = _Clockwork(advance, buffers, block)
@@ -218,14 +221,14 @@ def _collect_blocks(
         return Collected({}, state, 0)
 
     stage("draws")
-    run.forget()  # a warm-up call may be shorter
+    run.forget()  # a call of the warm-up may take less time than one of a draw
     made, left, ahead = 0, collection.thinning, state
     while made < collection.draws and not stopped():
         calls = run.calls()
         if left == collection.thinning <= calls:
             turns = min(calls // left, collection.draws - made)
             ahead, left = run(ahead, made, turns, left), 0
-        else:  # part of a draw: what it writes is overwritten when the draw is complete
+        else:  # the block is part of a draw: it writes what the complete draw will overwrite
             calls, turns = min(left, calls), 1
             ahead, left = run(ahead, made, 1, calls), left - calls
         if left == 0:
@@ -240,7 +243,7 @@ def _collect_blocks(
 
 
 def _room(draws: int, state, args, kwargs, recipe: _Recipe) -> Any:
-    """Zeros for this many draws, from the host: the first call takes them to where the state is."""
+    """Return zeros for this many draws, on the host; the first call moves them to the device."""
     shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
 
     def zeros(x):
@@ -252,14 +255,14 @@ def _room(draws: int, state, args, kwargs, recipe: _Recipe) -> Any:
 
 
 class _Clockwork:
-    """Run blocks, and choose how long they are by how long those before have taken."""
+    """Run blocks, and choose their lengths from the time that the last one has taken."""
 
     def __init__(self, advance: Callable, buffers: Any, block: int | None) -> None:
         self._advance, self.buffers, self._block = advance, buffers, block
-        self._seconds = None  # of a kernel call
+        self._seconds = None  # that a kernel call has taken
 
     def blank(self, state: Any) -> Any:
-        """Compile the program, by a block without draws: the others can then be timed."""
+        """Compile the program by a block without draws, so that the other blocks can be timed."""
         return self._run(state, 0, 0, 0)
 
     def forget(self) -> None:
@@ -267,7 +270,7 @@ class _Clockwork:
         self._seconds = None
 
     def calls(self) -> int:
-        """The number of kernel calls that a block may make."""
+        """Return the number of kernel calls that a block may make."""
         if self._block is not None:
             return self._block
         return 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
@@ -277,8 +280,8 @@ class _Clockwork:
         begin = time.perf_counter()
         expected = (self._seconds or np.inf) * turns * calls
         state = self._run(state, slot, turns, calls)
-        # Looking whether the result is there costs time. A short block is no longer than the
-        # answer to Ctrl-C may take.
+        # To look whether the result is there costs time, and a short block need not be
+        # interrupted: it takes no longer than the answer to Ctrl-C may.
         state = jax.block_until_ready(state) if expected < 2 * BLOCK_SECONDS else wait(state)
         self._seconds = (time.perf_counter() - begin) / (turns * calls)
         return state

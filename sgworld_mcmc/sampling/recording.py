@@ -1,6 +1,6 @@
-"""When a chain's lagged moments are recorded: at every time step of the theory.
+"""Record a chain's lagged moments, at every time step of the theory.
 
-The time step is a minibatch step where batches are drawn with replacement, and without replacement
+The time step is a minibatch step if batches are drawn with replacement. Without replacement it is
 the epoch or epochs in which the noise of the batches cancels.
 """
 
@@ -16,16 +16,16 @@ __all__ = ["Recorder"]
 
 
 class Recorder(NamedTuple):
-    """What is recorded of a chain, and when; static but for the center.
+    """What is recorded of a chain, and when. All fields but the center are static.
 
     Attributes
     ----------
     coordinates
         Number of leading coordinates whose moments are recorded; 0 for none.
     period
-        Epochs of a time step; 0 for a minibatch step.
+        Number of epochs in a time step; 0 if the time step is a minibatch step.
     center
-        (coordinates,) from which positions are measured.
+        (coordinates,) origin from which positions are measured.
     """
 
     coordinates: int
@@ -57,11 +57,11 @@ class Recorder(NamedTuple):
         Parameters
         ----------
         step
-            Minibatch steps made.
+            Number of minibatch steps made.
         epochs
-            Epochs made since the first draw.
+            Number of epochs made since the first draw.
         count
-            M.
+            Number of batches M.
         """
         if not self.coordinates or self.period == 0:
             return sums

@@ -1,4 +1,4 @@
-"""Steps with a sequence of batches: the inner loop of every sampler in the package."""
+"""Make steps with a sequence of batches: the inner loop of every sampler in the package."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,11 +22,11 @@ class Sweep(NamedTuple):
     Attributes
     ----------
     state
-        The integrator's; if a step led to NaN or infinity, the last finite one.
+        The integrator's state; if a step led to NaN or infinity, the last finite one.
     finite_steps
         Number of steps made, int32: the length of the sweep unless a step was not finite.
     observed
-        What the observer made of the positions.
+        The last value that the observer returned.
     """
 
     state: ArrayTree
@@ -35,7 +35,7 @@ class Sweep(NamedTuple):
 
 
 def is_finite(position: ArrayLikeTree, limit: float | None = None) -> jax.Array:
-    """Whether all numbers of a pytree are finite (or at most ``limit``): a bool scalar."""
+    """Return whether all numbers of a pytree are finite (or at most ``limit``) as a bool scalar."""
     within = lambda x: jnp.isfinite(x) if limit is None else jnp.abs(x) <= limit  # noqa: E731
     return jnp.all(jnp.stack([jnp.all(within(x)) for x in jax.tree.leaves(position)]))
 
@@ -59,23 +59,25 @@ def sweep(
     Parameters
     ----------
     rng_key
-        For the injected noise.
+        Random key for the injected noise.
     state
-        The integrator's.
+        The integrator's state.
     order
         (S,) int32 batch numbers; S need not be M.
     integrator
-        What a step does.
+        The integrator that makes the steps.
     gradient
-        Function of (position, batch number): the gradient of the log density from that batch.
+        Function of (position, batch number) that returns the gradient of the log density,
+        estimated from that batch.
     step_size, temperature
-        Constant over the sweep: noise cancels over an epoch only at a constant step size.
+        Step size and temperature, constant over the sweep: the noise of the batches cancels over
+        an epoch only at a constant step size.
     active
-        False leaves the position as it is: for chains that have diverged before.
+        Whether to move the chain at all; False for a chain that has diverged before.
     limit
         Largest absolute coordinate that counts as finite.
     observer, observed
-        After every step ``observed = observer(observed, position)``.
+        After every step ``observed = observer(observed, position)``; no observer by default.
     """
     position, length = integrator.position(state), order.shape[0]
     block, normals_of = _normals(rng_key, position, length, integrator.normals)
@@ -98,12 +100,12 @@ def sweep(
 
 
 def _tested(integrator: Integrator, state: ArrayTree) -> ArrayTree:
-    """What has to stay finite: the whole state where no noise is injected, else the position."""
+    """Return what has to stay finite: the whole state without injected noise, else the position."""
     return integrator.position(state) if integrator.normals else state
 
 
 def _normals(rng_key, position, length: int, number: int) -> tuple[ArrayTree, Callable]:
-    """Inputs of the scan over steps, and the function that makes a step's normal numbers of one."""
+    """Return the inputs of the scan, and the function from an input to a step's normal numbers."""
     if number == 0:
         return (), lambda drawn: drawn
     like = position if number == 1 else (position,) * number

@@ -1,8 +1,8 @@
-"""What batches and step size do to a Gaussian: closed forms, or an integrator's matrices.
+"""The errors that batches and step size cause on a Gaussian posterior.
 
-Closed forms (:mod:`sgworld_mcmc.theory.variance_bias`) are for the integrators that name one by
-their ``law``. Of any other the affine recursion tells the same
-(:mod:`sgworld_mcmc.theory.affine_recursion`).
+They follow from closed forms (:mod:`sgworld_mcmc.theory.variance_bias`) for the integrators that
+name one by their ``law``, and from the affine recursion of the integrator's matrices
+(:mod:`sgworld_mcmc.theory.affine_recursion`) for all others.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,8 @@ from sgworld_mcmc.theory.variance_bias import (
 
 __all__ = ["BatchTerms", "batch_terms"]
 
-# Hessian noise at which its effect is of first order, and yet far above rounding.
+# The gain is measured with at least this much Hessian noise: its effect is still of first order,
+# and yet far above rounding.
 LITTLE = 1e-5
 
 
@@ -31,13 +32,14 @@ class BatchTerms(NamedTuple):
     Attributes
     ----------
     parts
-        Cause to (Q,) relative error of the variance.
+        Maps the name of a cause to the (Q,) relative error of the variance that it causes.
     gain
-        (Q,) error of the variance for a unit of Hessian noise.
+        (Q,) relative error of the variance for each unit of Hessian noise.
     moved
-        Shift of the mean for a unit of coupling between noise and Hessian of a batch.
+        Shift of the mean for each unit of coupling between noise and Hessian of a batch.
     wandering
-        (Q,) shift of the mean, root mean square, where one order is kept for ever; 0 else.
+        (Q,) root mean square shift of the mean if one order of the batches is kept for the whole
+        run; 0 for all other orders.
     """
 
     parts: dict[str, np.ndarray]
@@ -56,18 +58,18 @@ def batch_terms(
     scheme: str,
     curvature: float,
 ) -> BatchTerms | None:
-    """Return the terms of one setting; None where the variance is infinite.
+    """Return the terms of one setting, or None if the variance is infinite.
 
     Parameters
     ----------
     step_size
-        In the sampler's coordinates.
+        Step size in the sampler's coordinates.
     batch, hessian
-        (Q,) noise C0 / curvature of the batch gradient and K / curvature^2 of its Hessian.
+        (Q,) noise of the batch gradient, C0 / curvature, and of its Hessian, K / curvature^2.
     scheme
-        As in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
+        A name as in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
     curvature
-        Of the mode.
+        Curvature of the potential at the mode.
     """
     find = _from_matrices if integrator.law is None else _closed
     return find(integrator, step_size, num_batches, batch, hessian, scheme, curvature)
@@ -107,7 +109,8 @@ def _from_matrices(
 
     some = np.maximum(hessian, LITTLE)
     alone, curved, both = error(0.0, 0.0), error(0.0, k), error(c0, k)
-    # With a little noise where there is none: what more of it in the tails would do.
+    # Where there is no Hessian noise, a little is assumed: the gain says what noise in the tails
+    # would do.
     gain = (error(0.0, some * curvature**2) - alone) / some
     parts = {
         "batch noise": both - curved,

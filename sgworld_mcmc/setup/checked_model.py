@@ -1,4 +1,4 @@
-"""A user's model and arguments after all checks, and the rows of the data in random order."""
+"""Check a user's model and its arguments, and put the rows of the data in random order."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from sgworld_mcmc.settings import Settings
 
 __all__ = ["CheckedModel", "Contents", "arrays_of", "check_model", "contents_of"]
 
-# A fingerprint for each array among the arguments; None for a JAX array, which cannot change.
+# One fingerprint for each array among the arguments; None for a JAX array, which cannot change.
 Contents = tuple[int | None, ...]
 
 
@@ -30,13 +30,13 @@ class CheckedModel(NamedTuple):
     Attributes
     ----------
     model
-        The model, with the sites that are sums over rows.
+        The model, which knows the sites that are sums over rows.
     rows
         The data leaves in random order, in the precision of the set-up.
     constants
-        The other arrays, likewise.
+        The other arrays, in the same precision.
     contents
-        Fingerprints of the arguments: :func:`sgworld_mcmc.data.contents.examine`.
+        Fingerprints of the arguments, from :func:`sgworld_mcmc.data.contents.examine`.
     """
 
     model: MinibatchModel
@@ -61,12 +61,12 @@ def check_model(
     cache
         Models seen before, by the signature of their arguments.
     additive
-        The sites that are sums over rows, where a plan tells them; else they are found out.
+        The sites that are sums over rows, if a plan says which they are; None to find them out.
 
     Raises
     ------
     ValueError, TypeError
-        Naming the site or argument that cannot be sampled, and the cure.
+        If a site or an argument cannot be sampled; the message names it and the cure.
     """
     contents = _examined(model, args, kwargs)
     signature = signature_of(args, kwargs)
@@ -88,21 +88,21 @@ def check_model(
 
 
 def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:
-    """Raise unless all arrays are finite; return their fingerprints."""
+    """Return the fingerprints of all arrays; raise if one of them is not finite."""
     arrays = arrays_of(model, args, kwargs)
     count_rows(_most_rows(arrays))
     return examine(arrays)
 
 
 def contents_of(model: Callable, args: tuple, kwargs: dict) -> Contents:
-    """Return the fingerprints that :func:`check_model` found for these arguments, if unchanged."""
+    """Return the fingerprints: those of :func:`check_model` if the arguments have not changed."""
     arrays = arrays_of(model, args, kwargs)
     count_rows(_most_rows({n: x for n, x in arrays.items() if isinstance(x, np.ndarray)}))
     return fingerprint(arrays)
 
 
 def arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """The arrays among a model's arguments, by readable name."""
+    """Return the arrays among a model's arguments, by readable name."""
     leaves = flatten_arguments(model, args, kwargs)
     return {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
 
@@ -112,7 +112,7 @@ def _most_rows(arrays: dict[str, Any]) -> int:
 
 
 def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
-    """Whether the set-up may use double precision: always if the user does."""
+    """Return whether the set-up may use double precision: always if the user does."""
     if jax.config.jax_enable_x64:
         return True
     abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731

@@ -1,8 +1,8 @@
-"""Choose batch size, gradient, step size and draws: the fewest examples within the tolerance.
+"""Choose batch size, gradient, step size and draw spacing, the cheapest within the tolerance.
 
-Every candidate's errors are predicted for each parameter from the theory
-(:mod:`sgworld_mcmc.setup.batch_terms`) with measured noise, and from the pilot's discretisation
-error.
+The errors of every candidate are predicted for each parameter, from the theory
+(:mod:`sgworld_mcmc.setup.batch_terms`) with measured noise and from the discretisation error that
+pilot chains have shown. The cost is the number of rows read for each effective draw.
 """
 
 from collections.abc import Callable
@@ -33,38 +33,43 @@ __all__ = [
 
 BATCH_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 STEP_SIZES = np.geomspace(1.0, 1e-8, 93)
-# What a step costs beyond its rows, in rows of gradient: noise, products with the preconditioner
-# and the loop itself are there for the smallest batch too.
+# The cost of a step beyond its rows, in rows of gradient: even the smallest batch pays for random
+# numbers, products with the preconditioner and the loop itself.
 OVERHEAD = 10.0
-# The shift of a mean, in posterior standard deviations, for a relative error of the variance: a
-# Gaussian with either error of sqrt(2) : 1 has the same divergence; a mean is worth a little more.
+# A shift of a mean by this many posterior standard deviations counts as a relative error of the
+# variance of one. (Errors in the ratio sqrt(2) : 1 give a Gaussian the same divergence; a mean is
+# given a little more.)
 MEAN_PER_VARIANCE = 2.0
 # Noise that grows towards the tails widens them more than the variance. Where parameters are
-# transformed, exp(z) say, the tails decide: their error may be so many times that of the variance.
+# transformed, exp(z) say, the tails decide. Their error may be this many times that of the
+# variance.
 TAIL_PER_VARIANCE = 2.0
+# The integrated autocorrelation time, in draws, that the distance between draws aims at.
 AUTOCORRELATION = 2.2
-# A draw may cost so many steps, or epochs if that is more: beyond, a run would not end.
+# A draw may take this many steps, or this many epochs if that is more: otherwise a run would not
+# end.
 MOST_STEPS, MOST_EPOCHS = 1000, 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is given: the data's size, the kind of sampler, and what the user has fixed.
+    """What is given to the choice: size of the data, kind of sampler, and what the user has fixed.
 
     Attributes
     ----------
     size
-        N.
+        Number of rows N.
     order, integrator
-        Objects.
+        The order of the batches and the integrator, as objects.
     tolerance
-        Relative error of the posterior variance that may be spent.
+        Relative error of the posterior variance that is allowed.
     batch_size, step_size, steps_per_draw
-        A number, or None to choose; the step size in the whitened coordinates of the sampler.
+        A number, or None to choose; the step size is in the whitened coordinates of the sampler.
     gradients
-        The kinds of gradient to choose from, by name.
+        The names of the kinds of gradient to choose from.
     stiffest, softest
-        Extreme curvatures left by the preconditioner: 1 and 1 for the inverse Hessian.
+        Largest and smallest curvature in the sampler's coordinates: both 1 if the preconditioner
+        is the inverse Hessian.
     """
 
     size: int
@@ -87,12 +92,12 @@ class Prediction(NamedTuple):
     variance_error
         (Q,) relative error of the posterior variance.
     mean_shift
-        (Q,) in posterior standard deviations.
+        (Q,) shift of the posterior mean, in posterior standard deviations.
     parts
-        Name of the cause to (Q,) part of ``variance_error``.
+        Maps the name of a cause to its (Q,) part of ``variance_error``.
     tail_error
-        (Q,) what ``variance_error`` were, had the curvature noise everywhere the size that it
-        has in the tails.
+        (Q,) the value that ``variance_error`` would have if the curvature noise had everywhere
+        the size that it has in the tails.
     """
 
     variance_error: np.ndarray
@@ -101,7 +106,7 @@ class Prediction(NamedTuple):
     tail_error: np.ndarray | float = 0.0
 
     def worst(self) -> float:
-        """The largest error in units of variance: what a tolerance is compared with."""
+        """Return the largest error, in units of variance: it is compared with the tolerance."""
         return float(
             max(
                 np.abs(self.variance_error).max(),
@@ -112,20 +117,21 @@ class Prediction(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A setting, and what is predicted of it.
+    """A setting, and its predicted errors and cost.
 
     Attributes
     ----------
     gradient, batch_size, num_batches, step_size, steps_per_draw
-        The setting; ``step_size`` in the sampler's coordinates.
+        The setting; ``step_size`` is in the sampler's coordinates.
     scheme
-        The closed form that applies: an order, or ``"all_phases"`` for draws inside epochs.
+        Name of the closed form that applies: the law of an order, or ``"all_phases"`` for draws
+        inside epochs.
     examples
-        Predicted number of rows touched for each effective draw.
+        Predicted number of rows read for each effective draw.
     prediction
-        Its errors.
+        The predicted errors.
     met
-        Whether they are within the tolerance.
+        Whether the predicted errors are within the tolerance.
     """
 
     gradient: str
@@ -142,13 +148,14 @@ class Choice(NamedTuple):
 def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
     """Return the cheapest setting whose predicted errors are within the tolerance.
 
-    If none is, the one with the smallest predicted error. Whatever the request fixes stays fixed.
+    If there is none, return the cheapest setting within a larger tolerance, or else the one with
+    the smallest predicted error. Whatever the request fixes stays fixed.
     """
     found = candidates(request, noise, steps)
     good = [choice for choice in found if choice.met]
     if good:
         return min(good, key=_cost)
-    # The tolerance is out of reach: what the same cost would buy at a larger one.
+    # The tolerance is out of reach: choose for a larger one.
     if request.tolerance < 10 and request.step_size is None:
         looser = choose(replace(request, tolerance=2 * request.tolerance), noise, steps)
         return looser._replace(met=False)
@@ -175,7 +182,7 @@ def _cost(choice: Choice) -> float:
 
 
 def candidates(request: Request, noise: RowNoise, steps: Discretisation) -> list[Choice]:
-    """The best step size of every kind of gradient, batch size and phase of the draws."""
+    """Return the best choice for each kind of gradient, batch size and phase of the draws."""
     found = []
     for batch_size in _batch_sizes(request):
         count = -(-request.size // batch_size)
@@ -196,9 +203,9 @@ def _batch_sizes(request: Request) -> list[int]:
 
 
 def _even(batch_size: int, size: int) -> int:
-    """A size near ``batch_size`` whose batches are all of one size, where there is one.
+    """Return a size near ``batch_size`` that cuts the rows into equal batches, if there is one.
 
-    Batches of one size need no extra row, and compile in half the time.
+    Batches of one size need no extra row, and their loop compiles in half the time.
     """
     count = -(-size // batch_size)
     divisor = next((m for m in range(count, int(1.3 * count) + 1) if size % m == 0), count)
@@ -206,7 +213,7 @@ def _even(batch_size: int, size: int) -> int:
 
 
 def _phases(request: Request, count: int) -> tuple[bool, ...]:
-    """Whether draws lie inside epochs: False, True or both to try."""
+    """Return what to try: draws at the ends of epochs (False), inside them (True), or both."""
     if request.order.period == 0 or count == 1:
         return (True,)
     if request.steps_per_draw is not None:
@@ -215,10 +222,11 @@ def _phases(request: Request, count: int) -> tuple[bool, ...]:
 
 
 def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice | None:
-    """The setting with the largest step that, like half and a quarter of it, is good enough.
+    """Return the setting with the largest step that is within the tolerance.
 
-    Errors of opposite sign may cancel at one step size, for the sum over causes and not for each
-    parameter: a step that smaller ones are worse than is not to be trusted.
+    Half and a quarter of the step must be within it too. At one step size errors of opposite sign
+    may happen to cancel in the sum over causes: a step is not trusted if smaller ones are worse.
+    None if draws inside epochs are not possible, or if a draw would take too long.
     """
     scheme = scheme_of(request.order, count, inside)
 
@@ -237,7 +245,7 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
     def is_met(h):
         return made(h) is not None and made(h).worst() <= request.tolerance
 
-    # From large to small steps: the first that is good enough, by bisection.
+    # The grid runs from large to small steps: find the first good one by bisection.
     low, high = 0, len(grid)
     while low < high:
         middle = (low + high) // 2
@@ -247,7 +255,7 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
         if made(h) is None:
             continue
         spacing = draw_spacing(request, h, count, inside)
-        if spacing is None:  # nor for a smaller step
+        if spacing is None:  # a smaller step needs more steps between draws
             return None
         met = is_met(h) and (request.step_size is not None or all(is_met(h / k) for k in (2, 4)))
         if met or h == grid[-1]:
@@ -258,19 +266,19 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
 
 
 def scheme_of(order: Order, count: int, inside: bool) -> str:
-    """Return the closed form that holds, for draws inside epochs or at their ends."""
+    """Return the name of the closed form that holds for draws inside epochs or at their ends."""
     return "all_phases" if inside and count > 1 and order.period else order.law
 
 
 def draw_spacing(
     request: Request, step_size: float, count: int, inside: bool
 ) -> tuple[int, float] | None:
-    """Steps from draw to draw, and the autocorrelation time of the draws in draws.
+    """Return the number of steps between draws, and the draws' autocorrelation time in draws.
 
-    Draws are as close as an autocorrelation time of about two draws asks for. None where draws
-    inside the epoch would be an epoch apart or more, or where a draw would take too long.
+    The number is the smallest for which the autocorrelation time is about two draws. None if draws
+    inside the epoch would be an epoch or more apart, or if a draw would take too long.
     """
-    # With replacement the noise never cancels: any distance will do, and whole epochs are as good.
+    # With replacement the noise never cancels: any distance between draws will do.
     period = max(1, request.order.period) * count
     most = max(MOST_STEPS, MOST_EPOCHS * count)
     find = _spacing_of_matrices if request.integrator.law is None else _spacing_of_decay
@@ -287,7 +295,10 @@ def draw_spacing(
 
 
 def _spacing_of_decay(request: Request, step_size: float, most: int) -> tuple[int, Callable]:
-    """Steps between draws of overdamped dynamics, and the autocorrelation time by their number."""
+    """Return the steps between draws of overdamped dynamics, and a function of their number.
+
+    The function returns the autocorrelation time of the draws.
+    """
     decay = 1 - min(step_size * request.softest, 1.0)
     number = 1
     if decay > 0:
@@ -298,7 +309,7 @@ def _spacing_of_decay(request: Request, step_size: float, most: int) -> tuple[in
 
 
 def _spacing_of_matrices(request: Request, step_size: float, most: int) -> tuple[int, Callable]:
-    """The same for any other integrator; beyond ``most`` steps where that is not enough."""
+    """Return the same for any other integrator; more than ``most`` if that is not enough."""
 
     def autocorrelation(number):
         return autocorrelation_time(
@@ -325,18 +336,19 @@ def predict(
     step_size: float,
     scheme: str,
 ) -> Prediction | None:
-    """Errors of one setting (docs/theory.md, B1, B5, B10, B13 to B15); None where it is not stable.
+    """Predict the errors of one setting (docs/theory.md, B1, B5, B10, B13 to B15).
 
-    For an integrator without closed forms they are those of a Gaussian posterior (B19, B20).
+    None if the setting is not stable. For an integrator without closed forms the errors are those
+    on a Gaussian posterior (B19, B20).
 
     Parameters
     ----------
     kind
         One of :data:`sgworld_mcmc.setup.row_noise.KINDS`.
     step_size
-        In the sampler's coordinates.
+        Step size in the sampler's coordinates.
     scheme
-        As in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
+        A name as in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown gradient {kind!r}: choose one of {', '.join(KINDS)}")
@@ -356,10 +368,12 @@ def predict(
     if terms is None:
         return None
     parts = terms.parts
-    # A wider distribution feels the skewness more: its mean moves on, from the mode outwards.
+    # A wider distribution feels more of the posterior's skewness: its mean moves farther away
+    # from the mode.
     shift = steps.displacement * (parts["batch noise"] + parts["curvature noise"])
     if request.integrator.law is not None:
-        # The pilot chains tell what posteriors that are no Gaussian add: for overdamped dynamics.
+        # Pilot chains have measured what a posterior that is no Gaussian adds. They measure it for
+        # overdamped dynamics only.
         nonlinear, moved = steps.errors(step_size * request.stiffest)
         parts["step size"] = nonlinear + np.zeros_like(batch)
         shift = shift + moved
@@ -369,6 +383,6 @@ def predict(
         parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)
     shift = shift + terms.wandering
     error = sum(parts.values())
-    # Noise in excess of its mean, in the tails; less than none is no merit.
+    # The noise in the tails beyond its mean; less noise there than on average earns nothing.
     excess = np.maximum(noise.tail[kind] * factor - batch - hessian, 0)
     return Prediction(error, shift, parts, error + terms.gain * excess)

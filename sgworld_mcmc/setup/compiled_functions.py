@@ -1,4 +1,4 @@
-"""The compiled functions of the set-up: one instance for each model, kept from run to run."""
+"""The compiled functions of the set-up. Each model has one set of them, kept from run to run."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,20 +20,20 @@ from sgworld_mcmc.setup.row_noise import measure_noise
 
 __all__ = ["SetUpFunctions", "functions_of"]
 
-# Above, many passes over all rows take longer than compilation, and above the second a single one
-# with the Hessian does.
+# Above the first number of rows, many passes over all of them take longer than the compilation of
+# a function; above the second, a single pass with the Hessian does.
 MANY_ROWS, VERY_MANY_ROWS = 2**20, 2**22
 
 
 def functions_of(model: MinibatchModel, strategy: Callable | None) -> "SetUpFunctions":
-    """Return the functions of a model: the same ones for as long as the model lives."""
+    """Return the functions of a model, the same ones for as long as the model lives."""
     if strategy not in model.kept:
         model.kept[strategy] = SetUpFunctions(model, strategy)
     return model.kept[strategy]
 
 
 class SetUpFunctions:
-    """What the set-up of one model calls, compiled when first called.
+    """The functions that the set-up of one model calls, compiled when first called.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class SetUpFunctions:
         self.model, self.strategy = model, strategy
         work = "much" if model.size > MANY_ROWS else "some"
         once = "much" if model.size > VERY_MANY_ROWS else "some"
-        # The search on growing parts reads all rows once or twice; L-BFGS does so all the way.
+        # The search on growing parts reads all rows once or twice; L-BFGS reads them in every step.
         search = "some" if model.dimension <= DENSE_DIMENSION else work
         self.initial = quick_jit(self._initial)
         self.adam = quick_jit(self._adam)
@@ -67,7 +67,7 @@ class SetUpFunctions:
         return lambda flat, rows: self.model.log_density(flat, rows, constants)
 
     def _initial(self, seeds, rows, constants):
-        """(S, D) starting points: for each of (S, T) seeds the first finite of T candidates."""
+        """Return (S, D) starting points: each is the first of T candidates with finite density."""
         model = self.model
 
         def one(seeds):
@@ -99,7 +99,7 @@ class SetUpFunctions:
         return diagonal_hessian(probes, self._density(constants), position, feed)
 
     def _tempered(self, coordinates, constants, temperature):
-        """The target log p / tau in coordinates where it is about a standard Gaussian."""
+        """Return the target log p / tau in coordinates where it is nearly a standard Gaussian."""
         density = target_of(self.model, constants, coordinates.scaled(jnp.sqrt(temperature)))
         return lambda z, rows: density(z, rows) / temperature
 
@@ -131,7 +131,7 @@ class SetUpFunctions:
         return advance_chains(chains, fresh, order, clock, each, coordinates.along)
 
     def _offsets(self, coordinates, feed, constants, *, gradient):
-        """What control variates of the sampler need of every batch, (M, D)."""
+        """Return (M, D) offsets, which the sampler's control variates need for every batch."""
         target = target_of(self.model, constants, coordinates)
         return gradient.prepare(target, feed, jnp.zeros_like(coordinates.center))
 
@@ -139,7 +139,7 @@ class SetUpFunctions:
         return fit_gaussian(seed, start, order, self._density(constants), feed)
 
     def _gradients(self, positions, coordinates, feed, constants):
-        """(S, D) gradients of the log density of all rows, in the sampler's coordinates."""
+        """Return (S, D) gradients of the log density of all rows, in the sampler's coordinates."""
         gradient = partial(epoch_mean, jax.grad(target_of(self.model, constants, coordinates)))
         one = lambda z: gradient(z, feed)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
@@ -147,6 +147,6 @@ class SetUpFunctions:
     def _part_gradients(
         self, positions, coordinates, controls, rows, constants, *, length, gradient
     ):
-        """(S, D) estimates of the same, each from rows of its own."""
+        """Return (S, D) estimates of the gradients of all rows, each from rows of its own."""
         target = target_of(self.model, constants, coordinates)
         return part_gradients(target, positions, gradient, controls, rows, length)

@@ -1,4 +1,4 @@
-"""The sampler's coordinates from the posterior mode and the curvature there.
+"""Find the sampler's coordinates from the posterior mode and the curvature there.
 
 They are found in Python from concrete numbers, before the compiled loop is made, and in double
 precision whatever the user's precision is: the log density of a million rows is too coarse in
@@ -24,8 +24,9 @@ from sgworld_mcmc.setup.mode_search import ModeSearch, distance, finite_loss
 
 __all__ = ["CoordinateFit", "fit_coordinates", "set_up_feed"]
 
+# Rows of the batches in which the set-up reads the data.
 BATCH_ROWS = 5000
-# Nats that a further step promises at a mode.
+# The search has converged if a further step promises fewer nats of log density than this.
 CONVERGED = 1e-3
 # A full covariance is fitted to the posterior without a mode up to this dimension.
 GAUSSIAN_DIMENSION = 300
@@ -37,26 +38,26 @@ class CoordinateFit(NamedTuple):
     Attributes
     ----------
     coordinates
-        Of float64 NumPy arrays.
+        The coordinates, made of float64 NumPy arrays.
     hessian
-        (D, D) of the potential at the center, or None where only its diagonal is used.
+        (D, D) Hessian of the potential at the center, or None if only its diagonal is used.
     converged
         Whether the center is a mode.
     gain
-        Nats that a further step promised.
+        Nats of log density that a further step would gain by its own prediction.
     indefinite
         Number of directions in which the potential is not convex.
     other_modes
-        Distances, in posterior standard deviations, of other modes that matter.
+        Distances of the other modes that matter, in posterior standard deviations.
     fitted
-        Whether center and scale are those of pilot chains instead.
+        Whether center and scale come from pilot chains or a fitted Gaussian, not from the mode.
     by_curvature
-        Whether the scale is that of the mean curvature at the pilot chains' draws.
+        Whether the scale comes from the mean curvature at the pilot chains' draws.
     width, stiffness
-        Then: variance of the posterior along its softest direction,
-        and largest curvature at a draw, in these coordinates.
+        Variance of the posterior along its softest direction and largest curvature at a draw, in
+        these coordinates, if ``by_curvature``; else 1 and 1.
     gradient
-        (D,) of the log density of all rows at the center, None where it was not computed.
+        (D,) gradient of the log density of all rows at the center, or None if it was not computed.
     """
 
     coordinates: Coordinates
@@ -73,14 +74,14 @@ class CoordinateFit(NamedTuple):
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """Dimension D of the coordinates."""
         return len(self.coordinates.center)
 
     def spectrum(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return curvatures (D,) and axes (D, D) of the potential in the sampler's coordinates.
 
-        None where the Hessian is not known, or not positive definite (the coordinates then are made
-        for something else), and where the curvature is one along all axes.
+        Both are None if the Hessian is not known or not positive definite (the coordinates are then
+        made from something else), and if the curvature is one along all axes.
         """
         if self.hessian is None or self.indefinite or self.fitted:
             return None, None
@@ -98,7 +99,7 @@ class CoordinateFit(NamedTuple):
 
 
 def set_up_feed(data: tuple) -> FixedPartition:
-    """Cut shuffled rows into batches of some 5000 rows for the set-up, of one size if possible."""
+    """Cut shuffled rows into batches of about 5000 rows for the set-up, of one size if possible."""
     size = jax.tree.leaves(data)[0].shape[0]
     count = -(-size // BATCH_ROWS)
     divisor = next((m for m in range(count, 2 * count + 1) if size % m == 0), count)
@@ -115,21 +116,23 @@ def fit_coordinates(
 ) -> CoordinateFit:
     """Find the posterior mode and the curvature there, from any initial point.
 
-    Adam on minibatches, then Newton steps on a few thousand rows, from several points; then Newton
-    steps on all rows with the Hessian of a part of them, or where the rows are many on growing
-    parts of them (:mod:`sgworld_mcmc.setup.growing_search`). L-BFGS where the Hessian is too large,
-    or where Newton steps lead nowhere. In double precision under ``jax.enable_x64(True)``.
+    The search takes Newton steps on a few thousand rows from several points, after steps of Adam
+    on minibatches where it needs them. Newton steps on all rows follow, with the Hessian of a part
+    of them, or, where the rows are many, on growing parts of them
+    (:mod:`sgworld_mcmc.setup.growing_search`). L-BFGS takes over where the Hessian is too large,
+    or where Newton steps lead nowhere. All of it is in double precision under
+    ``jax.enable_x64(True)``.
 
     Parameters
     ----------
     functions
-        The model's, compiled.
+        The model's compiled functions.
     feed
-        From :func:`set_up_feed`.
+        The rows in batches, from :func:`set_up_feed`.
     initial
         (S, D) unconstrained initial points, or None for the initialisation strategy.
     settings
-        Tell the kind of coordinates wanted.
+        The user's settings, which say the kind of coordinates that is wanted.
     """
     search = ModeSearch(functions, feed, constants, generator)
     if initial is None:
@@ -161,17 +164,17 @@ def fit_coordinates(
 
 
 def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
-    """The mode of many rows from growing parts of them, if that works."""
+    """Find the mode of many rows from growing parts of them; None if that does not work."""
     if not (search.dense and is_large(search.feed.size)):
         return None
     return grow(search, position)
 
 
 def _fitted_gaussian(search: ModeSearch, initial: np.ndarray) -> CoordinateFit | None:
-    """Coordinates from a Gaussian fitted to the posterior, where no usable mode was found."""
+    """Return coordinates from a Gaussian fitted to the posterior, if no usable mode was found."""
     if search.dimension > GAUSSIAN_DIMENSION:
         return None
-    # A random point may be far out in a tail: half way to the origin.
+    # A random point may be far out in a tail: start half way to the origin.
     mean, factor = search.gaussian(initial[0] / 2)
     hessian, scaled = search.curvature(mean, search.feed.num_batches)
     return CoordinateFit(
@@ -186,7 +189,7 @@ def _fitted_gaussian(search: ModeSearch, initial: np.ndarray) -> CoordinateFit |
 
 
 def _coordinates(settings: Settings, center: np.ndarray, scaled: Scale, hessian) -> Coordinates:
-    """The coordinates asked for, or the best there are."""
+    """Return the coordinates that the settings ask for, or the best that there are."""
     if settings.covariance is not None:
         covariance = np.asarray(settings.covariance, float)
         return settings.coordinates.from_covariance(center, covariance)
@@ -198,10 +201,11 @@ def _coordinates(settings: Settings, center: np.ndarray, scaled: Scale, hessian)
 
 
 def _other_modes(found, losses, best, scale, search: ModeSearch) -> tuple[float, ...]:
-    """Distances of the modes found from other starts that hold a share of the posterior.
+    """Return the distances of other modes that hold a share of the posterior.
 
-    The searches saw one batch of rows, whose mode lies some sqrt(count D) standard deviations
-    from that of all rows; two searches count as two modes if they are much farther apart.
+    Searches from other starts have found them. Each search saw one batch of rows, whose mode lies
+    about sqrt(count D) standard deviations from that of all rows. Two searches count as two modes
+    if they are much farther apart than that.
     """
     dimension = search.dimension
     apart = 10 + 5 * np.sqrt(search.feed.num_batches * dimension)

@@ -1,4 +1,4 @@
-"""Other coordinates where the posterior is far from the Gaussian at its mode."""
+"""Find coordinates from pilot chains where the posterior is far from the Gaussian at its mode."""
 
 import numpy as np
 
@@ -13,17 +13,19 @@ __all__ = ["MOST_LOST", "adapted", "is_far", "with_width"]
 # A posterior this much wider, narrower or farther from the center than the Gaussian there, in
 # standard deviations along some parameter, is given new coordinates.
 WIDE, NARROW, FAR = 2.0, 0.4, 0.8
-# Beyond, the chains that were not lost say little of the posterior.
+# If a larger fraction of the chains is lost, the others say little about the posterior.
 MOST_LOST = 0.5
-# Hessians at so many draws make a mean curvature: so many numbers in all, within limits.
+# The mean curvature is that of Hessians at several draws: the first number over the dimension
+# says at how many, within the limits that follow.
 CURVATURE_NUMBERS, CURVATURE_DRAWS = 3200, (4, 32)
 
 
 def is_far(pilots: list[Pilot], fit: CoordinateFit) -> bool:
-    """Whether the posterior is far from the Gaussian that the coordinates were made for.
+    """Return whether the posterior is far from the Gaussian that the coordinates were made for.
 
-    Or too stiff for them. In those of the mean curvature it may be wide, not narrow: draws are as
-    far apart as the width asks for.
+    A posterior that is too stiff for its coordinates counts as far too. In coordinates of the mean
+    curvature the posterior may be wide but not narrow: the distance between draws allows for the
+    width.
     """
     pilot = pilots[0]
     if pilot.diverged > MOST_LOST or not np.isfinite(pilot.variance).all():
@@ -40,11 +42,13 @@ def adapted(
 ) -> tuple[Posterior, np.ndarray]:
     """Return coordinates of the pilot chains' mean and covariance, and the positions in them.
 
-    ``by_curvature``: of the mean curvature instead, whose inverse is the best preconditioner of
-    Langevin steps (Titsias, NeurIPS 2023). A banana is stiff across and its covariance is that of
-    its whole length: steps that do not lose chains are tiny in coordinates made of that.
+    With ``by_curvature`` the coordinates are those of the mean curvature instead, whose inverse is
+    the best preconditioner of Langevin steps (Titsias, NeurIPS 2023). A posterior shaped like a
+    banana is stiff across, but its covariance is that of its whole length: in coordinates made from
+    the covariance only tiny steps lose no chains.
 
-    The same posterior comes back where the Hessian is not finite: there is nothing to learn from.
+    If the Hessian is not finite, there is nothing to learn from, and the same posterior is
+    returned.
     """
     mean = positions.mean(0)
     center = posterior.at(mean)
@@ -54,7 +58,8 @@ def adapted(
     old = posterior.coordinates
     new, stiffness = Dense(center, old.apply(_root(positions).T).T), 1.0
     if by_curvature:
-        # At draws from one batch of rows: all would cost as much as many searches for the mode.
+        # The Hessians at the draws are those of one batch: those of all rows would cost as much as
+        # many searches for the mode.
         count = int(np.clip(CURVATURE_NUMBERS // len(mean), *CURVATURE_DRAWS))
         chosen = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
         rest = hessian - posterior.hessian(center, 1)
@@ -81,14 +86,17 @@ def adapted(
 
 
 def with_width(posterior: Posterior, variance: np.ndarray) -> Posterior:
-    """Note the width of the posterior whose variances these are along the parameters."""
+    """Return the posterior with its width noted, from the variances along the parameters."""
     fit = posterior.fit
     width = float(np.nanmax([1.0, *variance])) if fit.by_curvature else 1.0
     return posterior._replace(fit=fit._replace(width=width))
 
 
 def _root(positions: np.ndarray) -> np.ndarray:
-    """Of their covariance, shrunk towards its diagonal as if by D further draws."""
+    """Return a Cholesky factor of the positions' covariance.
+
+    The covariance is shrunk towards its diagonal, as if that had been seen in D further draws.
+    """
     count, dimension = positions.shape
     covariance = np.cov(positions.T).reshape(dimension, dimension)
     diagonal = np.diag(np.diagonal(covariance))

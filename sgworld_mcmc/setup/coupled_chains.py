@@ -1,9 +1,9 @@
-"""Short pilot chains: how much bias does a step size have that no minibatch causes?
+"""Short pilot chains, which measure the bias that a step size causes without minibatches.
 
-On a Gaussian posterior averaged noise has none at any step size; elsewhere its error grows as h^2,
-with a factor that only the posterior knows. The pilot runs many chains at a few step sizes. Each is
-coupled to a chain on the standard Gaussian with the same noise, whose moments are known exactly:
-the difference of the two is measured with far less Monte Carlo noise than either moment.
+On a Gaussian posterior averaged noise has no bias at any step size. On others the bias grows as
+h^2, with a factor that depends on the posterior. The pilot runs many chains at a few step sizes.
+Each is coupled to a chain on the standard Gaussian with the same noise, whose moments are known
+exactly: the difference of the two is measured with far less Monte Carlo noise than either moment.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,11 @@ class Pilot(NamedTuple):
     Attributes
     ----------
     step_size
-        h.
+        The step size h.
     mean, mean_error
-        (Q,) of the chains in whitened coordinates, and standard error.
+        (Q,) mean of the chains in whitened coordinates, and its standard error.
     variance, variance_error
-        (Q,) second moment about the center, less the squared mean, and standard error.
+        (Q,) second moment about the center less the squared mean, and its standard error.
     diverged
         Fraction of the chains that left the region of finite positions.
     """
@@ -49,17 +49,17 @@ class Pilot(NamedTuple):
 
 
 class PilotChains(NamedTuple):
-    """P chains beside their linear partners, and what has been summed so far.
+    """P chains with their linear partners, and the sums over the steps made so far.
 
     Attributes
     ----------
     chains, partners
-        The integrator's states: of (P, D) whitened positions, and of the coupled chains on the
-        standard Gaussian, which have the same noise.
+        The integrator's states: those of the chains, with (P, D) whitened positions, and those of
+        the coupled chains on the standard Gaussian, which have the same noise.
     alive
-        (P,) whether a chain has stayed within the limit; one that has not stays where it was.
+        (P,) whether a chain has stayed within the limit. A chain that has left it stops.
     sums
-        Four (P, Q): of y, y^2 and of their linear partners x, x^2.
+        Four (P, Q) sums: of y and y^2, and of x and x^2 of the linear partners.
     """
 
     chains: AveragedState
@@ -69,14 +69,16 @@ class PilotChains(NamedTuple):
 
 
 class PilotClock(NamedTuple):
-    """Numbers of a call of :func:`advance_chains`; one compiled function serves all.
+    """The numbers that one call of :func:`advance_chains` is given when it runs.
+
+    They are no part of the compiled function, so that one function serves all calls.
 
     Attributes
     ----------
     step_size
-        h.
+        The step size h.
     burn_in
-        The first steps, which do not count.
+        Number of first steps that are not summed.
     steps
         Number of steps to make.
     limit
@@ -92,7 +94,7 @@ class PilotClock(NamedTuple):
 def start_chains(
     generator: np.random.Generator, positions: np.ndarray, step_size: float, directions: int
 ) -> PilotChains:
-    """Return chains before their first step; the partners are stationary, and independent."""
+    """Return chains before their first step; their partners are stationary and independent."""
     noise, rest = generator.standard_normal((2, *positions.shape))
     partners = np.sqrt(1 - step_size / 2) * rest + np.sqrt(step_size / 2) * noise
     alive = np.ones(len(positions), bool)
@@ -114,16 +116,16 @@ def advance_chains(
     Parameters
     ----------
     pilot
-        From :func:`start_chains`, or of the last call.
+        The chains from :func:`start_chains` or from the last call.
     fresh
         (S, P, D) standard normal numbers. They are an argument because JAX's random numbers
-        would be a third of the time that it takes to compile a pilot.
+        would take a third of the time in which a pilot is compiled.
     order
         (S,) int32 batch numbers of the steps.
     clock
         The first ``clock.steps`` <= S steps are made.
     gradient
-        ``gradient(positions, batch number)``: (P, D) gradients of the log density.
+        ``gradient(positions, batch number)`` returns (P, D) gradients of the log density.
     along
         Function from (P, D) positions to the (P, Q) components whose moments are taken.
     """
@@ -145,10 +147,10 @@ def advance_chains(
 
 
 def summarise_pilot(pilot: PilotChains, counted: int, step_size: float) -> Pilot:
-    """Moments with the linear partners as control variates, regressed direction by direction.
+    """Return the moments, with the linear partners as control variates in each direction.
 
-    The partners' exact moments are 0 and 1 at every step size below 2 (averaged noise);
-    ``counted`` is the number of steps that were summed.
+    The partners' exact moments are 0 and 1 at every step size below 2, because their noise is
+    averaged. ``counted`` is the number of steps that were summed.
     """
     alive = np.asarray(pilot.alive)
     diverged = 1 - alive.mean()
@@ -158,14 +160,14 @@ def summarise_pilot(pilot: PilotChains, counted: int, step_size: float) -> Pilot
         nan = np.full(first.shape[1], np.nan)
         return Pilot(step_size, nan, nan, nan, nan, diverged)
     mean, mean_error = _controlled(first, linear_first, 0.0)
-    # About the estimated mean: its own noise is of second order.
+    # The moment is taken about the estimated mean, whose noise has an effect of second order only.
     centred = second - 2 * mean * first + mean**2
     variance, variance_error = _controlled(centred, linear_second, 1.0)
     return Pilot(step_size, mean, mean_error, variance, variance_error, diverged)
 
 
 def _controlled(values, partner, expected):
-    """Mean over chains of ``values`` (P, Q) with the partner as control variate, and its error."""
+    """Return the mean of ``values`` (P, Q) over chains and its error; the partner controls it."""
     count = len(values)
     a, b = values - values.mean(0), partner - partner.mean(0)
     spread = np.maximum((b**2).sum(0), np.finfo(float).tiny)

@@ -1,4 +1,4 @@
-"""The curvature of the potential at a point, and preconditioners made of it.
+"""Compute the curvature of the potential at a point, and preconditioners from it.
 
 A preconditioner is written K, with K K^T an estimate of the posterior covariance: the sampler
 runs in z, theta = theta0 + K z, where the curvature is about one and step sizes are dimensionless
@@ -25,12 +25,14 @@ __all__ = [
     "diagonal_scale",
 ]
 
-# The D x D Hessian costs D gradients and D^2 numbers, its factors D^3: a second at a thousand.
+# The whole Hessian is used up to this dimension. It costs D gradients and D^2 numbers, and its
+# factors D^3 operations: a second at a thousand.
 DENSE_DIMENSION = 1000
 # Directions flatter than this, relative to the stiffest one after equilibration, are taken to be
-# as stiff as that: an indefinite or singular Hessian says nothing about their width. A posterior
+# as stiff as this: an indefinite or singular Hessian says nothing about their width. A posterior
 # covariance of condition number 1e12 after equilibration is still resolved in double precision.
 FLOOR = 1e-12
+# Number of random vectors that estimate the diagonal of a Hessian that is too large.
 PROBES = 64
 
 
@@ -42,7 +44,7 @@ class Scale(NamedTuple):
 
 
 def apply_scale(scale: jax.Array, z: jax.Array) -> jax.Array:
-    """K z for a dense (D, D) or diagonal (D,) K."""
+    """Return K z for a dense (D, D) or diagonal (D,) K."""
     return scale @ z if scale.ndim == 2 else scale * z
 
 
@@ -52,7 +54,7 @@ def dense_hessian(
     feed: Feed,
     used: jax.Array | int | None = None,
 ) -> jax.Array:
-    """(D, D) Hessian of the potential, summed batch by batch (over the first ``used`` ones)."""
+    """Return the (D, D) Hessian of the potential, summed over all or the first ``used`` batches."""
     hessian = -epoch_mean(jax.hessian(log_density), position, feed, used)
     return (hessian + hessian.T) / 2
 
@@ -60,7 +62,7 @@ def dense_hessian(
 def hessian_product(
     log_density: Callable, position: jax.Array, vector: jax.Array, feed: Feed
 ) -> jax.Array:
-    """H v, the Hessian of the potential of all rows times a vector (D,)."""
+    """Return H v, the Hessian of the potential of all rows times a vector (D,)."""
 
     def product(x, rows):
         return jax.jvp(lambda y: jax.grad(log_density)(y, rows), (x,), (vector,))[1]
@@ -69,7 +71,10 @@ def hessian_product(
 
 
 def diagonal_probes(generator: np.random.Generator, dimension: int) -> np.ndarray:
-    """(P, D) vectors v with mean of v_i v_j = delta_ij / P summed: exact up to 64 dimensions."""
+    """Return (P, D) vectors v whose products v_i v_j sum to delta_ij.
+
+    The sum over the vectors is exact up to 64 dimensions, and an expectation above.
+    """
     if dimension <= PROBES:
         return np.eye(dimension)
     return generator.choice([-1.0, 1.0], (PROBES, dimension)) / np.sqrt(PROBES)
@@ -78,17 +83,17 @@ def diagonal_probes(generator: np.random.Generator, dimension: int) -> np.ndarra
 def diagonal_hessian(
     probes: jax.Array, log_density: Callable, position: jax.Array, feed: Feed
 ) -> jax.Array:
-    """(D,) diagonal of the Hessian from the products with :func:`diagonal_probes`."""
+    """Return the (D,) diagonal of the Hessian from products with :func:`diagonal_probes`."""
     products = jax.lax.map(lambda v: v * hessian_product(log_density, position, v, feed), probes)
     return products.sum(0)
 
 
 def dense_scale(hessian: np.ndarray) -> Scale:
-    """K with K K^T = H^-1 for positive definite H; else of |H|, its flattest directions cut.
+    """Return K with K K^T = H^-1 for a positive definite H, and else that of a repaired H.
 
     The Hessian is scaled to unit diagonal first, so that coordinates of very different units do
-    not cost precision; eigenvalues then count by their absolute value and at least ``FLOOR``
-    times the largest. In NumPy and double precision.
+    not cost precision. Eigenvalues then count by their absolute value, and the smallest are raised
+    to a floor relative to the largest. The computation is in NumPy and in double precision.
 
     Examples
     --------
@@ -101,15 +106,15 @@ def dense_scale(hessian: np.ndarray) -> Scale:
     values, vectors = np.linalg.eigh(hessian / units[:, None] / units[None, :])
     top = np.max(np.abs(values))
     indefinite = int(np.sum(values < FLOOR * top))
-    # A direction of negative curvature is as wide as its curvature says, but no wider than a
-    # thousand of the stiffest: nothing is known of it.
+    # A direction of negative curvature is taken to be as wide as its curvature says, but at most a
+    # thousand times as wide as the stiffest: nothing is known about it.
     floor = FLOOR if indefinite == 0 else 1e-6
     values = np.maximum(np.abs(values), floor * top)
     return Scale(vectors / np.sqrt(values) / units[:, None], indefinite)
 
 
 def diagonal_scale(diagonal: np.ndarray) -> Scale:
-    """(D,) K = |diag H|^-1/2, entries below 1e-6 times the largest raised to it."""
+    """Return (D,) K = |diag H|^-1/2, where |diag H| is at least 1e-6 times its largest entry."""
     diagonal = np.asarray(diagonal, float)
     floor = 1e-6 * np.max(np.abs(diagonal))
     return Scale(1 / np.sqrt(np.maximum(np.abs(diagonal), floor)), int(np.sum(diagonal <= 0)))

@@ -17,9 +17,10 @@ from sgworld_mcmc.setup.curvature import apply_scale
 
 __all__ = ["Search", "adam", "descend"]
 
-# A step promises to gain g H^-1 g / 2 of log density: 1e-6 nats are a thousandth of a posterior
-# standard deviation.
+# A search ends where a step promises less gain of log density, g H^-1 g / 2, than this: 1e-6 nats
+# are a thousandth of a posterior standard deviation.
 GAIN = 1e-6
+# A search ends where its trial step has been shortened to this fraction.
 SHORTEST = 1e-9
 
 
@@ -31,17 +32,17 @@ def adam(
     *,
     learning_rate: float = 0.1,
 ) -> jax.Array:
-    """Minibatch steps of Adam from ``start`` (D,) towards the mode.
+    """Make minibatch steps of Adam from ``start`` (D,) towards the mode; return where they end.
 
     Parameters
     ----------
     order
         (steps,) int32 batch numbers.
     log_density
-        ``log_density(position, minibatch)``: estimate from a minibatch, a mean over its rows.
+        ``log_density(position, minibatch)``, an estimate from the mean over a minibatch's rows.
     learning_rate
-        The first one; it falls to zero along a cosine. A coordinate can travel about half
-        the number of steps times this far, in unconstrained units.
+        The learning rate at the start; it falls to zero along a cosine. A coordinate can travel
+        about half the number of steps times this far, in unconstrained units.
     """
     import optax  # when it is used
 
@@ -59,7 +60,7 @@ def adam(
 
 
 class Search(NamedTuple):
-    """State of a search; at the end, its result.
+    """The state of a search, and at the end its result.
 
     Attributes
     ----------
@@ -68,11 +69,11 @@ class Search(NamedTuple):
     loss
         Minus the log density there, up to a constant.
     gradient
-        (D,) of the loss.
+        (D,) gradient of the loss.
     direction, length
-        The next trial step.
+        Direction (D,) and length of the next trial step.
     memory
-        Of L-BFGS.
+        What L-BFGS remembers of its last steps.
     gain
         The log density that the next full step promises, in nats; small at a mode.
     evaluations
@@ -100,24 +101,24 @@ def descend(
 ) -> Search:
     """Maximise the log density of the first ``used`` batches from ``start`` (D,).
 
-    Each turn evaluates one trial point, and either accepts it or shortens the step, so that the
-    model is compiled once (optax's own line searches evaluate it in several places).
+    Each turn evaluates one trial point, and either accepts it or shortens the step. So the model
+    is compiled once; optax's own line searches evaluate it in several places.
 
     Parameters
     ----------
     scale
         K, (D, D) or (D,), with K K^T the inverse Hessian, for Newton steps.
     newton
-        Static: step along - K K^T gradient, or by L-BFGS, which needs no Hessian.
+        Whether to step along - K K^T gradient; else by L-BFGS, which needs no Hessian. Static.
     used
         Number of batches whose mean is the log density.
     limit
-        Largest number of gradients.
+        Largest number of gradients to evaluate.
     """
     import optax  # when it is used
 
     size, lbfgs = feed.size, optax.scale_by_lbfgs()
-    # The loss is a sum over all rows: it cannot be told apart more finely.
+    # The loss is a sum over all rows: its rounding hides any smaller difference.
     slack = 10 * jnp.finfo(start.dtype).eps
     tiny = jnp.finfo(start.dtype).tiny
     fresh = () if newton else lbfgs.init(start)
@@ -130,7 +131,8 @@ def descend(
         if newton:
             return size * apply_scale(scale, apply_scale(scale.T, gradient)), memory
         quasi, memory = lbfgs.update(gradient, memory, x)
-        # Negative curvature on the way spoils the memory: begin again from the gradient.
+        # Negative curvature on the way spoils the memory: the search then begins again from the
+        # gradient.
         descends = jnp.vdot(gradient, quasi) > 0
         memory = jax.tree.map(lambda a, b: jnp.where(descends, a, b), memory, fresh)
         steepest = gradient / jnp.maximum(jnp.linalg.norm(gradient), tiny)

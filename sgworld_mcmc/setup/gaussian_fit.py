@@ -1,4 +1,4 @@
-"""A Gaussian fitted to the posterior where there is no usable mode: stochastic variational Bayes.
+"""Fit a Gaussian to a posterior without a usable mode, by stochastic variational Bayes.
 
 The density of a centred hierarchy grows without bound as its scale goes to zero; its mass is
 elsewhere. The Gaussian that maximises the evidence lower bound sits in the mass (Kucukelbir et al.
@@ -15,8 +15,9 @@ from sgworld_mcmc.data.fixed_partition import FixedPartition
 
 __all__ = ["fit_gaussian"]
 
+# Draws of the Gaussian in each step.
 DRAWS = 16
-# Standard deviation that the fit begins with, in unconstrained units.
+# Standard deviation of the Gaussian at the start, in unconstrained units.
 INITIAL_SCALE = 0.1
 
 
@@ -29,19 +30,19 @@ def fit_gaussian(
     *,
     learning_rate: float = 0.03,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean (D,) and lower Cholesky factor (D, D) of the fitted Gaussian.
+    """Return the mean (D,) and the lower Cholesky factor (D, D) of the fitted Gaussian.
 
     Parameters
     ----------
     seed
-        uint32.
+        A uint32 number.
     start
         (D,) initial mean.
     order
-        (steps,) int32: the minibatch of each step of Adam, whose learning rate falls along a
-        cosine.
+        (steps,) int32 number of the minibatch of each step of Adam, whose learning rate falls
+        along a cosine.
     log_density
-        ``log_density(position, minibatch)``.
+        ``log_density(position, minibatch)``, an estimate from a minibatch.
     """
     import optax  # when it is used
 

@@ -1,6 +1,6 @@
-"""The mode of many rows, from the modes of growing parts of them.
+"""Find the mode of many rows from the modes of growing parts of them.
 
-The first batches of shuffled rows are a random part of them. The mode of n rows lies some
+The first batches of shuffled rows are a random part of them. The mode of n rows lies about
 sqrt(N D / n) posterior standard deviations from that of all N, and Newton steps converge
 quadratically: one step on a part that is a few times as large as the last leads close to its mode.
 All rows are then read twice: once for the gradient that leads from the last part's mode to within
@@ -17,15 +17,15 @@ from sgworld_mcmc.setup.one_pass import Expansion
 
 __all__ = ["GrownMode", "grow", "part_sizes"]
 
-# The largest part is one of so many, and each is so many times as large as the one before.
+# Size of all rows relative to the largest part, and of each part relative to the one before.
 LARGEST_PART, GROWTH = 8, 4
-# Standard deviations, of the part's own mode and times the square root of D, that a step may be
-# long: farther away the part before was no guide.
+# A step may be this many standard deviations of the part's own posterior long, times the square
+# root of D. If it is longer, the part before was no guide.
 TRUST = 20.0
-# Gradients and Hessians of all rows that are worth a try.
+# The search gives up after this many gradients and Hessians of all rows.
 MOST = 3
-# Posterior standard deviations that the mode may be off, and how much larger the error of the last
-# step may be than the estimate of it, which comes from a step in another direction.
+# The mode is found to within this many posterior standard deviations. The error of the last step
+# is estimated from a step in another direction, and may be larger by the second number.
 EXACT, MARGIN = 1e-3, 10.0
 
 
@@ -37,13 +37,13 @@ class GrownMode(NamedTuple):
     position
         (D,) float64.
     gain
-        Nats that a further step promises.
+        Nats of log density that a further step promises.
     gradient
-        (D,) of the log density of all rows.
+        (D,) gradient of the log density of all rows.
     hessian
-        (D, D) of the potential.
+        (D, D) Hessian of the potential.
     scaled
-        The preconditioner from it.
+        The preconditioner from the Hessian.
     """
 
     position: np.ndarray
@@ -56,7 +56,7 @@ class GrownMode(NamedTuple):
 def grow(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
     """Search from a mode of the first batch to the mode of all rows.
 
-    None where Newton steps are no good: the potential is not convex on the way, a step is longer
+    Return None if Newton steps fail: if the potential is not convex on the way, a step is longer
     than the parts can explain, or the log density falls. Another search may then do better.
     """
     x, count = np.asarray(position, float), search.feed.num_batches
@@ -66,7 +66,7 @@ def grow(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
         scaled = _scale(here)
         if scaled is None:
             return None
-        # In standard deviations of the posterior of this part alone.
+        # The length is compared in standard deviations of the posterior of this part alone.
         if _length(here.gradient, scaled) * (used / count) ** 0.5 > TRUST * search.dimension**0.5:
             return None
         x = x + _step(here.gradient, scaled)
@@ -87,7 +87,7 @@ def grow(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
         ahead = _length(here.gradient, scaled)
         if ahead < EXACT:
             return GrownMode(moved, ahead**2 / 2, here.gradient, here.hessian, scaled)
-        # What the quadratic left out on the way here grows as the square of the way.
+        # The quadratic's error on the way here grows as the square of the way.
         missed = _length(here.gradient - slope + here.hessian @ change, scaled)
         way = _distance(change, here.hessian)
         error = MARGIN * missed * (ahead / way) ** 2
@@ -100,7 +100,7 @@ def grow(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
 
 
 def part_sizes(count: int) -> list[int]:
-    """Numbers of batches in the growing parts of ``count`` batches, the smallest first.
+    """Return the numbers of batches in the growing parts of ``count``, the smallest first.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def part_sizes(count: int) -> list[int]:
 
 
 def _scale(here: Expansion) -> Scale | None:
-    """The preconditioner, or None unless all is finite and the potential is convex."""
+    """Return the preconditioner; None unless all is finite and the potential is convex."""
     if not (np.isfinite(here.value) and np.isfinite(here.hessian).all()):
         return None
     if not np.isfinite(here.gradient).all():
@@ -129,7 +129,7 @@ def _step(gradient: np.ndarray, scaled: Scale) -> np.ndarray:
 
 
 def _length(gradient: np.ndarray, scaled: Scale) -> float:
-    """Length of the Newton step from this gradient, in posterior standard deviations."""
+    """Return the length of the Newton step from this gradient, in posterior standard deviations."""
     return float(np.linalg.norm(apply_scale(scaled.scale.T, gradient)))
 
 

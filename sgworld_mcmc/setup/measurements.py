@@ -1,4 +1,4 @@
-"""What the choice of the settings is made from: pilot chains, and the noise at their draws."""
+"""Measure what the choice of the settings rests on: pilot chains, and the noise at their draws."""
 
 from typing import NamedTuple
 
@@ -21,26 +21,30 @@ from sgworld_mcmc.setup.step_error import Discretisation, fit_discretisation
 
 __all__ = ["Measurements", "measure"]
 
-# Times that the coordinates may be changed.
+# The coordinates may be changed this many times.
 ROUNDS = 6
+# New pilot chains start where the last ones ended if at least this many were not lost.
 FEWEST_CHAINS = 8
-# Rows on which noise is measured, each at one draw: in all, in all times D, and at each draw.
+# Noise is measured on at most NOISE_ROWS rows in all, and on at most NOISE_NUMBERS / D rows in D
+# dimensions, but on at least FEWEST_ROWS rows at each draw. Each row is read at one draw.
 NOISE_ROWS, NOISE_NUMBERS, FEWEST_ROWS = 2**19, 2**23, 256
-# Draws for it, in all and for each chain: what the tails do only draws there tell.
+# Noise is measured at this many draws at most, in all and for each chain: many are needed, since
+# only draws in the tails show the noise there.
 NOISE_DRAWS, MOST_ENDS = 256, 4
-# Shift, in posterior standard deviations, at which the curvature is looked at, on so many batches.
+# The change of the curvature is measured over a shift of the mean by this many posterior standard
+# deviations, on this many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4
 
 
 class Measurements(NamedTuple):
-    """What the choice of the settings rests on: numbers only.
+    """What the choice of the settings rests on. It holds numbers only.
 
     Attributes
     ----------
     noise
-        Of single rows.
+        The noise of single rows.
     steps
-        The step size's own error.
+        The error of the step size itself.
     starts
         (P, D) positions of pilot chains, in the sampler's coordinates.
     recentred
@@ -69,7 +73,7 @@ def measure(
     Returns
     -------
     Posterior, Measurements
-        The posterior in the coordinates to sample in, and what was measured in them.
+        The posterior in the coordinates that the run will use, and what was measured in them.
     """
     positions = gaussian_draws(generator, posterior)
     chains, last = len(positions), None
@@ -90,7 +94,7 @@ def measure(
         other, moved = adapted(posterior, positions, lost)
         few = pilots[0].diverged > MOST_LOST and not other.fit.by_curvature
         if other is posterior or few:
-            break  # so few chains tell no covariance
+            break  # too few chains are left for an estimate of the covariance
         posterior, positions = other, moved
     stage("pilot chains")
     pilots, ends = other_pilots(generator, posterior, moved_by, positions, pilots)
@@ -98,7 +102,7 @@ def measure(
     if posterior.fit.by_curvature:
         posterior = with_width(posterior, steps.spread)
         steps = steps._replace(largest=min(steps.largest, 1 / posterior.fit.stiffness))
-    # As many whether or not some were lost: the noise is compiled once.
+    # The number of draws does not depend on how many chains were lost: the noise is compiled once.
     draws, count = np.concatenate(ends), min(NOISE_DRAWS, MOST_ENDS * chains)
     chosen = draws[np.linspace(0, len(draws) - 1, count).astype(int)]
     return posterior, Measurements(
@@ -111,7 +115,7 @@ def measure(
 
 
 def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
-    """Noise of single rows at these positions, in double precision."""
+    """Measure the noise of single rows at these positions, in the precision of the set-up."""
     stage("noise of the rows")
     total = min(NOISE_ROWS, NOISE_NUMBERS / posterior.fit.dimension)
     block = max(FEWEST_ROWS, round(total / len(positions)))
@@ -131,7 +135,9 @@ def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
 
 
 def _widening(posterior: Posterior, coupling: np.ndarray) -> np.ndarray | float:
-    """Relative change of each variance for a shift of the mean by ``coupling``, from Hessians.
+    """Return the relative change of each variance if the mean shifts by ``coupling``.
+
+    The change follows from Hessians on both sides of the center.
 
     The variance along d where the curvature changes from I to I + E is 1 - d E d to first order
     (docs/theory.md, B14): third derivatives tie the shift of one mean to the variances of all.

@@ -1,4 +1,4 @@
-"""The steps of the search for the mode, each a call of a compiled function."""
+"""The steps of the search for the mode, each of which calls a compiled function."""
 
 from typing import NamedTuple
 
@@ -23,15 +23,18 @@ from sgworld_mcmc.setup.one_pass import Expansion
 
 __all__ = ["ModeSearch", "distance", "finite_loss"]
 
-# All starts are followed to their modes up to this dimension.
+# Up to this dimension, all starts are followed to their modes.
 SEVERAL_DIMENSION = 200
+# Rows in a minibatch of Adam.
 ADAM_ROWS = 512
+# Number of starting points, and of candidates for each of them.
 STARTS, TRIES = 4, 10
-# Of the uniform distribution that searches start from, the first being NumPyro's.
+# Half widths of the uniform distribution from which searches start; the first one is NumPyro's.
 RADII = (2.0, 0.5, 0.1, 0.01, 0.001, 0.0001)
-# Nats that a further step promises where a search has arrived.
+# A search has arrived at a mode if a further step promises fewer nats than this.
 SETTLED = 1e-3
-# Hessians that a search may need, gradients of L-BFGS, and steps of the variational fit.
+# Largest numbers of Hessians in a search and of gradients of L-BFGS, and the number of steps of
+# the variational fit.
 ROUNDS, BUDGET, GAUSSIAN_STEPS = 8, 300, 3000
 
 
@@ -41,13 +44,13 @@ class ModeSearch(NamedTuple):
     Attributes
     ----------
     functions
-        Of the model.
+        The model's compiled functions.
     feed
-        From :func:`sgworld_mcmc.setup.coordinates_from_mode.set_up_feed`.
+        The rows in batches, from :func:`sgworld_mcmc.setup.coordinates_from_mode.set_up_feed`.
     constants
         The other arrays.
     generator
-        Of everything random; None for what is not.
+        Source of all random numbers; None if only steps without any are called.
     """
 
     functions: SetUpFunctions
@@ -57,16 +60,16 @@ class ModeSearch(NamedTuple):
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """Dimension D of the position."""
         return self.functions.model.dimension
 
     @property
     def dense(self) -> bool:
-        """Whether the whole Hessian is used."""
+        """Whether the whole Hessian is used, and not its diagonal only."""
         return self.dimension <= DENSE_DIMENSION
 
     def descend(self, start, scale, used: int, limit: int, newton: bool) -> Search:
-        """Newton steps with ``scale``, or L-BFGS, on the first ``used`` batches."""
+        """Make Newton steps with ``scale``, or L-BFGS steps, on the first ``used`` batches."""
         start, scale = jnp.asarray(start), jnp.asarray(scale)
         search = self.functions.descend(
             start, scale, self.feed, self.constants, used, limit, newton=newton
@@ -76,39 +79,39 @@ class ModeSearch(NamedTuple):
         return search
 
     def _rows(self, used: int) -> float:
-        """How many rows the first ``used`` batches have."""
+        """Return how many rows the first ``used`` batches have."""
         return used / self.feed.num_batches * self.feed.size
 
     def expand(self, position, used: int) -> Expansion:
-        """Log density, gradient and Hessian from one pass over the first ``used`` batches."""
+        """Return log density, gradient and Hessian from one pass over the first batches."""
         count_rows(self._rows(used))
         made = self.functions.expansion(jnp.asarray(position), self.feed, self.constants, used)
         return jax.tree.map(lambda x: np.asarray(x, float), made)
 
     def quasi_newton(self, start, used: int) -> Search:
-        """L-BFGS, which needs no Hessian."""
+        """Search by L-BFGS, which needs no Hessian."""
         return self.descend(start, np.ones(self.dimension), used, BUDGET, False)
 
     def evaluate(self, position, used: int) -> Search:
-        """The loss and its gradient there, a search of no length."""
+        """Return the loss and its gradient at a position, as a search that makes no step."""
         blank = np.eye(self.dimension) if self.dense else np.ones(self.dimension)
         return self.descend(position, blank, used, 1, self.dense)
 
     def value(self, position) -> float:
-        """Minus the log density of the first batch, infinite where it is not finite."""
+        """Return minus the log density of the first batch, or infinity where it is not finite."""
         return finite_loss(self.evaluate(position, 1))
 
     def gradient(self, position) -> np.ndarray:
-        """(D,) gradient of the log density of all rows."""
+        """Return the (D,) gradient of the log density of all rows."""
         search = self.evaluate(position, self.feed.num_batches)
         return -self.feed.size * np.asarray(search.gradient, float)
 
     def curvature(self, position, used: int) -> tuple[jax.Array | None, Scale]:
-        """The Hessian (None if only its diagonal is used) and the preconditioner from it."""
+        """Return the Hessian (None if only its diagonal is used) and its preconditioner."""
         functions, position = self.functions, jnp.asarray(position)
         if self.dense:
             if is_large(self.feed.size):
-                # Compiled for the search on growing parts anyway.
+                # This function is compiled for the search on growing parts anyway.
                 hessian = self.expand(position, used).hessian
             else:
                 count_rows(self._rows(used))
@@ -120,7 +123,7 @@ class ModeSearch(NamedTuple):
         return None, diagonal_scale(diagonal)
 
     def refine(self, position, used: int, rounds: int) -> tuple[Search, jax.Array | None, Scale]:
-        """Newton steps with the Hessian, or |Hessian|, renewed until it no longer matters."""
+        """Make Newton steps; renew the Hessian, or |Hessian|, until it no longer matters."""
         for _ in range(rounds):
             hessian, scaled = self.curvature(position, used)
             search = self.descend(position, scaled.scale, used, 15, True)
@@ -131,7 +134,7 @@ class ModeSearch(NamedTuple):
         return search, hessian, scaled
 
     def initial_points(self) -> np.ndarray:
-        """(S, D) points of the initialisation strategy; NumPyro's default needs no model."""
+        """Return (S, D) points of the initialisation strategy; the default needs no model."""
         if self.functions.strategy is not None:
             rows = jax.tree.map(lambda x: x[0, :ADAM_ROWS], self.feed.main)
             seeds = self.generator.integers(2**32, size=(STARTS, TRIES), dtype=np.uint32)
@@ -140,15 +143,17 @@ class ModeSearch(NamedTuple):
         # The origin is one of them: often the only point where nothing overflows.
         directions[-1] = 0
         for direction in directions:
-            # Nearer to the origin where the density is not finite: exp(beta * 2000), say.
+            # The start moves towards the origin while the density is not finite, as that of
+            # exp(beta * 2000) may be.
             radii = (r for r in RADII if np.isfinite(self.value(r * direction)))
             direction *= next(radii, 0.0)
         return directions
 
     def modes(self, initial: np.ndarray) -> list[Search]:
-        """Where searches on the first batch of rows end, from the (S, D) initial points.
+        """Search on the first batch of rows from (S, D) initial points; return where it ends.
 
-        Newton steps alone where they lead from all of several points to one mode; else Adam first.
+        Newton steps alone are enough if they lead from several points all to one mode. Else Adam
+        makes the first steps.
         """
         if self.dense and 1 < len(initial) and self.dimension <= SEVERAL_DIMENSION:
             found = [self.refine(start, 1, ROUNDS) for start in initial]
@@ -161,7 +166,7 @@ class ModeSearch(NamedTuple):
         ends = self.functions.adam(
             jnp.asarray(initial), orders.astype(np.int32), some, self.constants
         )
-        # Adam's learning rate is too large for some scales: then it is better to stay.
+        # Adam's learning rate is too large for some scales: a search then stays where it was.
         pairs = zip(np.asarray(ends), initial, strict=True)
         starts = sorted((min(pair, key=self.value) for pair in pairs), key=self.value)
         if self.dense:
@@ -172,7 +177,7 @@ class ModeSearch(NamedTuple):
         return [self.quasi_newton(start, 1) for start in starts]
 
     def finish(self, position) -> tuple[Search, jax.Array | None, Scale]:
-        """From a mode of the first batch to that of all rows, and the curvature there."""
+        """Search from a mode of the first batch to that of all rows; return the curvature too."""
         count = self.feed.num_batches
         if not self.dense:
             position = self.quasi_newton(position, count).position
@@ -182,7 +187,7 @@ class ModeSearch(NamedTuple):
         return self.refine(position, count, ROUNDS if self.dense else 1)
 
     def gaussian(self, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """Mean and Cholesky factor of the Gaussian fitted to the posterior."""
+        """Return mean and Cholesky factor of the Gaussian fitted to the posterior."""
         count = self.feed.num_batches
         order = self.generator.integers(0, count, GAUSSIAN_STEPS).astype(np.int32)
         seed = np.uint32(self.generator.integers(2**32))
@@ -192,7 +197,7 @@ class ModeSearch(NamedTuple):
 
 
 def _agree(found: list[tuple[Search, jax.Array | None, Scale]]) -> bool:
-    """Whether all searches ended at one point, a mode with a positive definite Hessian."""
+    """Return whether all searches ended at one mode with a positive definite Hessian."""
     first, _, scaled = found[0]
     return all(
         float(search.gain) < SETTLED
@@ -203,13 +208,13 @@ def _agree(found: list[tuple[Search, jax.Array | None, Scale]]) -> bool:
 
 
 def distance(step: np.ndarray, scale: np.ndarray) -> float:
-    """Length of a step in posterior standard deviations."""
+    """Return the length of a step in posterior standard deviations."""
     scale = np.asarray(scale)
     whitened = np.linalg.solve(scale, step) if scale.ndim == 2 else step / scale
     return float(np.linalg.norm(whitened))
 
 
 def finite_loss(search: Search) -> float:
-    """The loss at the end of a search, infinite where it is not finite."""
+    """Return the loss at the end of a search, or infinity where it is not finite."""
     loss = float(search.loss)
     return loss if np.isfinite(loss) else np.inf

@@ -1,4 +1,4 @@
-"""Value, gradient and Hessian of the log density from one pass over the rows.
+"""Compute value, gradient and Hessian of the log density in one pass over the rows.
 
 The Hessian is the derivative of the gradient in all D directions, so the gradient itself comes with
 it at no cost, and the rows are read once instead of twice.
@@ -21,11 +21,11 @@ class Expansion(NamedTuple):
     Attributes
     ----------
     value
-        The log density there.
+        The log density at the point.
     gradient
-        (D,) of the log density.
+        (D,) gradient of the log density.
     hessian
-        (D, D) of the potential, minus the log density.
+        (D, D) Hessian of the potential, which is minus the log density.
     """
 
     value: jax.Array
@@ -41,7 +41,7 @@ def expand(
 ) -> Expansion:
     """Expand ``log_density(position, rows)`` of all rows, summed batch by batch.
 
-    ``used`` takes the first batches only.
+    If ``used`` is given, only the first ``used`` batches are summed.
     """
 
     def estimate(position, rows):

@@ -1,8 +1,8 @@
-"""Gradients of all rows, estimated from a part of them around a center where they are known.
+"""Estimate gradients of all rows from a part of them, around a center where they are known.
 
-The gradient and the Hessian of all rows at the center are the estimate to first order in the
-distance. What a part of the rows tells is the rest, which is of second order for every row: with
-as few as some thousand rows its noise is small beside the scatter of posterior draws.
+The gradient and the Hessian of all rows at the center give the estimate to first order in the
+distance. The rest, of second order for every row, is estimated from a part of the rows: with as
+few as a thousand rows its noise is small beside the scatter of posterior draws.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ def part_gradients(
     rows: tuple,
     length: int,
 ) -> jax.Array:
-    """Estimate (S, D) gradients at positions (S, D), unbiased: each from rows of its own.
+    """Estimate (S, D) gradients at positions (S, D) without bias, each from rows of its own.
 
     Parameters
     ----------
     target
         ``target(z, rows)``, the log density in coordinates whose origin is the center.
     gradient, controls
-        Control variates, and what they need of all rows at the center.
+        Control variates, and the derivatives of all rows at the center that they need.
     rows
         Pytree of arrays (N, ...), N at least S times ``length``: rows in random order.
     length

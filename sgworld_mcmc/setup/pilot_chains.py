@@ -1,4 +1,4 @@
-"""Pilot chains in the sampler's coordinates, at step sizes from small to large."""
+"""Run pilot chains in the sampler's coordinates, at step sizes from small to large."""
 
 from typing import NamedTuple
 
@@ -25,33 +25,34 @@ from sgworld_mcmc.setup.step_error import is_in_range
 
 __all__ = ["PilotGradient", "control_variates", "independent", "other_pilots", "reference_pilots"]
 
-# Rows up to which the pilot uses all of them, and rows of its minibatches above.
+# Pilot chains use all rows up to this number, and above it minibatches of the second number.
 WHOLE = 4096
 PILOT_ROWS = 1024
-# Minibatches that are copied for it at most: more than it makes steps of one size.
+# At most this many minibatches are copied for the pilot: more than it makes steps of one size.
 PILOT_BATCHES = 512
-# Step sizes: the first at which no chain is lost is the reference. It is doubled as long as the
-# error is small, and at most to one.
+# The first of these step sizes at which no chain is lost is the reference. It is doubled as long
+# as the error is small, and at most to one.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
-# Further halvings of the reference where the error of twice its step is too large to learn from.
+# The reference is halved at most this many times if the error of twice its step is too large to
+# learn from.
 HALVINGS = 2
 # A chain with a larger coordinate is lost.
 LIMIT = 1e3
-# At most so many steps, and so many random numbers at a time; more steps where the posterior is
-# wide in these coordinates, by at most so many times.
+# Largest numbers of burn-in steps, of counted steps, and of random numbers at a time. Chains make
+# more steps where the posterior is wide in these coordinates, up to SLOWEST times as many.
 BURN_IN, STEPS, MOST_NORMALS = 100, 200, 2**22
 SLOWEST = 10.0
 
 
 class PilotGradient(NamedTuple):
-    """What moves pilot chains.
+    """The batches and the kind of gradient that move pilot chains.
 
     Attributes
     ----------
     feed
         Minibatches, or one batch of all rows.
     gradient, controls
-        The kind of gradient, and what it needs of the center.
+        The kind of gradient, and what it needs to know about the center.
     """
 
     feed: FixedPartition
@@ -67,9 +68,9 @@ def _pilot_gradient(posterior: Posterior) -> PilotGradient:
 
 
 def control_variates(posterior: Posterior, temperature: float = 1.0) -> tuple[Gradient, ArrayTree]:
-    """Return the gradient of the highest order that the Hessian at the center allows.
+    """Return the gradient of the highest order that the Hessian allows, and its control variates.
 
-    And what it needs of all rows there.
+    The control variates are what the gradient needs to know about all rows at the center.
     """
     values = derivatives(posterior, temperature)
     gradient = Taylor() if values.jacobian is not None else ControlVariate(cached=False)
@@ -79,9 +80,9 @@ def control_variates(posterior: Posterior, temperature: float = 1.0) -> tuple[Gr
 def reference_pilots(
     generator, posterior, positions
 ) -> tuple[list[Pilot], np.ndarray, PilotGradient]:
-    """Pilots from the largest reference step size down to the first at which no chain is lost.
+    """Run pilots from the largest reference step size down to the first without a lost chain.
 
-    And where the chains of the last ended.
+    Return the pilots, the positions where the chains of the last one ended, and what moved them.
     """
     moved_by, pilots = _pilot_gradient(posterior), []
     for h in REFERENCES:
@@ -95,9 +96,10 @@ def reference_pilots(
 def other_pilots(
     generator, posterior, moved_by, positions, tried
 ) -> tuple[list[Pilot], list[np.ndarray]]:
-    """Pilots at larger steps until the error is large; at smaller ones where it is from the start.
+    """Run pilots at larger step sizes until the error is large, or at smaller ones if it is.
 
-    And where the chains ended of all whose error is small, the smallest step size first.
+    Return all pilots, and where the chains of those with a small error ended, the smallest step
+    size first in both lists.
     """
     (pilot, *lost), pilots, ends = tried, tried, [positions]
     if pilot.diverged > 0:
@@ -123,9 +125,9 @@ def other_pilots(
 
 
 def independent(directions: np.ndarray | None) -> float | None:
-    """How many independent unit vectors (Q, D) are worth: Q over the mean square of their cosines.
+    """Return how many independent directions the Q unit vectors (Q, D) are worth.
 
-    None for the axes, which all are.
+    That is Q^2 over the sum of their squared cosines. None for the axes, which all are independent.
     """
     if directions is None:
         return None
@@ -135,9 +137,9 @@ def independent(directions: np.ndarray | None) -> float | None:
 def _pilot(
     generator, posterior: Posterior, moved_by: PilotGradient, positions, step_size: float
 ) -> tuple[Pilot, np.ndarray]:
-    """Chains of some three relaxation times of burn-in and six or more that count.
+    """Run chains for about three relaxation times of burn-in and six or more that count.
 
-    And where those ended that were not lost.
+    Return their moments, and where the chains ended that were not lost.
     """
     fit, dtype = posterior.fit, _dtype()
     h = step_size / fit.extremes()[0]
@@ -169,7 +171,7 @@ def _pilot(
             posterior.temperature,
             gradient=moved_by.gradient,
         )
-    # A lost chain has stopped far out, at the limit or where the gradient explodes.
+    # A lost chain has stopped far out, at the limit or where the gradient explodes: it is left out.
     ends = np.asarray(chains.chains.position, float)[np.asarray(chains.alive)]
     return summarise_pilot(chains, counted, step_size), ends
 
@@ -179,5 +181,5 @@ def _dtype() -> np.dtype:
 
 
 def _cast(tree, dtype):
-    """NumPy arrays of floating-point numbers in the sampler's precision."""
+    """Return the NumPy arrays of floating-point numbers in the sampler's precision."""
     return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float64 else x, tree)

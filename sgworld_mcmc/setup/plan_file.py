@@ -1,8 +1,8 @@
-"""A plan as a file: named arrays and a description in one NumPy archive, without code.
+"""Write a plan to a file and read it: named arrays and a description in one NumPy archive.
 
 The archive (``numpy.savez``) holds the arrays under names such as ``tuning.coordinates.scale``,
-and under ``plan`` a JSON text with everything else. Reading it runs no code: records are rebuilt
-from a list of known classes.
+and under ``plan`` a JSON text with everything else. The archive contains no code, and reading it
+runs none: records are rebuilt from a list of known classes.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from sgworld_mcmc.setup.step_error import Discretisation
 
 __all__ = ["VERSION", "load_plan", "save_plan"]
 
-# Raised when a record changes: plans of another version are refused, not guessed at.
+# The version is raised when a record changes: plans of another version are refused.
 VERSION = 1
 _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
@@ -38,7 +38,7 @@ _RECORDS = (
 
 
 def save_plan(plan: RunPlan, path: str | os.PathLike) -> None:
-    """Write a plan to a file; it is complete or not there.
+    """Write a plan to a file; if this fails, no incomplete file is left.
 
     Raises
     ------
@@ -64,16 +64,16 @@ def load_plan(path: str | os.PathLike, integrator: Integrator | None = None) -> 
     Parameters
     ----------
     path
-        Written by :func:`save_plan`.
+        A file written by :func:`save_plan`.
     integrator
-        The integrator that the plan was made with, if it is none of the package.
+        The integrator that the plan was made with, if it is not one of the package's own.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no plan, truncated, or of another version.
+        If the file holds no plan, is truncated, or is of another version.
     """
     name = os.fspath(path)
     try:
@@ -112,7 +112,7 @@ def _classes(integrator: Integrator | None) -> dict[str, type]:
 
 
 def _encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """A value as JSON can hold it; arrays are put aside under their names."""
+    """Return a value as JSON can hold it; its arrays are put into ``arrays`` by name."""
     inner = lambda key, part: _encode(part, f"{name}.{key}".lstrip("."), arrays)  # noqa: E731
     if isinstance(value, np.generic):
         value = value.item()

@@ -1,4 +1,4 @@
-"""What the set-up measures: a posterior, its data in two precisions, and the coordinates."""
+"""The posterior that the set-up measures: its data in two precisions, and its coordinates."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Posterior(NamedTuple):
     Attributes
     ----------
     functions
-        The model's, compiled.
+        The model's compiled functions.
     rows, constants
         Shuffled data leaves and constants in the sampler's precision.
     constants_double
@@ -31,11 +31,11 @@ class Posterior(NamedTuple):
     feed_double
         The rows in the precision of the set-up, cut into batches.
     rows_double
-        The same, not cut.
+        The same rows, not cut.
     fit
         The coordinates.
     temperature
-        tau > 0.
+        The temperature tau > 0.
     """
 
     functions: SetUpFunctions
@@ -49,12 +49,12 @@ class Posterior(NamedTuple):
 
     @property
     def size(self) -> int:
-        """N."""
+        """Number of rows N."""
         return jax.tree.leaves(self.rows)[0].shape[0]
 
     @property
     def coordinates(self) -> Coordinates:
-        """The sampler's, whatever the temperature."""
+        """The sampler's coordinates, which do not depend on the temperature."""
         return self.fit.coordinates
 
     def gradient(self) -> np.ndarray:
@@ -70,7 +70,7 @@ class Posterior(NamedTuple):
         feed = self.feed_double
         used = feed.num_batches if used is None else used
         with jax.enable_x64(self.functions.model.precise):
-            if is_large(self.size):  # the function that is compiled
+            if is_large(self.size):  # this function is compiled already
                 search = ModeSearch(self.functions, feed, self.constants_double)
                 return search.expand(position, used).hessian
             count_rows(used / feed.num_batches * self.size)
@@ -88,14 +88,16 @@ class Posterior(NamedTuple):
 
 
 class Derivatives(NamedTuple):
-    """Of the log density of all rows at the center, in the sampler's coordinates and precision.
+    """Derivatives of the log density of all rows at the center.
+
+    They are in the sampler's coordinates and precision.
 
     Attributes
     ----------
     gradient
-        (D,).
+        (D,) gradient.
     jacobian
-        (D, D) of the gradient, or None where the Hessian is not known.
+        (D, D) Jacobian of the gradient, or None if the Hessian is not known.
     """
 
     gradient: jax.Array
@@ -103,7 +105,7 @@ class Derivatives(NamedTuple):
 
 
 def derivatives(posterior: Posterior, temperature: float = 1.0) -> Derivatives:
-    """Return the derivatives at the center of log p / tau, in coordinates scaled by its root."""
+    """Return the derivatives of log p / tau at the center, in coordinates scaled by sqrt(tau)."""
     coordinates, dtype = posterior.coordinates, jnp.result_type(float)
     gradient = coordinates.pull_back(posterior.gradient()) / temperature**0.5
     jacobian = None

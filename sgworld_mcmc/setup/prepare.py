@@ -1,4 +1,4 @@
-"""From a model and its arguments to a plan, and to data laid out for it."""
+"""Make a plan from a model and its arguments, and lay the data out for it."""
 
 import warnings
 from collections.abc import Callable
@@ -47,12 +47,13 @@ __all__ = [
     "request_of",
 ]
 
-# In posterior standard deviations from the center: farther away, a chain has diverged.
+# A chain farther from the center than this, in posterior standard deviations, has diverged.
 FARTHEST = 1e4
-# Offsets of the batches, M x D numbers, above which they are computed again in every step.
+# The offsets of the batches are kept up to this many numbers (M x D); above, every step computes
+# them again.
 CACHE = 2**26
-# A position whose rounding in single precision moves it by more posterior standard deviations than
-# this, is sampled in double precision.
+# The run is in double precision if rounding in single precision moves a position by more posterior
+# standard deviations than this.
 ROUNDING = 0.01
 
 
@@ -74,10 +75,10 @@ def prepare(
     Parameters
     ----------
     seed
-        Integers: they decide the partition of the rows, and everything random in the set-up.
+        Integers that decide the partition of the rows, and everything random in the set-up.
     init_params
-        Unconstrained initial values by site and the leading axis that they must have (None:
-        any), or None.
+        Unconstrained initial values by site, and the leading axis that they must have (None
+        allows any); or None without initial values.
     cache
         Models seen before, by the signature of their arguments.
     """
@@ -92,7 +93,7 @@ def prepare(
             check_initial(view, view.evaluations, initial, rows, checked.constants)
     _warn_of_left_out(view)
     contents = checked.contents
-    # The list gives the rows away: no name here keeps them alive in two precisions.
+    # The list hands the rows over, so that no name in this function keeps them in two precisions.
     given, checked = [checked], None
     posterior, double, too_coarse = _with_coordinates(generator, given, settings, initial)
     with jax.enable_x64(double):
@@ -137,7 +138,7 @@ def prepare(
 def lay_out(
     plan: RunPlan, model: Callable, settings: Settings, args: tuple, kwargs: dict, cache: dict
 ) -> RunData:
-    """Lay the data out for a plan that was made before: no search, no measurement.
+    """Lay the data out for a plan that was made before, without search and measurements.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def lay_out(
 
 
 def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
-    """Return the plan with what tells its model and data from others, in another process too."""
+    """Return the plan with a description of its model and data that holds in other processes."""
     data, constants = view.layout.split(args, kwargs)
     description = plan.description._replace(
         contents=identity(arrays_of(view.model, args, kwargs)),
@@ -180,7 +181,7 @@ def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -
 def repartition(
     plan: RunPlan, data: RunData, seed: np.ndarray, strategy: Callable | None = None
 ) -> tuple[RunPlan, RunData]:
-    """Deal the rows into other batches of the same sizes; all else stays as it was laid out."""
+    """Deal the rows into other batches of the same sizes; everything else stays as it is."""
     with jax.enable_x64(plan.double):
         posterior = posterior_of(plan, data, strategy)
         rows = shuffle(generator_of(np.asarray(seed)), posterior.rows)
@@ -209,7 +210,7 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
 
 
 def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
-    """Return what the chooser is asked."""
+    """Return the request from which :func:`~sgworld_mcmc.setup.choose.choose` chooses."""
     kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
     if fit.hessian is None:
         kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
@@ -234,9 +235,10 @@ def _with_coordinates(
     settings: Settings,
     initial: np.ndarray | None,
 ) -> tuple[Posterior, bool, bool]:
-    """The posterior in the coordinates of its mode, and the precision of the run.
+    """Return the posterior in the coordinates of its mode, and the precision of the run.
 
-    Two flags: whether it is double, and whether it should be but cannot. The list is emptied.
+    Two flags say whether the precision is double, and whether it should be but cannot. The list
+    ``given`` is emptied.
     """
     checked = given.pop()
     view = checked.model
@@ -247,7 +249,7 @@ def _with_coordinates(
         stage("searching the mode")
         fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
         if is_large(view.size) and not fit.converged:
-            # Of many rows only a part was checked: where the density is infinite may be elsewhere.
+            # Only a part of many rows was checked: at another row the density may be infinite.
             check_minibatching(view, view.evaluations, checked.rows, checked.constants)
     stage("coordinates")
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
@@ -257,7 +259,7 @@ def _with_coordinates(
         rows, constants = _in_precision(checked, double)
     rows_double = checked.rows
     if is_large(view.size) and not double:
-        # The run reads the rows in single precision, and so may all that is left to measure.
+        # The run reads the rows in single precision, and so may the measurements that are left.
         rows_double, feed = rows, set_up_feed(rows)
     posterior = Posterior(
         functions,
@@ -273,7 +275,7 @@ def _with_coordinates(
 
 
 def _in_precision(checked: CheckedModel, double: bool) -> tuple[tuple, tuple]:
-    """Rows and constants in the precision of the run."""
+    """Return rows and constants in the precision of the run."""
     if checked.model.precise and not double:
         return to_single((checked.rows, checked.constants))
     return checked.rows, checked.constants
@@ -282,7 +284,7 @@ def _in_precision(checked: CheckedModel, double: bool) -> tuple[tuple, tuple]:
 def _dynamics(
     settings: Settings, view: MinibatchModel, choice: Choice | None
 ) -> tuple[Dynamics, float]:
-    """The static choices, and the step size."""
+    """Return the static choices of the run, and the step size."""
     chosen = settings if choice is None else choice
     count = -(-view.size // chosen.batch_size)
     steps_per_draw = chosen.steps_per_draw
@@ -304,7 +306,7 @@ def _dynamics(
 
 
 def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) -> RunData:
-    """The arguments of the loop; ``data`` are the user's leaves."""
+    """Return the arguments of the loop; ``data`` are the data leaves in the user's order."""
     kept = set(view.deterministics) - set(view.left_out())
     ragged = isinstance(feed, FixedPartition) and feed.extra is not None
     return RunData(
@@ -319,14 +321,14 @@ def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) 
 
 
 def _feed(rows: tuple, dynamics: Dynamics):
-    """The rows dealt into the batches of a run."""
+    """Return the rows dealt into the batches of a run."""
     if dynamics.order.redeals:
         return DealtRows(rows, dynamics.num_batches)
     return cut(rows, dynamics.num_batches)
 
 
 def _controls(posterior: Posterior, gradient: Gradient, feed):
-    """What the gradient needs to know of the center."""
+    """Return what the gradient needs to know about the center."""
     if gradient.needs == 0:
         return ()
     stage("control variates")
@@ -344,7 +346,7 @@ def _dtype():
 
 
 def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
-    """(S, D) unconstrained initial points from a dict with or without a leading axis."""
+    """Return (S, D) unconstrained initial points from a dict with or without a leading axis."""
     if given is None:
         return None
     init_params, leading = given

@@ -1,9 +1,10 @@
-"""The noise of minibatch gradients, measured row by row at draws of the posterior's shape.
+"""Measure the noise of minibatch gradients, row by row, at draws of the pilot chains.
 
-The chooser needs, for each kind of gradient, the covariance of a batch gradient over batches: at
-the center (C0, the noise that cancels over an epoch) and on average over the posterior (C0 + K:
-docs/theory.md, section 2.2). Both follow from the gradients of single rows, since a batch of B
-distinct rows has the covariance (1/B - 1/N) times that of one row. Nothing is assumed of the model.
+The choice of the settings needs, for each kind of gradient, the covariance of a batch gradient over
+batches: at the center (C0, the noise that cancels over an epoch) and on average over the posterior
+(C0 + K: docs/theory.md, section 2.2). Both follow from the gradients of single rows, since a batch
+of B distinct rows has the covariance (1/B - 1/N) times that of one row. The measurement assumes
+nothing about the model.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from sgworld_mcmc.protocols import Coordinates
 
 __all__ = ["KINDS", "RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
 
+# The kinds of gradient whose noise is measured.
 KINDS = ("plain", "control_variate", "taylor")
 
 
@@ -26,18 +28,20 @@ class RowNoise(NamedTuple):
     Attributes
     ----------
     center
-        Kind to (Q,): at the center. Zero but for plain gradients.
+        Maps the kind of gradient to its (Q,) variance at the center, which is zero for all but
+        plain gradients.
     mean
-        Kind to (Q,): mean over the draws, plus its standard error (the noise of rare rows grows
-        fast in the tails, where few draws are).
+        Maps the kind of gradient to its (Q,) variance, a mean over the draws plus the mean's
+        standard error (the noise of rare rows grows fast in the tails, where few draws are).
     tail
-        Kind to (Q,): mean over the draws weighted with y^2, y the draw's coordinate along the
-        direction: what widens the tails (docs/theory.md, B15). Plus its standard error too.
+        Maps the kind of gradient to its (Q,) variance, a mean over the draws weighted with y^2,
+        where y is the draw's coordinate along the direction. This is the noise that widens the
+        tails (docs/theory.md, B15). The mean's standard error is added here too.
     coupling
         (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
     widening
-        (Q,) relative change of the posterior variance where the mean moves by ``coupling``: the
-        curvature is another one there. 0 where it was not measured.
+        (Q,) relative change of the posterior variance if the mean moves by ``coupling``, because
+        the curvature is another one there; 0 if it was not measured.
     """
 
     center: dict[str, np.ndarray]
@@ -48,7 +52,7 @@ class RowNoise(NamedTuple):
 
 
 def batch_factor(batch_size: int, size: int) -> float:
-    """Covariance of a batch gradient over that of a single row: 1/B - 1/N."""
+    """Return the covariance of a batch gradient over that of a single row, 1/B - 1/N."""
     return 1.0 / batch_size - 1.0 / size
 
 
@@ -57,25 +61,25 @@ def measure_noise(
 ) -> dict[str, jax.Array]:
     """Measure the variances of the gradients of single rows along the parameters' directions.
 
-    Every draw sees its own block of rows, so that many rows are seen at the price of a few.
+    Every draw has its own block of rows, so that many rows are read at the price of a few.
 
     Parameters
     ----------
     log_density
         ``log_density(theta, rows)``, an estimate from any number of rows.
     coordinates
-        Those of z: variances are along their ``directions``.
+        The coordinates of the positions z; variances are taken along their ``directions``.
     draws
         (S, D) positions z.
     rows
-        Pytree of arrays (N, ...): rows in random order.
+        Pytree of arrays (N, ...) with the rows in random order.
     block
-        Rows for each draw, static.
+        Number of rows for each draw, static.
 
     Returns
     -------
     dict
-        ``"center"``, ``"coupling"`` and one entry for each of :data:`KINDS`, all (S, Q).
+        The keys are ``"center"``, ``"coupling"`` and each of :data:`KINDS`; all values are (S, Q).
     """
     along, center = coordinates.projector(), coordinates.center
     gradients = jax.vmap(jax.grad(log_density))
@@ -102,9 +106,9 @@ def measure_noise(
 
 
 def summarise_noise(measured: dict[str, jax.Array], coordinates: np.ndarray) -> RowNoise:
-    """Means over the draws of what :func:`measure_noise` returned, as NumPy arrays.
+    """Return the means over the draws of what :func:`measure_noise` returned, as NumPy arrays.
 
-    ``coordinates`` (S, Q) are those of the draws along the directions.
+    ``coordinates`` (S, Q) are the draws' coordinates along the directions.
     """
     values = {name: np.asarray(value, float) for name, value in measured.items()}
     means = {name: value.mean(0) for name, value in values.items()}
@@ -120,6 +124,6 @@ def summarise_noise(measured: dict[str, jax.Array], coordinates: np.ndarray) -> 
 
 
 def _weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of (S, Q) values over the draws, plus its standard error."""
+    """Return the weighted mean of (S, Q) values over the draws, plus its standard error."""
     mean = (weights * values).sum(0)
     return mean + np.sqrt((weights**2 * (values - mean) ** 2).sum(0))

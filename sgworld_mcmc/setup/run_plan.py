@@ -1,4 +1,4 @@
-"""What the set-up decides, and what a run is given.
+"""The records of what the set-up decides, and of what a run is given.
 
 A :class:`RunPlan` holds no data and no closures: static objects and named arrays, which can be
 saved, shared and used again. A :class:`RunData` is a plan's part in the loop together with the data
@@ -29,11 +29,11 @@ class Tuning(NamedTuple):
     Attributes
     ----------
     coordinates
-        theta = center + K z.
+        The sampler's coordinates z, with theta = center + K z.
     step_size
-        h, in the coordinates z.
+        Step size h in the coordinates z.
     controls
-        What control variates know of the center.
+        What control variates know about the center.
     starts
         (P, D) positions z from which chains start.
     """
@@ -46,7 +46,7 @@ class Tuning(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """Everything that a set-up has decided and measured: no data, no closures.
+    """Everything that a set-up has decided and measured, without data and closures.
 
     Attributes
     ----------
@@ -57,17 +57,18 @@ class RunPlan:
     fit
         The coordinates in double precision, and how they were found.
     measurements
-        Of pilot chains; None where there was nothing to choose.
+        What pilot chains have measured; None if there was nothing to choose.
     choice
-        The settings and their predicted errors; None where nothing was measured.
+        The settings and their predicted errors; None if nothing was measured.
     double
         Whether the sampler works in double precision.
     too_coarse
-        Whether it would need to, but cannot (:mod:`sgworld_mcmc.model.precision`).
+        Whether the sampler needs double precision but cannot use it
+        (:mod:`sgworld_mcmc.model.precision`).
     partition
-        Seed of the partition of the rows: integers.
+        Integers: the seed of the partition of the rows.
     description
-        The model and data that the plan was made for.
+        A description of the model and data that the plan was made for.
     tolerance
         The relative error of the posterior variance that was asked for.
     fixed
@@ -94,17 +95,17 @@ class RunPlan:
 
     @property
     def num_batches(self) -> int:
-        """M."""
+        """Number of batches M."""
         return self.dynamics.num_batches
 
     @property
     def step_size(self) -> float:
-        """h, in the sampler's coordinates."""
+        """Step size h in the sampler's coordinates."""
         return float(self.tuning.step_size)
 
     @property
     def batch_size(self) -> int:
-        """Rows of the larger batches."""
+        """Number of rows in the larger batches."""
         return -(-self.description.size // self.dynamics.num_batches)
 
 
@@ -116,7 +117,7 @@ class RunPlan:
 )
 @dataclass(frozen=True, eq=False)
 class RunData:
-    """The data laid out for a plan: what compiled loops are given.
+    """The data laid out for a plan, and the argument of compiled loops.
 
     Attributes
     ----------
@@ -127,14 +128,14 @@ class RunData:
     originals
         The data leaves in the user's order if deterministic sites need them, else None.
     tuning
-        The plan's.
+        The plan's tuning.
     model
         The :class:`~sgworld_mcmc.model.numpyro_model.MinibatchModel`, static.
     dynamics
-        The plan's, static.
+        The plan's dynamics, static.
     rows
-        The shuffled rows where the batches are not all of one size and share their memory: joining
-        the batches would copy them. No part of the pytree.
+        The shuffled rows, if the batches are not all of one size and share memory with them; else
+        None. (To join such batches again would copy them.) They are no part of the pytree.
     """
 
     feed: Feed

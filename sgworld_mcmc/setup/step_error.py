@@ -1,4 +1,4 @@
-"""The error of the step size itself, from pilot chains: a h^2 for each variance and mean."""
+"""Estimate the error of the step size itself, a h^2 for each variance and mean, from pilots."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,13 @@ from sgworld_mcmc.theory.shrinkage import pool
 
 __all__ = ["Discretisation", "fit_discretisation", "is_in_range", "unmeasured"]
 
-# A coefficient counts by what it exceeds its own standard error times this: the largest of a few
-# estimates of nothing is about two standard errors.
+# This many standard errors are subtracted from the size of each coefficient: if the true ones are
+# zero, the largest of a few estimates is about two standard errors.
 BENEFIT_OF_DOUBT = 1.5
-# The error grows as h^2 while it is small: a variance twice as large, or a mean a standard
-# deviation off, is too far to learn from. Estimates count by what is beyond their own noise.
+# The error grows as h^2 only while it is small. A variance twice as large, or a mean that is off by
+# a standard deviation, is out of range, if it is so by more than SIGMAS standard errors.
 RANGE, SIGMAS = 1.0, 2.0
+# The smallest variance that is divided by.
 TINY = 1e-12
 
 
@@ -24,16 +25,17 @@ class Discretisation(NamedTuple):
     Attributes
     ----------
     variance, variance_error
-        (Q,) a in the relative error a h^2 of the variance, and standard error; judged together
-        (:func:`sgworld_mcmc.theory.shrinkage.pool`).
+        (Q,) coefficient a in the relative error a h^2 of the variance, and its standard error. All
+        directions are judged together (:func:`sgworld_mcmc.theory.shrinkage.pool`).
     mean, mean_error
-        (Q,) b in the shift b h^2 of the mean, in posterior standard deviations; likewise.
+        (Q,) coefficient b in the shift b h^2 of the mean, in posterior standard deviations, and
+        its standard error, found in the same way.
     displacement
         (Q,) posterior mean minus center, in posterior standard deviations.
     spread
         (Q,) posterior variance over that of the Gaussian at the center.
     largest
-        No step above this size was stable.
+        The largest step size that may be used: pilots have not shown a larger one to be stable.
     """
 
     variance: np.ndarray
@@ -45,28 +47,28 @@ class Discretisation(NamedTuple):
     largest: float
 
     def errors(self, step_size: float) -> tuple[np.ndarray, np.ndarray]:
-        """(Q,) relative error of the variance and shift of the mean to expect at a step size."""
+        """Return (Q,) errors to expect at a step size: of the variance, relative, and the mean."""
         variance = _shrunk(self.variance, self.variance_error)
         mean = _shrunk(self.mean, self.mean_error)
         return variance * step_size**2, mean * step_size**2
 
 
 def unmeasured(dimension: int) -> Discretisation:
-    """What a Gaussian posterior has: no error at any step size up to one."""
+    """Return the discretisation of a Gaussian posterior: no error at any step size up to one."""
     zero = np.zeros(dimension)
     return Discretisation(zero, zero, zero, zero, zero, zero + 1, 1.0)
 
 
 def fit_discretisation(pilots: list[Pilot], independent: float | None = None) -> Discretisation:
-    """Fit the coefficients to pilots at several step sizes, the smallest being the reference.
+    """Fit the coefficients to pilots at several step sizes, of which the smallest is the reference.
 
     Parameters
     ----------
     pilots
-        Those whose error is too large for the expansion are not used, unless there is no other.
-        A step size at which a chain diverged is out of the question, and any above a quarter of it.
+        Pilots whose error is too large for the expansion are not used, unless there is no other.
+        If a chain diverged, only step sizes up to a quarter of its own are used.
     independent
-        How many independent directions the Q are worth; default Q.
+        Number of independent directions that the Q directions are worth; default Q.
     """
     pilots = sorted(pilots, key=lambda pilot: pilot.step_size)
     reference, rest = pilots[0], pilots[1:]
@@ -80,11 +82,11 @@ def fit_discretisation(pilots: list[Pilot], independent: float | None = None) ->
     variance, variance_error = pool(*_slope(squares, variances), independent)
     mean, mean_error = pool(*_slope(squares, means), independent)
     found = Discretisation(variance, variance_error, mean, mean_error, mean, mean, float(largest))
-    # The reference has an error too.
+    # The error of the reference itself is taken out.
     grown, moved = found.errors(reference.step_size)
     spread = np.maximum(reference.variance, TINY)
     displacement = reference.mean / np.sqrt(spread) - moved
-    # Where all chains were lost nothing is known: the Gaussian's.
+    # If all chains were lost, nothing is known: the values are those of the Gaussian.
     return found._replace(
         displacement=np.nan_to_num(displacement),
         spread=np.nan_to_num(spread / np.maximum(1 + grown, 0.5), nan=1.0),
@@ -92,7 +94,7 @@ def fit_discretisation(pilots: list[Pilot], independent: float | None = None) ->
 
 
 def is_in_range(reference: Pilot, larger: Pilot) -> bool:
-    """Whether the errors at the larger step size are small enough to grow as its square."""
+    """Return whether the errors at the larger step size are small enough to grow as its square."""
     pairs = zip(_relative(reference, reference), _relative(reference, larger), strict=True)
     return all(
         np.all(np.abs(value) - SIGMAS * np.hypot(error, error_of_reference) <= RANGE)
@@ -101,9 +103,11 @@ def is_in_range(reference: Pilot, larger: Pilot) -> bool:
 
 
 def _relative(reference: Pilot, pilot: Pilot):
-    """((Q,) variance over the reference's, less one, and its error) and those of the mean in sd.
+    """Return the differences of a pilot's variance and mean from the reference's, with errors.
 
-    The errors are the pilot's own: that of the reference is common to all.
+    The first pair is the (Q,) relative difference of the variance and its standard error, the
+    second that of the mean in standard deviations. The errors are the pilot's own: the error of
+    the reference is common to all pilots.
     """
     spread = np.maximum(reference.variance, TINY)
     sd = np.sqrt(spread)
@@ -114,7 +118,7 @@ def _relative(reference: Pilot, pilot: Pilot):
 
 
 def _slope(x, measured):
-    """(Q,) slopes of weighted least squares with an intercept, and their standard errors."""
+    """Return (Q,) slopes of weighted least squares with an intercept, and standard errors."""
     if len(x) < 2:
         return np.zeros(1), np.zeros(1)
     y, error = (np.asarray(part) for part in zip(*measured, strict=True))

@@ -1,11 +1,11 @@
-"""An integrator on one mode of a Gaussian: the matrices of its step, and how they vary with H.
+"""The matrices of an integrator's step on one mode of a Gaussian, and how they vary with H.
 
 With one gradient in a step, of curvature ``H + delta`` and offset r, a step of the state s is
 
     s <- (advance + delta advance_slope) s + push r + (kick + delta kick_slope) xi
 
 (docs/theory.md, B17). The slopes are differences of :meth:`Integrator.affine`, which is exact
-because it is affine in H; an integrator of which that is not true is refused.
+because it is affine in H. An integrator for which that is not true is refused.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from sgworld_mcmc.protocols import Integrator
 
 __all__ = ["Mode", "mode_of"]
 
-# What rounding leaves of a second difference, in units of the largest element.
+# Rounding may make a second difference this large, in units of the largest element.
 ROUNDING = 1e-9
 
 
@@ -26,13 +26,13 @@ class Mode(NamedTuple):
     Attributes
     ----------
     advance, advance_slope
-        (k, k), at the mean curvature, and its derivative with respect to the curvature.
+        (k, k) matrix at the mean curvature, and its derivative with respect to the curvature.
     push
-        (k,).
+        (k,) vector by which the batch's offset acts on the state.
     kick, kick_slope
-        (k, n), likewise.
+        (k, n) matrix of the injected noise, and its derivative.
     read
-        (k,): the position is ``read @ s``.
+        (k,) vector that reads the position off the state: it is ``read @ s``.
     """
 
     advance: np.ndarray
@@ -51,8 +51,8 @@ def mode_of(
     Raises
     ------
     ValueError
-        If the step is not affine in the batch's Hessian: it is implicit, or takes more than one
-        gradient of a batch.
+        If the step is not affine in the batch's Hessian, because it is implicit or takes more than
+        one gradient of a batch.
 
     Examples
     --------
@@ -61,7 +61,8 @@ def mode_of(
     >>> mode.advance, mode.advance_slope
     (array([[0.75]]), array([[-0.25]]))
     """
-    # So far apart that the gradient's part of a step is no smaller than the rest: no digit is lost.
+    # The curvatures are so far apart that the gradient's part of a step is no smaller than the
+    # rest: no digit is lost.
     width = 1.0 / step_size
     here, middle, there = (
         integrator.affine(step_size, np.array([[curvature + t * width]]), temperature)

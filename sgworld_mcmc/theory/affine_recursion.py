@@ -1,4 +1,4 @@
-"""Stationary law of any integrator on a mode of a Gaussian, with batches in any order.
+"""The stationary law of any integrator on a mode of a Gaussian, with batches in any order.
 
 The closed forms of :mod:`sgworld_mcmc.theory.variance_bias` hold for overdamped Langevin dynamics.
 Here the same numbers follow from the matrices of a step (:meth:`Integrator.affine`), by powers of
@@ -11,11 +11,11 @@ What is exact and what is not (docs/theory.md, B17 to B20):
 * ``law="replacement"``: exact in C0 and K;
 * C0 at K = 0 and the mean at first order in the coupling: exact, for every law, M and step size;
 * K without replacement: exact to first order. The second moments P solve
-  ``P = P_0 + C0 X + K (L P + l)`` (B19), where ``L P + l`` is the first-order answer: terms in
-  which two pairs of deltas interlock, and those of four batches at once, are left out.
+  ``P = P_0 + C0 X + K (L P + l)`` (B19), where ``L P + l`` is the response to first order: terms
+  in which two pairs of deltas interlock, and those of four batches at once, are left out.
 
-C0 and K are those of the mode as it is: the closed forms take ``C0 / curvature`` and
-``K / curvature^2`` beside ``h curvature``.
+C0 and K are those of the mode in its own units. The closed forms take ``C0 / curvature`` and
+``K / curvature^2`` together with ``h curvature``.
 """
 
 import numpy as np
@@ -51,23 +51,24 @@ def stationary_variance(
     Parameters
     ----------
     integrator
-        Any, whose step is affine in the Hessian.
+        Any integrator whose step is affine in the Hessian.
     step_size, num_batches
-        h and M.
+        Step size h and number of batches M.
     batch_noise, hessian_noise
         C0 and K; numbers or (Q,) arrays.
     law
         ``"replacement"``; ``"batches"`` and ``"examples"`` (draws at the ends of epochs);
         ``"all_phases"`` (draws after every step); ``"symmetric"`` (a sweep and its reverse, draws
-        after both); ``"once"`` (one order for ever: the variance about its own mean, on average
-        over orders).
+        after both); ``"once"`` (one order in all epochs: the variance about its own mean, on
+        average over orders).
     curvature, temperature
-        Of the mode, and tau: the variance of the posterior is temperature / curvature.
+        Curvature of the mode, and temperature: the variance of the posterior is temperature /
+        curvature.
 
     Raises
     ------
     ValueError
-        For an unknown law, a negative variance, or a step size at which the variance is infinite.
+        If the law is unknown, a noise is negative, or the variance is infinite at the step size.
 
     Examples
     --------
@@ -130,7 +131,7 @@ def mean_shift(
     law: str,
     curvature: float = 1.0,
 ):
-    """Return the shift of the mean position by batches whose noise and Hessian go together (B20).
+    """Return the shift of the mean by batches whose noise and Hessian are correlated (B20).
 
     ``coupling`` is ``E_b[delta_b r_b]``, any shape. With replacement there is no shift.
 
@@ -144,7 +145,7 @@ def mean_shift(
         return 0.0 * np.asarray(coupling, float)[()]
     mode = mode_of(integrator, step_size, curvature)
     push = mode.push[:, None]
-    # The mean moves by delta times the answer of the state to r: both are marks of one batch.
+    # The mean moves by delta times the response of the state to r: both are marks of one batch.
     per_coupling = averaged_over_orders(
         mode.advance, mode.advance_slope, mode.advance, push, 0 * push, num_batches, law
     )
@@ -154,7 +155,7 @@ def mean_shift(
 def fixed_order_shift(
     integrator: Integrator, step_size: float, num_batches: int, batch_noise, *, curvature=1.0
 ):
-    """Return the mean square shift of the mean if one order is kept for ever, over orders."""
+    """Return the mean square shift of the mean, over orders, for one order in all epochs."""
     mode = mode_of(integrator, step_size, curvature)
     moments = _answer_to_marks(mode, num_batches, "once")
     return (float(np.kron(mode.read, mode.read) @ moments) * np.asarray(batch_noise, float))[()]
@@ -183,8 +184,8 @@ def autocorrelation_time(
 ) -> float:
     """Return the integrated autocorrelation time, in draws, of draws ``number`` steps apart.
 
-    The longer one of those of x and of x^2, with full gradients: where x oscillates, its mean is
-    soon known and its variance is not.
+    It is the longer one of the times of x and of x^2, with full gradients: where x oscillates, its
+    mean is soon known and its variance is not.
 
     Examples
     --------
@@ -206,7 +207,9 @@ def autocorrelation_time(
 def is_stable(
     integrator: Integrator, step_size: float, hessian_noise: float = 0.0, *, curvature: float = 1.0
 ) -> bool:
-    """Return whether the variance is finite with replacement; without it is used as the limit too.
+    """Return whether the variance is finite with replacement.
+
+    The same limit is used without replacement.
 
     Examples
     --------
@@ -224,13 +227,16 @@ def _is_stable(mode: Mode, hessian_noise: float) -> bool:
 
 
 def _without_batches(mode: Mode) -> np.ndarray:
-    """(k^2,) second moments of the state with full gradients, P_0."""
+    """Return P_0, the (k^2,) second moments of the state with full gradients."""
     operator = np.kron(mode.advance, mode.advance)
     return np.linalg.solve(np.eye(len(operator)) - operator, (mode.kick @ mode.kick.T).ravel())
 
 
 def _covariance(mode: Mode) -> np.ndarray:
-    """(k, k) of the state; by white noise of the gradient if the integrator has none of its own."""
+    """Return the (k, k) covariance of the state with full gradients.
+
+    If the integrator injects no noise, it is the covariance under white noise of the gradient.
+    """
     size = len(mode.advance)
     if not mode.kick.any():
         mode = mode._replace(kick=mode.push[:, None])
@@ -238,7 +244,7 @@ def _covariance(mode: Mode) -> np.ndarray:
 
 
 def _answer_to_offsets(mode: Mode, num_batches: int, law: str) -> np.ndarray:
-    """(k^2,) second moments per unit of C0; one order kept for ever shifts the mean instead."""
+    """Return (k^2,) second moments per unit of C0; one fixed order shifts the mean instead."""
     if law == "once":
         return np.zeros(len(mode.advance) ** 2)
     return _answer_to_marks(mode, num_batches, law)
@@ -260,7 +266,7 @@ def _answer_to_marks(mode: Mode, num_batches: int, law: str) -> np.ndarray:
 
 
 def _answer_to_hessians(mode: Mode, num_batches: int, law: str) -> tuple[np.ndarray, np.ndarray]:
-    """L (k^2, k^2) and a constant (k^2,): K (L P + constant) is added to the second moments P."""
+    """Return L (k^2, k^2) and l (k^2,): K (L P + l) is added to the second moments P."""
     a, b, kick, turn = mode.advance, mode.advance_slope, mode.kick, mode.kick_slope
     first = np.kron(a, b) + np.kron(b, a)
     noise_first = (kick @ turn.T + turn @ kick.T).ravel()
@@ -278,5 +284,5 @@ def _answer_to_hessians(mode: Mode, num_batches: int, law: str) -> tuple[np.ndar
 
 
 def _after_one(power: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """Sum of the powers 1, 2, ... of a matrix, times a vector."""
+    """Return the sum of the powers 1, 2, ... of a matrix, times a vector."""
     return np.linalg.solve(np.eye(len(power)) - power, power @ answer)

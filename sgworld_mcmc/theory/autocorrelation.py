@@ -9,12 +9,12 @@ def integrated_autocorrelation(decay: float, number: int, noise: str | None) -> 
     Parameters
     ----------
     decay
-        1 - h lambda: what a step leaves of the position.
+        Factor 1 - h lambda by which a step shrinks the position.
     number
-        Steps from draw to draw.
+        Number of steps from draw to draw.
     noise
-        ``"averaged"``: neighbouring steps share noise, so that the correlation over n steps is
-        (1 + decay) / 2 decay^(n - 1); otherwise decay^n.
+        With ``"averaged"`` neighbouring steps share noise, so that the correlation over n steps is
+        (1 + decay) / 2 decay^(n - 1); otherwise it is decay^n.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The batches' Hessian noise without replacement, at any step size: coefficient of K.
+"""The effect of the batches' Hessian noise without replacement, at any step size: K's coefficient.
 
 Batch Hessians ``1 + delta_b`` with ``sum_b delta_b = 0`` and ``E delta_b^2 = K``. Over n steps with
 different batches the squared decay is, to first order in K and with ``a = 1 - h``,
@@ -14,18 +14,20 @@ from sgworld_mcmc.theory.time_functions import all_phases_factor, langevin_facto
 
 __all__ = ["hessian_term"]
 
-# Below, the leading order in h is right to one per cent, and the sums have no few terms left.
+# Below this step size the leading order in h is right to one per cent, and the sums would have
+# many terms.
 SMALL = 0.01
-# e^(-2 * 20) is nothing.
+# The sums end after this many relaxation times: e^(-2 * 20) is below rounding.
 RELAXATION_TIMES = 20.0
 
 
 def hessian_term(step_size, num_batches: int, *, scheme: str, noise: str):
-    """Coefficient of K in the relative variance error, linear in K.
+    """Return the coefficient of K in the relative variance error, linear in K.
 
-    ``(h/2) (2 L(T) - 1)`` for small h at the ends of epochs, ``h (f_all(2T) - 1/2)`` for draws at
-    all phases (B5); for h >= 0.01 the sums of B13. ``"symmetric"`` and ``"once"`` have those of
-    the ends of epochs, exactly: the decay over an epoch does not depend on its order.
+    For small h it is ``(h/2) (2 L(T) - 1)`` at the ends of epochs and ``h (f_all(2T) - 1/2)`` for
+    draws at all phases (B5); for h >= 0.01 it is given by the sums of B13. ``"symmetric"`` and
+    ``"once"`` have exactly the coefficient of the ends of epochs, since the decay over an epoch
+    does not depend on its order.
 
     >>> print(f"{hessian_term(1.0, 5, scheme='batches', noise='averaged'):.2f}")
     1.00
@@ -47,12 +49,13 @@ def hessian_term(step_size, num_batches: int, *, scheme: str, noise: str):
 
 def _sum(h: float, m: int, all_phases: bool, averaged: bool) -> float:
     a, n = 1 - h, np.arange(min(m, int(RELAXATION_TIMES / h) + 2) + 1)
-    # Squared decay over n steps: its value, and its part linear in K.
+    # The squared decay over n steps, and its part linear in K.
     decay = a ** (2 * n)
     less = np.where(n > 0, np.abs(a) ** np.maximum(2 * n - 2, 0), 0.0)
     linear = h**2 * less * (n - 2 * n * (n - 1) / (m - 1))
     if averaged:
-        # w = z - sqrt(h/2) xi is driven by sqrt(h/2) (2 - h H_b) xi, whose b is among the m too.
+        # w = z - sqrt(h/2) xi is driven by sqrt(h/2) (2 - h H_b) xi, where b is one of the m
+        # batches too.
         odd = np.where(n > 0, np.sign(a) * np.abs(a) ** np.maximum(2 * n - 1, 0), 0.0)
         fresh = h**2 * decay - 4 * (1 + a) * h**2 * odd * n / (m - 1)
         driven = h / 2 * ((1 + a) ** 2 * linear + fresh)
@@ -64,7 +67,8 @@ def _sum(h: float, m: int, all_phases: bool, averaged: bool) -> float:
     end = (driven[steps].sum() + start * whole_linear) / (1 - whole)
     if not all_phases:
         return float(end)
-    # After j steps: end * decay(j) + start * linear(j) + sum_{n<j} driven(n), mean over j = 1..m.
+    # The term after j steps is end * decay(j) + start * linear(j) + sum_{n<j} driven(n); this is
+    # its mean over j = 1..m.
     weight = (m - n[steps]) / m
     within = (end * decay[1 : m + 1] + start * linear[1 : m + 1]).sum() / m
     return float(within + (driven[steps] * weight).sum())

@@ -1,4 +1,4 @@
-"""Averages over orders of one epoch's affine map, for an affine batch gradient.
+"""Average one epoch's affine map over orders, for an affine batch gradient.
 
 One epoch in a given order maps the sampler's state ``x -> A x + c`` and adds Gaussian noise of
 covariance ``Q``. The state has k numbers for each of D coordinates, n = k D. Here the averages over
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
 
 class AffineMap(NamedTuple):
-    """Averages over orders (and phases, for ``draws``) of one epoch's affine map."""
+    """Averages of one epoch's affine map over orders, and for ``draws`` over phases too."""
 
     a: np.ndarray  # E[A]
     aa: np.ndarray  # E[A (x) A], (n^2, n^2)
@@ -64,7 +64,8 @@ def center(matrices, offsets, num_batches, prior_matrix, prior_offset):
     weight = scale / len(sizes)
     hessian = prior_matrix + weight * matrices.sum(0)
     mode = np.linalg.solve(hessian, prior_offset + weight * offsets.sum(0))
-    # At the mode the rows' offsets sum to minus the prior's; share that out to make them sum to 0.
+    # At the mode the rows' offsets sum to minus the prior's. It is shared out among the rows, so
+    # that they sum to 0.
     slope = prior_offset - prior_matrix @ mode
     centered = offsets - matrices @ mode
     centered = centered - centered.mean(0)
@@ -72,13 +73,13 @@ def center(matrices, offsets, num_batches, prior_matrix, prior_offset):
 
 
 def replacement_map(problem, steps):
-    """The (step, draw) maps of one step with a batch at random: exact averages.
+    """Return the (step, draw) maps of one step with a random batch, as exact averages.
 
-    The batch terms' variances are those of sampling without replacement from a finite population.
+    The variances of the batch terms are those of samples of distinct units.
     """
     units, dim = problem.offsets.shape
     size = int(problem.sizes.max())
-    # Covariance of `scale` times the mean of `size` distinct units; for size 1 of a random batch.
+    # Times the covariance over units, kappa gives that of a gradient from `size` distinct units.
     kappa = (units * problem.scale / len(problem.sizes)) ** 2 / size
     kappa *= (units - size) / max(units - 1, 1)
     eye, mode = np.eye(dim), steps.mode
@@ -100,7 +101,7 @@ def replacement_map(problem, steps):
 
 
 def epoch_maps(problem, steps, order, draws, num_orders, seed):
-    """For each of the steps the (epoch, draw) maps of each group of orders, a list of lists."""
+    """Return, for each of the steps, the (epoch, draw) maps of each group of orders."""
     if order != "examples":
         problem = _as_batches(problem)
     result = [[] for _ in steps]
@@ -115,7 +116,7 @@ def epoch_maps(problem, steps, order, draws, num_orders, seed):
             units = np.tile(np.arange(len(problem.offsets)), (pairs, 1))
             sequences = _slots(problem, rng.permuted(units, axis=1))
             if len(set(problem.sizes)) > 1:
-                # A smaller batch always at the same place would bias the positions in the epoch.
+                # A smaller batch that always had the same place would bias the draws there.
                 places = rng.permuted(np.tile(slots, (pairs, 1)), axis=1)
                 sequences = [x[np.arange(pairs)[:, None], places] for x in sequences]
             sequences = [np.concatenate([x, x[:, ::-1]]) for x in sequences]
@@ -128,7 +129,7 @@ def epoch_maps(problem, steps, order, draws, num_orders, seed):
 
 
 def _as_batches(problem):
-    """The fixed partition into consecutive units, as a problem whose units are the batches."""
+    """Return the problem whose units are the batches of consecutive units."""
     matrices, offsets, _ = _slots(problem, np.arange(len(problem.offsets))[None])
     ones, zero = np.ones(len(problem.sizes), int), np.zeros_like(problem.prior_slope)
     return problem._replace(
@@ -142,7 +143,7 @@ def _as_batches(problem):
 
 
 def _slots(problem, permutations):
-    """Matrices, offsets and the random part of the offsets of all slots, (orders, M, ...)."""
+    """Return matrices, offsets and the offsets' random part of all slots, (orders, M, ...)."""
     starts = np.cumsum(problem.sizes) - problem.sizes
     sums = np.add.reduceat(problem.matrices[permutations], starts, axis=1)
     matrices = problem.prior_matrix + problem.scale * sums
@@ -152,15 +153,16 @@ def _slots(problem, permutations):
 
 
 def _average(problem, sequences, slots, mode, draws, random_order):
-    """Averages over the sequences, composed from an epoch's last step to its first.
+    """Return averages over the sequences, composed from an epoch's last step to its first.
 
-    Backwards, the noise of each step meets the finished product of the later ones. The product of
-    the last k steps is distributed as that of the first k, so that it serves as phase k too.
+    In this direction the noise of each step meets the finished product of the later ones. The
+    product of the last k steps is distributed as that of the first k, so that it serves as phase k
+    too.
     """
     matrices, offsets, linear = sequences
     orders, steps, dim = offsets.shape
     size = len(mode.advance) * dim
-    # Rows of a product, split into the k vectors that they act on.
+    # The rows of a product are split into the k vectors that they act on.
     eye = np.eye(size).reshape(1, size, -1, dim)
     mean_a, weights = eye, np.zeros((len(problem.sizes), size, dim))
     a = np.broadcast_to(eye, (orders, *eye.shape[1:]))
@@ -188,23 +190,23 @@ def _average(problem, sequences, slots, mode, draws, random_order):
 
 
 def _mixed(blocks, matrix):
-    """Rows of k vectors, (..., k, D), times a (k, l) matrix: (..., l, D)."""
+    """Return rows of k vectors, (..., k, D), times a (k, l) matrix, as (..., l, D)."""
     if matrix.shape == (1, 1):
         return matrix[0, 0] * blocks
     return np.einsum("...kd,kl->...ld", blocks, matrix)
 
 
 def _mean_square(a):
-    """Mean of a a^T over the orders."""
+    """Return the mean of a a^T over the orders."""
     rows = a.swapaxes(0, 1).reshape(a.shape[1], -1)
     return rows @ rows.T / len(a)
 
 
 def _linear_covariance(problem, weights):
-    """Covariance of sum_k weights_k s_k, s_k the sum of the units dealt to place k at random.
+    """Return the covariance of sum_k weights_k s_k over random dealings of the units.
 
-    The sizes, too, are in random order: ``square`` and ``product`` are the means of n_k^2 and,
-    for two places, n_k n_l.
+    Here s_k is the sum of the units dealt to place k. The sizes are in random order too: ``square``
+    and ``product`` are the means of n_k^2 and, for two places, of n_k n_l.
     """
     units, places = len(problem.offsets), len(problem.sizes)
     if units == 1:
@@ -219,7 +221,10 @@ def _linear_covariance(problem, weights):
 
 
 def _expectation(a, c, c0, mean_a, known):
-    """Averages over orders, with c0 as control variate; ``known`` adds E[Q] and E[c0 c0^T]."""
+    """Return averages over orders, with c0 as control variate.
+
+    ``known`` is the sum of E[Q] and E[c0 c0^T].
+    """
     orders, size = c.shape
     flat = a.reshape(orders, -1)
     aa = (flat.T @ flat / orders).reshape((size,) * 4).transpose(0, 2, 1, 3)

@@ -1,14 +1,14 @@
 """Linear recursions driven by marks of the batches, averaged over the orders of an epoch.
 
 Every batch carries a mark e_b (its offset r_b, or the deviation delta_b of its Hessian), with
-``sum_b e_b = 0`` and ``E e_b^2 = 1``. Let f answer linearly to the marks and x to f times the mark
-of the step,
+``sum_b e_b = 0`` and ``E e_b^2 = 1``. Let f respond linearly to the marks, and x to f times the
+mark of the step,
 
     f <- carry f + inject e,        x <- advance x + couple (f e) + fresh e^2.
 
 Without replacement two batches of an epoch have ``E e_b e_b' = -1/(M-1)``, and ``E f e`` obeys a
 recursion of its own, so that the mean of x over all orders is the power of one small matrix
-(docs/theory.md, B18). That is exact at any M, and takes log M products.
+(docs/theory.md, B18). This is exact at any M, and takes log M products.
 """
 
 from itertools import pairwise
@@ -29,20 +29,20 @@ def averaged_over_orders(
     num_batches: int,
     law: str,
 ) -> np.ndarray:
-    """Return the stationary mean of x at the draws, (n, c).
+    """Return the (n, c) stationary mean of x at the draws.
 
     Parameters
     ----------
     advance
-        (n, n).
+        (n, n) matrix.
     couple
-        (n, m).
+        (n, m) matrix.
     carry
-        (m, m).
+        (m, m) matrix.
     inject, fresh
-        (m, c) and (n, c): c problems at once.
+        (m, c) and (n, c) matrices: c problems are solved at once.
     num_batches
-        M.
+        Number of batches M.
     law
         One of :data:`LAWS`, as in :mod:`sgworld_mcmc.theory.variance_bias`.
 
@@ -77,13 +77,16 @@ def averaged_over_orders(
 
 
 def _parts(*sizes: int) -> list[slice]:
-    """Slices of consecutive sizes, and that of all that follows."""
+    """Return slices of consecutive sizes, and a slice of all that follows."""
     ends = np.cumsum([0, *sizes])
     return [*(slice(*pair) for pair in pairwise(ends)), slice(ends[-1], None)]
 
 
 def _step(advance, couple, carry, inject, fresh, m) -> np.ndarray:
-    """One step of (x, g, sum of x, 1): E f e = -g / (M - 1), g the answer to a mark 1 each step."""
+    """Return the matrix of one step of (x, g, sum of x, 1).
+
+    Here E f e = -g / (M - 1), where g is the response to a mark of 1 in each step.
+    """
     size, width = len(advance), fresh.shape[1]
     step = np.zeros((2 * size + len(carry) + width,) * 2)
     x, g, total, one = _parts(size, len(carry), size)
@@ -95,9 +98,10 @@ def _step(advance, couple, carry, inject, fresh, m) -> np.ndarray:
 
 
 def _symmetric(first, advance, couple, carry, inject, fresh, m) -> np.ndarray:
-    """The fixed point of a sweep and its reverse, in whose step j each batch comes again.
+    """Return the fixed point of a sweep and its reverse.
 
-    It came 2 j + 1 steps before, so that E f e has carry^(2 j) inject M / (M - 1) in addition.
+    The batch of step j of the second sweep was there 2 j + 1 steps before, so that E f e has the
+    additional term carry^(2 j) inject M / (M - 1).
     """
     size, width = len(advance), fresh.shape[1]
     step = np.zeros((size + 2 * len(carry) + width,) * 2)
@@ -118,7 +122,7 @@ def _symmetric(first, advance, couple, carry, inject, fresh, m) -> np.ndarray:
 
 
 def _repeated(carry, inject, m) -> np.ndarray:
-    """E f e if one order is kept for ever: each batch was there M, 2 M, ... steps before."""
+    """Return E f e for one order in all epochs: each batch was there M, 2 M, ... steps before."""
     eye = np.eye(len(carry))
     others = np.linalg.solve(eye - carry, inject)
     power = np.linalg.matrix_power(carry, m - 1)

@@ -1,4 +1,4 @@
-"""Bayesian linear regression as affine gradient terms, and what the closed forms need of them."""
+"""Affine gradient terms of Bayesian linear regression, and their statistics for closed forms."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class BatchStatistics(NamedTuple):
-    """What the closed forms know of the batches: C0, K and E_b[(H_b - I) r_b], (D,)."""
+    """What the closed forms know about the batches: C0, K and E_b[(H_b - I) r_b] (D,)."""
 
     batch_noise: float
     hessian_noise: float
@@ -14,13 +14,13 @@ class BatchStatistics(NamedTuple):
 
 
 def whitened_regression(rng, num_data, dim, prior_variance=np.inf):
-    """Simulated regression (unit noise) in coordinates where the posterior is N(0, I).
+    """Simulate a regression (unit noise) in coordinates where the posterior is N(0, I).
 
     Returns
     -------
     (matrices, offsets), (prior_matrix, prior_offset)
         The terms ``H_i`` (N, D, D), ``r_i`` (N, D) of the gradient ``sum_i (H_i z - r_i)`` of the
-        rows, and those of the prior; the arguments of `recursion.stationary_moments`.
+        rows, and those of the prior, as arguments of `stationary_recursion.stationary_moments`.
     """
     features = rng.normal(size=(num_data, dim))
     response = features @ rng.normal(size=dim) + rng.normal(size=num_data)
@@ -34,9 +34,9 @@ def whitened_regression(rng, num_data, dim, prior_variance=np.inf):
 
 
 def batch_statistics(matrices, offsets, batch_size=0):
-    """C0, K and coupling of given batch terms, or of random batches of rows (``batch_size`` > 0).
+    """Return C0, K and coupling of batches, or of random batches of rows (``batch_size`` > 0).
 
-    Whitened coordinates are assumed; the formulas for rows are those of sampling distinct rows.
+    Whitened coordinates are assumed. The formulas for rows are those for samples of distinct rows.
     """
     units, dim = offsets.shape
     factor = 1.0

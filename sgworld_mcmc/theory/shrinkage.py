@@ -1,10 +1,10 @@
-"""Many noisy estimates of related quantities, judged together.
+"""Judge many noisy estimates of related quantities together.
 
-Of a thousand estimates the largest is mostly noise. Their scatter beyond their standard errors
-tells how different the quantities are, and each estimate moves towards the mean of all as far as
-that allows (the normal empirical Bayes estimator), but by no more than the noise of the most
-extreme of so many can be: a real outlier keeps its size (the limited translation estimator of
-Efron & Morris, JASA 67, 130 (1972)).
+The largest of a thousand estimates is mostly noise. The scatter of all beyond their standard errors
+shows how different the quantities are, and each estimate moves towards the mean of all as far as
+that allows (the normal empirical Bayes estimator). It moves by at most the largest noise that is
+expected among so many, so that a real outlier keeps its size (the limited translation estimator
+of Efron & Morris, JASA 67, 130 (1972)).
 """
 
 import numpy as np
@@ -13,22 +13,22 @@ __all__ = ["pool"]
 
 
 def pool(value: np.ndarray, error: np.ndarray, independent: float) -> tuple[np.ndarray, np.ndarray]:
-    """Estimates shrunk towards their mean, and their standard errors (docs/theory.md, B16).
+    """Return estimates shrunk towards their mean, and their errors (docs/theory.md, B16).
 
     Parameters
     ----------
     value, error
         (Q,) estimates and standard errors.
     independent
-        How many independent estimates they are worth, 1 to Q. The spread of a few is not known:
-        up to four or so are left as they are.
+        Number of independent estimates that they are worth, 1 to Q. The spread of a few is not
+        known: up to about four estimates are left as they are.
     """
     count = len(value)
     if count < 2 or independent <= 1:
         return value, error
     middle = value.mean()
     noise = np.mean(error**2)
-    # An upper confidence limit, two standard deviations of a sum of squares.
+    # An upper confidence limit: two standard deviations of a sum of squares are added.
     scatter = value.var(ddof=1) * (1 + 2 * np.sqrt(2 / (independent - 1)))
     spread = max(scatter - noise, 0.0)
     kept = spread / np.maximum(spread + error**2, np.finfo(float).tiny)

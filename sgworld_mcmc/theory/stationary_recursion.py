@@ -1,14 +1,14 @@
 """Exact stationary mean and covariance of SGLD and SGWORLD on a quadratic potential.
 
 If every batch gradient is affine, ``g_b(x) = H_b x - r_b``, one epoch in a given order is an
-affine map ``x -> A x + c`` plus Gaussian noise of covariance ``Q``. The order being fresh in every
-epoch, the first two stationary moments solve linear equations in the averages over orders of
-``A``, ``A (x) A``, ``A (x) c``, ``c c^T`` and ``Q``: no chain is simulated. With replacement, and
-for one order kept for ever, these averages are exact. For fresh orders they are averages over
+affine map ``x -> A x + c`` plus Gaussian noise of covariance ``Q``. Since the order is a fresh one
+in every epoch, the first two stationary moments solve linear equations in the averages over orders
+of ``A``, ``A (x) A``, ``A (x) c``, ``c c^T`` and ``Q``: no chain is simulated. With replacement,
+and for one order in all epochs, these averages are exact. For fresh orders they are averages over
 sampled orders, made precise by using each order with its reverse, and by a control variate: ``c``
-with all batch Hessians replaced by their mean, whose moments over orders are known. What is left
-of the Monte Carlo error is measured by a jackknife. Derived in docs/theory.md, section 2.2; with
-other integrators x is their whole state, and moves by the matrices of B17.
+with all batch Hessians replaced by their mean, whose moments over orders are known. The Monte Carlo
+error that remains is measured by a jackknife. The equations are derived in docs/theory.md, section
+2.2; for other integrators x is their whole state, which moves by the matrices of B17.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class StationaryMoments(NamedTuple):
     mean : (D,) array
     covariance : (D, D) array
     mean_replicates : (G, D) array
-        Leave-one-group-out values; G = 0 where the moments are exact.
+        Values with one group of orders left out; G = 0 if the moments are exact.
     covariance_replicates : (G, D, D) array
     """
 
@@ -42,7 +42,7 @@ class StationaryMoments(NamedTuple):
     def estimate(self, function):
         """Evaluate ``function(mean, covariance)``; return the value and its standard error.
 
-        The error is that of averaging over sampled orders (jackknife), 0 where nothing is sampled.
+        The error is that of averaging over sampled orders (jackknife); 0 if nothing is sampled.
         """
         value = function(self.mean, self.covariance)
         values = [
@@ -55,43 +55,44 @@ class StationaryMoments(NamedTuple):
 
 
 def stationary_moments(matrices, offsets, step_size, **settings):
-    """Stationary mean and covariance at one step size.
+    """Return the stationary mean and covariance at one step size.
 
     Parameters
     ----------
     matrices : (M, D, D) array
         Hessians H_b of the batch gradients ``g_b(x) = H_b x - r_b``, scaled so that their *mean*
         is the Hessian of the potential (API convention: factor M, prior in every batch). Any
-        values: a ragged partition needs nothing special.
+        values are allowed, so a partition into batches of different sizes needs nothing special.
     offsets : (M, D) array
-        The r_b, scaled likewise.
+        The r_b, scaled in the same way.
     step_size : float
         h in ``x <- x - h g_b(x) + sqrt(2 h temperature) xi``.
     order : str
         ``"batches"`` (default: a fresh random order of the batches in every epoch), ``"symmetric"``
-        (fresh order, then its reverse; draws after both), ``"once"`` (the order as given, for
-        ever), ``"examples"`` (a fresh permutation of the rows in every epoch; needs
+        (a fresh order, then its reverse; draws after both), ``"once"`` (the order as given, in all
+        epochs), ``"examples"`` (a fresh permutation of the rows in every epoch; needs
         ``num_batches``), ``"replacement"`` (SGLD: each step picks a batch at random).
     noise : str
         ``"independent"`` (default) or ``"averaged"``: sqrt(2h) (xi_k + xi_{k+1}) / 2 in place of
         sqrt(2h) xi_k (Leimkuhler & Matthews 2013).
     integrator : Integrator, optional
-        In place of ``noise`` any integrator whose step is affine in the batch's Hessian: its state
-        of k numbers for each coordinate takes the place of the position.
+        An integrator to use in place of ``noise``, whose step is affine in the batch's Hessian. Its
+        state of k numbers for each coordinate takes the place of the position.
     temperature : float
-        1 by default; 0 is plain SGD.
+        Temperature, 1 by default; 0 is plain SGD.
     draws : str
         ``"epoch"`` (default, draws at ends of epochs) or ``"all"`` (after every step; not for
         ``"symmetric"`` and ``"once"``).
     num_batches : int, optional
         If given, ``matrices`` (N, D, D) and ``offsets`` (N, D) are those of the single rows, whose
-        *sum* (plus prior) makes the full gradient. Batch sizes are those of `numpy.array_split`,
-        with ``"examples"`` in random order; ``"replacement"`` draws ceil(N / num_batches) distinct
+        *sum* (plus the prior) is the full gradient. Batch sizes are those of `numpy.array_split`,
+        in random order for ``"examples"``; ``"replacement"`` draws ceil(N / num_batches) distinct
         rows afresh in every step.
     prior_matrix, prior_offset : (D, D) and (D,) arrays, optional
-        Gradient of the negative log prior, with ``num_batches`` only; default 0 (flat).
+        Terms of the gradient of the negative log prior, with ``num_batches`` only; default 0
+        (flat).
     num_orders : int
-        Sampled orders, default 2000; rounded up to ten groups of pairs.
+        Number of sampled orders, default 2000, which is rounded up to ten groups of pairs.
     seed : int
         Seed of the orders, the same for all step sizes; default 0.
 
@@ -102,7 +103,7 @@ def stationary_moments(matrices, offsets, step_size, **settings):
     Raises
     ------
     ValueError
-        For unknown names, mismatched shapes, or a step size at which the variance diverges.
+        If a name is unknown, shapes do not match, or the variance diverges at the step size.
 
     Examples
     --------
@@ -133,7 +134,7 @@ def stationary_path(
     num_orders=2000,
     seed=0,
 ):
-    """`stationary_moments` for several step sizes with common orders; returns a list."""
+    """Return a list of `stationary_moments` at several step sizes, with common orders."""
     for name, value, known in (
         ("order", order, ORDERS),
         ("noise", noise, ("independent", "averaged")),
@@ -159,10 +160,10 @@ def stationary_path(
 
 
 def gaussian_kl(mean, covariance, target_mean, target_covariance):
-    """KL(N(mean, covariance) || N(target)), accurate down to 1e-25 where the two nearly agree.
+    """Return KL(N(mean, covariance) || N(target)), accurate to 1e-25 where the two nearly agree.
 
-    ``sum_i [e_i - log(1 + e_i)] / 2 + |shift|^2 / 2`` with ``e`` the eigenvalues of the whitened
-    difference of the covariances; for small e the bracket by its series.
+    It is ``sum_i [e_i - log(1 + e_i)] / 2 + |shift|^2 / 2`` with ``e`` the eigenvalues of the
+    whitened difference of the covariances. For small e the bracket is computed by its series.
     """
     factor = np.linalg.cholesky(target_covariance)
     shift = np.linalg.solve(factor, np.asarray(mean) - target_mean)
@@ -175,7 +176,7 @@ def gaussian_kl(mean, covariance, target_mean, target_covariance):
 
 
 def _solve(groups, mode, steps, h):
-    """Stationary moments from the groups' maps, and leaving out each group in turn."""
+    """Return the stationary moments from all groups' maps, and those without each group in turn."""
     dim = mode.size
     read = np.kron(steps.mode.read[None], np.eye(dim))
     shift = steps.spread * np.eye(dim)

@@ -1,4 +1,4 @@
-"""A step of a sampler as matrices that act on the k numbers that it has for each coordinate."""
+"""A sampler's step as matrices, which act on the k numbers that its state has per coordinate."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ __all__ = ["StepMatrices", "steps_of"]
 
 
 class StepMatrices(NamedTuple):
-    """A step for batches with Hessian H: the mode's at curvature 0, and its slopes times H.
+    """A step for batches with Hessian H: the step at curvature 0, plus its slopes times H.
 
     Attributes
     ----------
     mode
-        The state of D coordinates is that of one, each number being a vector (D,).
+        The step on one coordinate. In D coordinates each number of the state is a vector (D,).
     spread
-        Variance of the position about what is read from the state.
+        Variance of the position about the value that is read from the state.
     """
 
     mode: Mode
@@ -33,8 +33,8 @@ def steps_of(
     Raises
     ------
     ValueError
-        For an integrator that does something else than the same in every coordinate, or that
-        moves although the gradient vanishes: its mean is not that of the posterior.
+        If an integrator does not treat all coordinates alike, or if it moves although the gradient
+        vanishes, so that its mean is not that of the posterior.
     """
     h = step_size
     if isinstance(noise, Integrator):
@@ -45,7 +45,7 @@ def steps_of(
     scale = np.sqrt(h * temperature / 2)
     if noise == "independent":
         return StepMatrices(Mode(one, -h * one, h * one[0], 2 * scale * one, zero, one[0]), 0.0)
-    # x - sqrt(h/2) xi is a Markov chain, driven by sqrt(h/2) (2 - h H) xi: one number is enough.
+    # One number is enough: x - sqrt(h/2) xi is a Markov chain, driven by sqrt(h/2) (2 - h H) xi.
     mode = Mode(one, -h * one, h * one[0], 2 * scale * one, -h * scale * one, one[0])
     return StepMatrices(mode, h * temperature / 2)
 
@@ -65,7 +65,7 @@ def _check(integrator, mode, step_size, hessian, temperature) -> None:
                 f"{type(integrator).__name__} does not treat all coordinates alike: its state "
                 "must be some numbers for each of them, as vectors one after another."
             )
-    # Without a gradient some state must stay where it is, wherever that is.
+    # Without a gradient there must be states that stay where they are.
     if np.linalg.svd(mode.advance - np.eye(len(mode.advance)))[1][-1] > 1e-9:
         raise ValueError(
             f"{type(integrator).__name__} moves the position although there is no gradient (by "

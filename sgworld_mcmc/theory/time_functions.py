@@ -1,7 +1,7 @@
 """The functions of the time per epoch in the closed forms of the bias, free of cancellation.
 
-``T >= 0`` is the time an epoch spans, in units of the relaxation time at the mode; floats or
-arrays. The equation numbers are those of docs/theory.md, section 2.2, where they are derived.
+``T >= 0``, a float or an array, is the time that an epoch spans, in units of the relaxation time at
+the mode. The equation numbers are those of docs/theory.md, section 2.2, which derives them.
 
 >>> print(f"{bridge_factor(1e-6) / 1e-12:.6f}")  # T^2 / 12, not rounding noise
 0.083333
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def bridge_factor(time):
-    """f(T) = 1 - (2/T) tanh(T/2): batch noise as a Brownian bridge over the epoch (B2).
+    """Return f(T) = 1 - (2/T) tanh(T/2), for batch noise that is a bridge over the epoch (B2).
 
     T^2/12 for small T, 1 for large; free of cancellation at any T >= 0.
     """
@@ -20,14 +20,14 @@ def bridge_factor(time):
 
 
 def langevin_factor(time):
-    """L(T) = coth T - 1/T, Langevin's function (B3): T/3 for small T, 1 for large."""
+    """Return Langevin's function L(T) = coth T - 1/T (B3): T/3 for small T, 1 for large."""
     time = np.asarray(time, dtype=float)
     y, z, _ = coth_excess(time)
     return np.where(time < 1, time / (3 + z), y / np.where(time > 0, time, 1.0))[()]
 
 
 def all_phases_factor(time):
-    """1 - 2/T + 2 (1 - e^-T)/T^2 (B4): takes the place of f if draws are kept at all phases.
+    """Return 1 - 2/T + 2 (1 - e^-T)/T^2 (B4), which replaces f for draws at all phases.
 
     T/3 for small T. The K term of that scheme is ``h K [all_phases_factor(2T) - 1/2]``.
     """
@@ -42,7 +42,10 @@ def all_phases_factor(time):
 
 
 def symmetric_factor(time):
-    """1 + 2T/sinh 2T - (2/T) tanh T (B7): f for a sweep and its reverse; 2 T^4/45 for small T."""
+    """Return 1 + 2T/sinh 2T - (2/T) tanh T (B7), the f of a sweep and its reverse.
+
+    It is 2 T^4/45 for small T.
+    """
     time = np.asarray(time, dtype=float)
     y, z, w = coth_excess(np.minimum(time, 1.0))
     small = np.minimum(time, 1.0)
@@ -54,9 +57,10 @@ def symmetric_factor(time):
 
 
 def coth_excess(x):
-    """Return y = x coth x - 1 and its continued fraction's tails: y = x^2/(3 + z), z = x^2/(5 + w).
+    """Return y = x coth x - 1 and the tails z, w of its continued fraction.
 
-    The tails are meant for x <= 1 only, where the twelve levels are exact to rounding.
+    They are y = x^2/(3 + z) and z = x^2/(5 + w). The tails are meant for x <= 1 only, where the
+    twelve levels are exact to rounding.
     """
     if not np.all(x >= 0):
         raise ValueError(f"a time per epoch cannot be negative or NaN, got {x}")
@@ -71,6 +75,6 @@ def coth_excess(x):
 
 
 def x_over_sinh(x):
-    """x / sinh x without overflow; 1 at x = 0."""
+    """Return x / sinh x without overflow; 1 at x = 0."""
     safe = np.where(x > 1e-8, x, 1.0)
     return np.where(x > 1e-8, 2 * safe * np.exp(-safe) / -np.expm1(-2 * safe), 1.0)

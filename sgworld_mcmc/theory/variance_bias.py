@@ -2,16 +2,16 @@
 
 Coordinates are whitened (the potential is ``|z|^2 / 2`` at the mode), ``h`` is the step size in
 the BlackJAX convention ``z <- z - h g_b(z) + sqrt(2 h) xi``, ``M`` the number of minibatches in an
-epoch and ``T = h M`` the time an epoch spans. Two numbers describe the minibatches:
+epoch and ``T = h M`` the time that an epoch spans. Two numbers describe the minibatches:
 
-* ``C0``, the batch noise: variance of the batch gradient at the mode, mean over coordinates
+* ``C0``, the batch noise: variance of the batch gradient at the mode, a mean over coordinates
   (``C0 = M`` for a well-specified model without control variates);
 * ``K``, the Hessian noise: ``trace E_b[(H_b - I)^2] / D``, with ``H_b`` the batch Hessians.
 
 A direction of curvature ``lam`` is covered by ``h -> lam h`` and ``C0 -> C0 / lam``. The equation
-numbers (B1)-(B13) are those of docs/theory.md, where the formulas are derived. They are our own;
-the sampler is that of Adhikari et al., arXiv:2306.03521, the averaged noise that of Leimkuhler &
-Matthews (2013).
+numbers (B1)-(B13) are those of docs/theory.md, which derives the formulas. They were derived for
+this package; the sampler is that of Adhikari et al., arXiv:2306.03521, the averaged noise that of
+Leimkuhler & Matthews (2013).
 """
 
 from typing import NamedTuple
@@ -55,8 +55,8 @@ def relative_variance_error(
     scheme : str
         ``"replacement"`` (SGLD, exact); ``"batches"`` and ``"examples"`` (one formula, draws at
         the ends of epochs); ``"all_phases"`` (the same, draws after every step); ``"symmetric"``
-        (a sweep and its reverse, draws after both); ``"once"`` (one order for ever: its variance
-        about its own mean, averaged over orders; the mean is off by `once_mean_shift`).
+        (a sweep and its reverse, draws after both); ``"once"`` (one order in all epochs: the
+        variance about its own mean, averaged over orders; the mean is off by `once_mean_shift`).
     noise : str
         ``"independent"`` (default, plain Langevin noise) or ``"averaged"``, which removes the
         Euler term h/2.
@@ -66,12 +66,12 @@ def relative_variance_error(
     float or array
         Relative error, positive where the sampler is too wide. The C0 and Euler terms are exact
         in h; the K term is exact in h for small K (below h = 0.01 of leading order in h) and
-        multiplied by `large_noise_factor`. ``"replacement"``: all exact, equation B1.
+        multiplied by `large_noise_factor`. For ``"replacement"`` all terms are exact (B1).
 
     Raises
     ------
     ValueError
-        For a step size outside the mean-square stable range, or an unknown name.
+        If the step size is outside the range of mean-square stability, or a name is unknown.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def relative_variance_error(
 
 
 def variance_error_terms(step_size, num_batches, *, scheme, noise="independent"):
-    """Split the predicted error by cause: Euler step, batch noise, Hessian noise (B5).
+    """Split the predicted error by cause into Euler step, batch noise and Hessian noise (B5).
 
     The terms are linear in C0 and K, so they hold for matrices ``C`` and ``E[(H_b - I)^2]`` too.
     For ``"replacement"`` they are the part of B1 that is linear in K, with averaged noise.
@@ -122,7 +122,7 @@ def variance_error_terms(step_size, num_batches, *, scheme, noise="independent")
 
 
 def finite_batch_factor(step_size, num_batches, *, scheme="batches"):
-    """Exact C0 coefficient of the variance for any step size h in (0, 2).
+    """Return the exact C0 coefficient of the variance for any step size h in (0, 2).
 
     With ``q = (1-h)^M`` it is ``M/(M-1) h/(2-h)`` times
 
@@ -135,8 +135,8 @@ def finite_batch_factor(step_size, num_batches, *, scheme="batches"):
     h, m = np.asarray(step_size, dtype=float), int(num_batches)
     if m == 1:
         return np.zeros_like(h)[()]
-    # Small steps: through factors of l = -log(1-h), q = e^(-M l), so arranged that nothing cancels.
-    # Large steps: as written above, since (1-h)^M may change sign.
+    # Small steps are computed with factors of l = -log(1-h), q = e^(-M l), arranged so that nothing
+    # cancels; large steps as written above, since (1-h)^M may change sign.
     small = np.minimum(h, 0.5)
     lam = -np.log1p(-small)
     phi = bridge_factor(lam)
@@ -174,28 +174,29 @@ def time_per_epoch(
     Parameters
     ----------
     tolerance : float
-        Relative error of the posterior variance to spend, > 0.
+        Relative error of the posterior variance that is allowed, > 0.
     num_batches : int
         Minibatches per epoch, M.
     batch_noise : float, optional
-        C0; default M, a well-specified model with plain gradients (then T is about
-        ``(24 tolerance)^(1/3)`` for SGWORLD and ``2 tolerance`` for SGLD). 0 with control variates.
+        Batch noise C0; default M, that of a well-specified model with plain gradients (then T is
+        about ``(24 tolerance)^(1/3)`` for SGWORLD and ``2 tolerance`` for SGLD). With control
+        variates it is 0.
     hessian_noise : float
-        K.
+        Hessian noise K.
     scheme, noise : str
         As in `relative_variance_error`. For ``"once"`` the error is that of the second moment
-        about the exact mean, since its variance alone does not see the shifted mean.
+        about the exact mean, since its variance alone does not show the shifted mean.
     allow_cancellation : bool
         The K term is negative below T = 1.8, so that |error| may leave the tolerance and come
         back where it cancels the others. By default such a T is not used, because the balance
         holds for the mean over coordinates and not for each of them: every smaller T meets the
-        tolerance too. True gives the largest T whatever lies below.
+        tolerance too. If True, the largest T is returned, whatever the error at smaller ones.
 
     Returns
     -------
     float
-        T, never above M (h = 1: beyond, a step overshoots the mode and mixing gets worse) nor
-        above 0.999 of the stability limit.
+        T, at most M (h = 1: with a larger step the mode is overshot and mixing gets worse) and at
+        most 0.999 of the stability limit.
 
     Examples
     --------
@@ -206,7 +207,7 @@ def time_per_epoch(
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be a positive relative error such as 0.01, {tolerance=}")
-    # It takes as long to import as the rest of the package.
+    # SciPy takes as long to import as the rest of the package.
     from scipy.optimize import brentq
 
     c0 = float(num_batches if batch_noise is None else batch_noise)
@@ -219,7 +220,8 @@ def time_per_epoch(
         return np.abs(error) - tolerance
 
     top = min(1.0, 0.999 * stable_step_size(hessian_noise))
-    # Dense enough to bracket every crossing: |error| turns at most twice, near T of order one.
+    # The grid is dense enough to bracket every crossing: |error| turns at most twice, near T of
+    # order one.
     grid = np.geomspace(1e-6 * min(tolerance, 1) / (1 + c0 + hessian_noise), top, 1000)
     bad = np.flatnonzero(excess(grid) > 0)
     if allow_cancellation:
@@ -233,7 +235,7 @@ def time_per_epoch(
 
 
 def autocorrelation_epochs(time):
-    """Integrated autocorrelation time of draws at epoch ends, in epochs: coth(T/2) (B8).
+    """Return the integrated autocorrelation time of draws at epoch ends, coth(T/2) epochs (B8).
 
     >>> print(f"{autocorrelation_epochs(0.62):.1f}")
     3.3
@@ -243,16 +245,17 @@ def autocorrelation_epochs(time):
 
 
 def once_mean_shift(step_size, num_batches, batch_noise):
-    """Mean square shift of one coordinate's mean if one order is kept for ever (B9).
+    """Return the mean square shift of one coordinate's mean for one order in all epochs (B9).
 
-    (h C0/2) (coth(T/2) - 2/T), the average over orders, in squared posterior standard deviations.
+    It is (h C0/2) (coth(T/2) - 2/T), an average over orders in squared posterior standard
+    deviations.
     """
     time = np.asarray(step_size, dtype=float) * num_batches
     return (step_size * batch_noise / 2 * langevin_factor(time / 2))[()]
 
 
 def order_mean_shift(step_size, num_batches, coupling, *, scheme="batches"):
-    """Shift of the mean at the ends of epochs with fresh orders, also symmetric ones (B10).
+    """Return the shift of the mean at the ends of epochs, with fresh or symmetric orders (B10).
 
     ``coupling`` is ``E_b[(H_b - I) r_b]``, with ``-r_b`` the batch gradient at the mode; any
     shape. The shift ``h coupling [1/T - 1/(e^T - 1)]``, in posterior standard deviations, is
@@ -268,10 +271,11 @@ def order_mean_shift(step_size, num_batches, coupling, *, scheme="batches"):
 
 
 def epoch_noise_error(time, *, split=False):
-    """Variance error from injecting an epoch's noise at once, full gradients, h -> 0 (B11).
+    """Return the variance error from an epoch's noise injected at once, at h -> 0 (B11).
 
-    At the end of the epoch 2T/(1 - e^-2T) - 1 = T + T^2/3 + ...; half before and half after
-    (``split=True``) T coth T - 1 = T^2/3 + ...: why the package injects noise at every step.
+    Gradients are full ones. For noise at the end of the epoch the error is
+    2T/(1 - e^-2T) - 1 = T + T^2/3 + ...; for half of it before and half after (``split=True``) it
+    is T coth T - 1 = T^2/3 + .... For this reason the package injects noise at every step.
     """
     time = np.asarray(time, dtype=float)
     y = coth_excess(time)[0]
@@ -279,7 +283,7 @@ def epoch_noise_error(time, *, split=False):
 
 
 def leverage_hessian_noise(leverages, batch_size):
-    """K of a generalised linear model from its leverages l_i, which sum to D (B12).
+    """Return K of a generalised linear model from its leverages l_i, which sum to D (B12).
 
     K = (N-B)/(B(N-1)) (N sum_i l_i^2 / D - 1), about (D+1)/B for Gaussian features.
     """
@@ -289,22 +293,23 @@ def leverage_hessian_noise(leverages, batch_size):
 
 
 def large_noise_factor(step_size, hessian_noise):
-    """(2 - h)/(2 - h - h K), by which the K term exceeds its part linear in K.
+    """Return (2 - h)/(2 - h - h K), the factor by which the K term exceeds its linear part.
 
-    Exact with replacement (B1); an approximation without, which diverges at the same step size.
+    It is exact with replacement (B1). Without, it is an approximation that diverges at the same
+    step size.
     """
     return (2 - step_size) / (2 - step_size - step_size * np.asarray(hessian_noise))
 
 
 def stable_step_size(hessian_noise=0.0):
-    """Mean-square stability limit 2/(1 + K) of the step size in whitened coordinates (B1)."""
+    """Return the mean-square stability limit 2/(1 + K) of the whitened step size (B1)."""
     return 2.0 / (1.0 + hessian_noise)
 
 
 def control_variate_step_size(tolerance, hessian_noise):
-    """Step size 2 eps/(eps + K (1 + eps)) at which C0 = 0, with replacement, errs by eps (B1).
+    """Return the step size 2 eps/(eps + K (1 + eps)) at which the error is eps if C0 = 0 (B1).
 
-    Averaged noise; the inverse of `relative_variance_error` for that scheme.
+    This is the inverse of `relative_variance_error` with replacement and averaged noise.
     """
     return 2 * tolerance / (tolerance + hessian_noise * (1 + tolerance))
 

@@ -1,4 +1,4 @@
-"""Every row once an epoch: the rows are dealt into new batches when an epoch begins."""
+"""The order that visits every row once an epoch, in batches dealt anew when an epoch begins."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Every batch once an epoch, in a fresh random order each epoch."""
+"""The order that visits every batch once an epoch, in a fresh random order each epoch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,9 +12,9 @@ __all__ = ["FreshOrder", "random_order"]
 
 
 def random_order(rng_key: PRNGKey, count: int) -> jax.Array:
-    """Return a random permutation: (count,) int32."""
-    # Compiles in half the time of jax.random.permutation; equal bits, which keep their order, are
-    # rarer than one pair in 2^33 / M^2 epochs.
+    """Return a random permutation, (count,) int32."""
+    # This compiles in half the time of jax.random.permutation. Equal bits, which would keep their
+    # order, are rarer than one pair in 2^33 / M^2 epochs.
     return jnp.argsort(jax.random.bits(rng_key, (count,))).astype(jnp.int32)
 
 

@@ -1,4 +1,4 @@
-"""One random order for ever."""
+"""The order that is drawn once and kept for the whole run."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ __all__ = ["SingleOrder"]
 
 @dataclass(frozen=True)
 class SingleOrder(Order):
-    """One random order for ever: it shifts the mean, too (docs/theory.md, B9)."""
+    """One random order for all epochs, which shifts the mean too (docs/theory.md, B9)."""
 
     name: ClassVar[str] = "once"
     law: ClassVar[str] = "once"

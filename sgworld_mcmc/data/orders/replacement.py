@@ -1,4 +1,4 @@
-"""Each batch drawn independently of all others: SGLD."""
+"""The order of SGLD, in which each batch is drawn independently of all others."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ __all__ = ["Replacement"]
 
 @dataclass(frozen=True)
 class Replacement(Order):
-    """Each batch drawn independently (Welling & Teh 2011): the noise never cancels."""
+    """Batches drawn independently (Welling & Teh 2011), whose noise never cancels."""
 
     name: ClassVar[str] = "replacement"
     law: ClassVar[str] = "replacement"

@@ -1,4 +1,4 @@
-"""A fresh random order, then in the next epoch the same order backward."""
+"""The order that is a fresh one in an epoch, and the same one backward in the next."""
 
 from dataclasses import dataclass
 from typing import ClassVar
