@@ -342,7 +342,7 @@ class Coordinates(ABC):
 
     @property
     def directions(self) -> np.ndarray | None:
-        """(D, D) unit vectors of the parameters theta in z; None if they are the axes."""
+        """The (D, D) unit vectors of the parameters theta in z; None if they are the axes."""
         return None
 
     def to_model(self, z: Any) -> Any:

@@ -16,7 +16,7 @@ def build(name: str) -> Problem:
     Raises
     ------
     ValueError
-        For a name that there is not.
+        If there is no problem of this name.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def chosen(names=()) -> dict:
     Raises
     ------
     ValueError
-        For a name that there is not, before any data are made.
+        If there is no problem of a given name; no data are made then.
     """
     for name in names:
         if name not in PROBLEMS:

@@ -18,68 +18,73 @@ _COMMON = """
     Parameters
     ----------
     model
-        An ordinary NumPyro model, with or without a plate over the observations; it may say
+        An ordinary NumPyro model, with or without a plate over the observations, which may have a
         ``subsample_size``. Latent sites must be continuous and global.
     num_samples
-        Draws of each chain.
+        Number of draws of each chain.
     num_warmup
-        Burn-in calls of each chain before the first draw: epochs, or what a draw takes where
-        that is less than an epoch. Chains start where pilot chains ended, near the posterior.
+        Number of burn-in calls of each chain before the first draw. A call makes an epoch of steps,
+        or the steps of a draw if they are fewer. Chains start where pilot chains ended, near the
+        posterior.
     num_chains, chain_method
-        Four chains by default, ``"vectorized"`` in one program; also ``"sequential"``,
-        ``"parallel"`` (one device each) or a function such as ``jax.vmap``.
+        Number of chains, by default four, and how they run: ``"vectorized"`` in one program
+        (default), ``"sequential"``, ``"parallel"`` (one device each) or a function such as
+        ``jax.vmap``.
     thinning
         As in NumPyro.
     progress_bar
         Whether to show what the run is doing and how long it will last. None (default) shows it
-        in terminals and notebooks. It costs nothing that can be measured.
+        in terminals and notebooks. The display costs nothing that can be measured.
     batch_size
-        At most this many rows in a minibatch, 1 to N; None chooses it, all rows included.
+        Largest number of rows in a minibatch, 1 to N. None chooses it; it may then be all rows.
     step_size
-        h in BlackJAX's convention, in *preconditioned* coordinates (in the model's unconstrained
-        ones if ``preconditioner="none"``), or ``"auto"``.
+        Step size h in BlackJAX's convention, in *preconditioned* coordinates (in the model's
+        unconstrained ones if ``preconditioner="none"``), or ``"auto"``.
     temperature
-        tau; the draws are of exp(-U / tau).
+        Temperature tau: the draws are those of exp(-U / tau).
     steps_per_draw
-        Minibatch steps from draw to draw. None (or ``"auto"``): as many as make the
-        autocorrelation time about two draws; with plain gradients whole epochs{steps}, at whose
-        ends the batches' noise has cancelled.
+        Number of minibatch steps from draw to draw. None (or ``"auto"``) makes the autocorrelation
+        time about two draws; with plain gradients it may be whole epochs{steps}, at whose ends the
+        batches' noise has cancelled.
     gradient
-        ``"plain"``: of the minibatch alone; ``"control_variate"``: corrected by its value at the
-        mode, which leaves noise of the batches' curvature only and costs nothing per step;
-        ``"taylor"``: of second order, without noise on a quadratic potential, three times the
-        cost per step. ``"auto"`` chooses from their noise, measured at draws of pilot chains.
+        ``"plain"`` is the gradient of the minibatch alone. ``"control_variate"`` corrects it by
+        its value at the mode, which leaves only the noise of the batches' curvature and costs
+        nothing per step. ``"taylor"`` corrects it to second order: it has no noise on a quadratic
+        potential and three times the cost per step. ``"auto"`` chooses one by their noise, measured
+        at draws of pilot chains.
     preconditioner
-        ``"dense"``: Hessian at the mode; ``"diagonal"``: its diagonal; ``"none"``; or an estimate
-        of the posterior covariance of the flat unconstrained position, (D, D) or (D,). ``"auto"``
-        is dense up to 1000 dimensions and diagonal above, and is made anew from pilot chains where
-        the posterior is far from the Gaussian at its mode.
+        ``"dense"`` takes the Hessian at the mode, ``"diagonal"`` its diagonal, ``"none"`` nothing.
+        An array is an estimate of the posterior covariance of the flat unconstrained position,
+        (D, D) or (D,). ``"auto"`` is dense up to 1000 dimensions and diagonal above, and is made
+        anew from pilot chains if the posterior is far from the Gaussian at its mode.
     noise
         ``"averaged"`` (default: without the Euler error) or ``"independent"``.
     tolerance
-        Relative error of the posterior variance that may be spent: what is not given is chosen so
-        that the predicted error of every variance stays below it, and of every mean below twice
-        as many standard deviations, with the fewest rows touched for each effective draw.
-        :meth:`bias_report` tells what was predicted, and what is measured.
+        Relative error of the posterior variance that is allowed. Settings that are not given are
+        chosen so that the predicted error of every variance stays below it, and that of every mean
+        below twice as many standard deviations, with the fewest rows read for each effective draw.
+        :meth:`bias_report` shows what was predicted, and what is measured.
     integrator
         An integrator of your own in place of ``noise`` (docs/add_a_sampler.md); it needs a
         ``step_size``.
     plan
         A set-up to use again: the path that :meth:`save_plan` has written, or ``mcmc.plan`` of
         another object. Nothing is searched, measured or chosen; the same key then gives the same
-        draws as the run that made it. Refused, with the reason, for another model or other data.
+        draws as the run that made the plan. A plan for another model or other data is refused, with
+        the reason.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode.
     record_moments
-        Accumulate lagged moments of (the first 32 preconditioned coordinates of) the positions
-        after the warm-up, at every minibatch step with replacement and every epoch without,
-        thinned ones too: :func:`sgworld_mcmc.nonequilibrium.recorded_moments` reads them, and
-        :meth:`bias_report` tests detailed balance with them. At most half a MB for each chain.
+        Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
+        warm-up, at every minibatch step with replacement and at every epoch without, also of calls
+        that are thinned out. :func:`sgworld_mcmc.nonequilibrium.recorded_moments` reads them, and
+        :meth:`bias_report` tests detailed balance with them. They take at most half a MB for each
+        chain.
 
     Raises
     ------
     ValueError, TypeError
-        For settings that make no sense; :meth:`run` checks the model and the data.
+        If settings make no sense; :meth:`run` checks the model and the data.
 """
 
 
@@ -121,10 +126,10 @@ class SGWORLD(MinibatchMCMC):
 class SGLD(MinibatchMCMC):
     __doc__ = f"""Stochastic gradient Langevin dynamics for a NumPyro model, with replacement.
 
-    The same as :class:`SGWORLD` but for the order: every step draws one of the M batches
+    It differs from :class:`SGWORLD` in the order only: every step draws one of the M batches
     independently (Welling & Teh 2011), so that the minibatches' noise adds h C0 / 2 to the
-    relative error of the variance (docs/theory.md, section 2.2). The automatic settings are
-    those of the same tolerance: with plain gradients a much smaller step.
+    relative error of the variance (docs/theory.md, section 2.2). The automatic settings meet the
+    same tolerance, which takes a much smaller step with plain gradients.
     {_COMMON.format(steps="")}
     Examples
     --------
