@@ -178,6 +178,10 @@ def make_settings(
         If an argument makes no sense; the message names it and says what it may be.
     """
     order = resolve("order", order, ORDERS)
+    if integrator is not None and noise != "averaged":
+        raise ValueError(
+            "`noise` is part of overdamped dynamics: leave it out beside `integrator`."
+        )
     integrator = choose_integrator(noise, integrator)
     check_choice("gradient", gradient, ("auto", *GRADIENTS))
     if batch_size is not None:

@@ -80,11 +80,17 @@ _COMMON = """
         that are thinned out. :func:`sgworld_mcmc.nonequilibrium.recorded_moments` reads them, and
         :meth:`bias_report` tests detailed balance with them. They take at most half a MB for each
         chain.
-
+{order}
     Raises
     ------
     ValueError, TypeError
         If settings make no sense; :meth:`run` checks the model and the data.
+"""
+
+
+_ORDER = """    order
+        ``"batches"`` (default), ``"examples"``, ``"symmetric"`` or ``"once"``: see
+        :mod:`sgworld_mcmc.data.orders`.
 """
 
 
@@ -95,11 +101,7 @@ class SGWORLD(MinibatchMCMC):
     cancels within the epoch and leaves an error of the posterior variance of about T^3/24, with
     T the time per epoch in units of the curvature; with replacement it is T/2 (arXiv:2306.03521;
     docs/theory.md, section 2.2). An instance is a ``numpyro.infer.MCMC``.
-    {_COMMON.format(steps=" (two for ``symmetric``)")}
-    order
-        ``"batches"`` (default), ``"examples"``, ``"symmetric"`` or ``"once"``: see
-        :mod:`sgworld_mcmc.data.orders`.
-
+    {_COMMON.format(steps=" (two for ``symmetric``)", order=_ORDER)}
     Examples
     --------
     >>> import jax, numpyro, numpyro.distributions as dist
@@ -130,7 +132,7 @@ class SGLD(MinibatchMCMC):
     independently (Welling & Teh 2011), so that the minibatches' noise adds h C0 / 2 to the
     relative error of the variance (docs/theory.md, section 2.2). The automatic settings meet the
     same tolerance, which takes a much smaller step with plain gradients.
-    {_COMMON.format(steps="")}
+    {_COMMON.format(steps="", order="")}
     Examples
     --------
     >>> from sgworld_mcmc import SGLD, exact

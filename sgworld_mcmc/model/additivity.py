@@ -78,8 +78,8 @@ def check_minibatching(
             # Sums that XLA made in the working precision are right to about 1e3 roundings; terms
             # that come row by row are added here, in double precision.
             tolerance = precision * (100 if terms.ndim else 1000)
-            total, size = terms.sum(), np.abs(values).sum() + np.abs(terms).sum()
-            adds_up &= bool(abs(values.sum() - total) <= tolerance * size)
+            total, scale = terms.sum(), np.abs(values).sum() + np.abs(terms).sum()
+            adds_up &= bool(abs(values.sum() - total) <= tolerance * scale)
             largest = np.abs(values).max() + abs(total)
             constant &= bool(np.all(np.abs(values - total) <= 10 * tolerance * largest))
             numbers = f"{total:.6g} on all rows, {values.sum():.6g} as the sum over two halves"
@@ -101,7 +101,7 @@ def check_minibatching(
             "an argument that is not data has the observations' leading axis (bind it with "
             "functools.partial)."
         )
-    if not additive and size > 1:
+    if not additive:
         raise ValueError(
             "No site of the model depends on the rows of the data: every observed site has the "
             "same log density on every half of them. Does the model use its array arguments?"

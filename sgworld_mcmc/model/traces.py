@@ -20,10 +20,12 @@ class Site(NamedTuple):
 
 
 def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:
+    """Return NumPyro's trace of a model whose latent sites have the values of a strategy."""
     # The handler of the seed is the inner one: initialisation strategies draw with its keys.
     substituted = handlers.substitute(handlers.seed(model, rng_key), substitute_fn=strategy)
     return handlers.trace(substituted).get_trace(*args, **kwargs)
 
 
 def unconstrained(site: dict) -> jax.Array:
+    """Return the value of a latent site in unconstrained coordinates."""
     return biject_to(site["fn"].support).inv(site["value"])

@@ -106,9 +106,15 @@ def load_plan(path: str | os.PathLike, integrator: Integrator | None = None) -> 
 def _classes(integrator: Integrator | None) -> dict[str, type]:
     tables = (ORDERS, GRADIENTS, INTEGRATORS, COORDINATES)
     known = [*_RECORDS, *(kind for table in tables for kind in table.values())]
+    classes = {kind.__name__: kind for kind in known}
     if integrator is not None:
-        known.append(type(integrator))
-    return {kind.__name__: kind for kind in known}
+        name = type(integrator).__name__
+        if classes.setdefault(name, type(integrator)) is not type(integrator):
+            raise ValueError(
+                f"`integrator` is of a class {name}, which the package has too: a plan could not "
+                "tell them apart. Give your class another name."
+            )
+    return classes
 
 
 def _encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
