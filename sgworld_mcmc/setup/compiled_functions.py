@@ -85,9 +85,9 @@ class SetUpFunctions:
         density = self._density(constants)
         return jax.vmap(lambda x, order: adam(x, order, density, feed))(starts, orders)
 
-    def _descend(self, start, scale, feed, constants, used, limit, *, newton):
+    def _descend(self, start, coordinates, feed, constants, used, limit, *, newton):
         density = self._density(constants)
-        return descend(start, scale, newton, density, feed, used, limit)
+        return descend(start, coordinates, newton, density, feed, used, limit)
 
     def _hessian(self, position, feed, constants, used):
         return dense_hessian(self._density(constants), position, feed, used)

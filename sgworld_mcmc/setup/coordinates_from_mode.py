@@ -20,7 +20,7 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.curvature import Scale, diagonal_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
-from sgworld_mcmc.setup.mode_search import ModeSearch, distance, finite_loss
+from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 
 __all__ = ["CoordinateFit", "fit_coordinates", "set_up_feed"]
 
@@ -158,7 +158,7 @@ def fit_coordinates(
         converged,
         gain,
         scaled.indefinite,
-        _other_modes(found, losses, best, scaled.scale, search),
+        _other_modes(found, losses, best, scaled.coordinates, search),
         gradient=gradient,
     )
 
@@ -196,11 +196,11 @@ def _coordinates(settings: Settings, center: np.ndarray, scaled: Scale, hessian)
     if settings.coordinates is Identity:
         return Identity(center)
     if settings.coordinates is Diagonal and hessian is not None:
-        return Diagonal(center, diagonal_scale(np.diagonal(hessian)).scale)
-    return (Diagonal if hessian is None else Dense)(center, scaled.scale)
+        return diagonal_scale(np.diagonal(hessian)).about(center)
+    return scaled.about(center)
 
 
-def _other_modes(found, losses, best, scale, search: ModeSearch) -> tuple[float, ...]:
+def _other_modes(found, losses, best, coordinates, search: ModeSearch) -> tuple[float, ...]:
     """Return the distances of other modes that hold a share of the posterior.
 
     Searches from other starts have found them. Each search saw one batch of rows, whose mode lies
@@ -211,7 +211,7 @@ def _other_modes(found, losses, best, scale, search: ModeSearch) -> tuple[float,
     apart = 10 + 5 * np.sqrt(search.feed.num_batches * dimension)
     distances = []
     for each, loss in zip(found, losses, strict=True):
-        far = distance(np.asarray(each.position) - np.asarray(best.position), scale)
+        far = coordinates.distance(np.asarray(each.position) - np.asarray(best.position))
         comparable = loss - np.min(losses) < 5 + 2 * dimension**0.5 + 0.5 * dimension
         if np.isfinite(far) and comparable and far > apart and float(each.gain) < 1.0:
             distances.append(far)

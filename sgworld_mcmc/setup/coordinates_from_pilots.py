@@ -69,7 +69,7 @@ def adapted(
         scaled = dense_scale(np.mean(local, 0) if local else hessian)
         by_curvature = len(local) > 0 and scaled.indefinite == 0
         if by_curvature:
-            new = Dense(center, scaled.scale)
+            new = scaled.about(center)
             stiffness = max(np.linalg.eigvalsh(new.whiten(each))[-1] for each in local)
     fit = posterior.fit._replace(
         coordinates=new,

@@ -2,22 +2,25 @@
 
 A preconditioner is written K, with K K^T an estimate of the posterior covariance: the sampler
 runs in z, theta = theta0 + K z, where the curvature is about one and step sizes are dimensionless
-(docs/theory.md, section 2.3). K is a (D, D) array or, if diagonal, a (D,) one.
+(docs/theory.md, section 2.3). Here it comes as :class:`~sgworld_mcmc.protocols.Coordinates` about
+the origin.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from sgworld_mcmc.coordinates.dense import Dense
+from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.gradients.weighting import epoch_mean
-from sgworld_mcmc.protocols import Feed
+from sgworld_mcmc.protocols import Coordinates, Feed
 
 __all__ = [
     "DENSE_DIMENSION",
     "Scale",
-    "apply_scale",
     "dense_hessian",
     "dense_scale",
     "diagonal_hessian",
@@ -37,15 +40,26 @@ PROBES = 64
 
 
 class Scale(NamedTuple):
-    """A preconditioner K, and how many directions of the Hessian were not positive."""
+    """A preconditioner from a Hessian.
 
-    scale: np.ndarray
+    Attributes
+    ----------
+    coordinates
+        K, about the origin.
+    indefinite
+        Number of directions in which the Hessian was not positive.
+    """
+
+    coordinates: Coordinates
     indefinite: int
 
+    def about(self, center: np.ndarray) -> Coordinates:
+        """Return the coordinates about a center (D,)."""
+        return replace(self.coordinates, center=center)
 
-def apply_scale(scale: jax.Array, z: jax.Array) -> jax.Array:
-    """Return K z for a dense (D, D) or diagonal (D,) K."""
-    return scale @ z if scale.ndim == 2 else scale * z
+    def newton_step(self, gradient: np.ndarray) -> np.ndarray:
+        """Return K K^T times the gradient (D,) of the log density."""
+        return self.coordinates.apply(self.coordinates.pull_back(gradient))
 
 
 def dense_hessian(
@@ -97,8 +111,8 @@ def dense_scale(hessian: np.ndarray) -> Scale:
 
     Examples
     --------
-    >>> scale, indefinite = dense_scale(np.array([[4.0, 0.0], [0.0, 1e-10]]))
-    >>> np.allclose(scale @ scale.T, np.diag([0.25, 1e10])), indefinite
+    >>> coordinates, indefinite = dense_scale(np.array([[4.0, 0.0], [0.0, 1e-10]]))
+    >>> np.allclose(coordinates.covariance(), np.diag([0.25, 1e10])), indefinite
     (True, 0)
     """
     hessian = np.asarray(hessian, float)
@@ -110,11 +124,13 @@ def dense_scale(hessian: np.ndarray) -> Scale:
     # thousand times as wide as the stiffest: nothing is known about it.
     floor = FLOOR if indefinite == 0 else 1e-6
     values = np.maximum(np.abs(values), floor * top)
-    return Scale(vectors / np.sqrt(values) / units[:, None], indefinite)
+    scale = vectors / np.sqrt(values) / units[:, None]
+    return Scale(Dense(np.zeros(len(units)), scale), indefinite)
 
 
 def diagonal_scale(diagonal: np.ndarray) -> Scale:
     """Return (D,) K = |diag H|^-1/2, where |diag H| is at least 1e-6 times its largest entry."""
     diagonal = np.asarray(diagonal, float)
     floor = 1e-6 * np.max(np.abs(diagonal))
-    return Scale(1 / np.sqrt(np.maximum(np.abs(diagonal), floor)), int(np.sum(diagonal <= 0)))
+    scale = 1 / np.sqrt(np.maximum(np.abs(diagonal), floor))
+    return Scale(Diagonal(np.zeros(len(scale)), scale), int(np.sum(diagonal <= 0)))

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
-from sgworld_mcmc.protocols import ArrayTree
-from sgworld_mcmc.setup.curvature import apply_scale
+from sgworld_mcmc.protocols import ArrayTree, Coordinates
 
 __all__ = ["Search", "adam", "descend"]
 
@@ -92,7 +91,7 @@ class Search(NamedTuple):
 
 def descend(
     start: jax.Array,
-    scale: jax.Array,
+    coordinates: Coordinates,
     newton: bool,
     log_density: Callable,
     feed: FixedPartition,
@@ -106,8 +105,8 @@ def descend(
 
     Parameters
     ----------
-    scale
-        K, (D, D) or (D,), with K K^T the inverse Hessian, for Newton steps.
+    coordinates
+        K with K K^T the inverse Hessian, for Newton steps.
     newton
         Whether to step along - K K^T gradient; else by L-BFGS, which needs no Hessian. Static.
     used
@@ -129,7 +128,7 @@ def descend(
 
     def next_direction(gradient, memory, x):
         if newton:
-            return size * apply_scale(scale, apply_scale(scale.T, gradient)), memory
+            return size * coordinates.apply(coordinates.pull_back(gradient)), memory
         quasi, memory = lbfgs.update(gradient, memory, x)
         # Negative curvature on the way spoils the memory: the search then begins again from the
         # gradient.

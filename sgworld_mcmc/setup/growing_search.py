@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgworld_mcmc.setup.curvature import Scale, apply_scale, dense_scale
+from sgworld_mcmc.setup.curvature import Scale, dense_scale
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 
@@ -125,12 +125,12 @@ def _scale(here: Expansion) -> Scale | None:
 
 
 def _step(gradient: np.ndarray, scaled: Scale) -> np.ndarray:
-    return apply_scale(scaled.scale, apply_scale(scaled.scale.T, gradient))
+    return scaled.newton_step(gradient)
 
 
 def _length(gradient: np.ndarray, scaled: Scale) -> float:
     """Return the length of the Newton step from this gradient, in posterior standard deviations."""
-    return float(np.linalg.norm(apply_scale(scaled.scale.T, gradient)))
+    return float(np.linalg.norm(scaled.coordinates.pull_back(gradient)))
 
 
 def _distance(step: np.ndarray, hessian: np.ndarray) -> float:

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.coordinates.dense import Dense
+from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import head, is_large
 from sgworld_mcmc.progress import count_rows, is_counting
+from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.curvature import (
     DENSE_DIMENSION,
@@ -21,7 +24,7 @@ from sgworld_mcmc.setup.curvature import (
 from sgworld_mcmc.setup.descent import Search
 from sgworld_mcmc.setup.one_pass import Expansion
 
-__all__ = ["ModeSearch", "distance", "finite_loss"]
+__all__ = ["ModeSearch", "finite_loss"]
 
 # Up to this dimension, all starts are followed to their modes.
 SEVERAL_DIMENSION = 200
@@ -68,11 +71,11 @@ class ModeSearch(NamedTuple):
         """Whether the whole Hessian is used, and not its diagonal only."""
         return self.dimension <= DENSE_DIMENSION
 
-    def descend(self, start, scale, used: int, limit: int, newton: bool) -> Search:
-        """Make Newton steps with ``scale``, or L-BFGS steps, on the first ``used`` batches."""
-        start, scale = jnp.asarray(start), jnp.asarray(scale)
+    def descend(self, start, coordinates, used: int, limit: int, newton: bool) -> Search:
+        """Make Newton steps with K K^T, or L-BFGS steps, on the first ``used`` batches."""
+        start, coordinates = jax.tree.map(jnp.asarray, (start, coordinates))
         search = self.functions.descend(
-            start, scale, self.feed, self.constants, used, limit, newton=newton
+            start, coordinates, self.feed, self.constants, used, limit, newton=newton
         )
         if is_counting():
             count_rows(int(search.evaluations) * self._rows(used))
@@ -90,12 +93,16 @@ class ModeSearch(NamedTuple):
 
     def quasi_newton(self, start, used: int) -> Search:
         """Search by L-BFGS, which needs no Hessian."""
-        return self.descend(start, np.ones(self.dimension), used, BUDGET, False)
+        return self.descend(start, self._unit(Diagonal), used, BUDGET, False)
 
     def evaluate(self, position, used: int) -> Search:
         """Return the loss and its gradient at a position, as a search that makes no step."""
-        blank = np.eye(self.dimension) if self.dense else np.ones(self.dimension)
-        return self.descend(position, blank, used, 1, self.dense)
+        unit = self._unit(Dense if self.dense else Diagonal)
+        return self.descend(position, unit, used, 1, self.dense)
+
+    def _unit(self, kind: type[Coordinates]) -> Coordinates:
+        """Return coordinates in which K is the identity."""
+        return kind.from_covariance(np.zeros(self.dimension), np.ones(self.dimension))
 
     def value(self, position) -> float:
         """Return minus the log density of the first batch, or infinity where it is not finite."""
@@ -126,8 +133,9 @@ class ModeSearch(NamedTuple):
         """Make Newton steps; renew the Hessian, or |Hessian|, until it no longer matters."""
         for _ in range(rounds):
             hessian, scaled = self.curvature(position, used)
-            search = self.descend(position, scaled.scale, used, 15, True)
-            moved = distance(np.asarray(search.position) - np.asarray(position), scaled.scale)
+            search = self.descend(position, scaled.coordinates, used, 15, True)
+            change = np.asarray(search.position) - np.asarray(position)
+            moved = scaled.coordinates.distance(change)
             position = search.position
             if moved < 0.1 or not np.isfinite(moved):
                 break
@@ -183,7 +191,7 @@ class ModeSearch(NamedTuple):
             position = self.quasi_newton(position, count).position
         elif count > 1:
             _, scaled = self.curvature(position, min(count, 4))
-            position = self.descend(position, scaled.scale, count, 40, True).position
+            position = self.descend(position, scaled.coordinates, count, 40, True).position
         return self.refine(position, count, ROUNDS if self.dense else 1)
 
     def gaussian(self, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
@@ -202,16 +210,10 @@ def _agree(found: list[tuple[Search, jax.Array | None, Scale]]) -> bool:
     return all(
         float(search.gain) < SETTLED
         and own.indefinite == 0
-        and distance(np.asarray(search.position) - np.asarray(first.position), scaled.scale) < 0.1
+        and scaled.coordinates.distance(np.asarray(search.position) - np.asarray(first.position))
+        < 0.1
         for search, _, own in found
     )
-
-
-def distance(step: np.ndarray, scale: np.ndarray) -> float:
-    """Return the length of a step in posterior standard deviations."""
-    scale = np.asarray(scale)
-    whitened = np.linalg.solve(scale, step) if scale.ndim == 2 else step / scale
-    return float(np.linalg.norm(whitened))
 
 
 def finite_loss(search: Search) -> float:
