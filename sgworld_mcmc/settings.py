@@ -183,6 +183,14 @@ def make_settings(
             "`noise` is part of overdamped dynamics: leave it out beside `integrator`."
         )
     integrator = choose_integrator(noise, integrator)
+    for name, value in (("order", order), ("integrator", integrator)):
+        try:
+            hash(value)
+        except TypeError as error:
+            raise TypeError(
+                f"`{name}` must be hashable, a frozen dataclass of Python numbers and strings: "
+                "compiled programs are found again by it."
+            ) from error
     check_choice("gradient", gradient, ("auto", *GRADIENTS))
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
@@ -220,6 +228,8 @@ def make_settings(
 
 def _preconditioner(value: Any) -> dict[str, Any]:
     """Return the three settings that the public ``preconditioner`` stands for."""
+    if value is None:
+        raise ValueError("`preconditioner` must be a name or an array, not None. Leave it out.")
     if not isinstance(value, str):
         kind = COORDINATES["dense" if np.ndim(value) == 2 else "diagonal"]
         return {"coordinates": kind, "adapt": False, "covariance": value}

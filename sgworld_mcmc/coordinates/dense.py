@@ -39,7 +39,8 @@ class Dense(Coordinates):
         return self.scale @ z if z.ndim == 1 else z @ self.scale.T
 
     def solve(self, change):
-        return _library(change).linalg.solve(self.scale, change.T).T
+        flat = change.reshape(-1, change.shape[-1])
+        return _library(change).linalg.solve(self.scale, flat.T).T.reshape(change.shape)
 
     def pull_back(self, gradient):
         return self.scale.T @ gradient if gradient.ndim == 1 else gradient @ self.scale

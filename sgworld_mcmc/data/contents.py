@@ -21,6 +21,8 @@ WORDS = SIDE * SIDE
 MASK = 2**64 - 1
 # Consecutive blocks are weighted with powers of this odd number.
 FACTOR = 0x9E3779B97F4A7C15
+# An odd number with many bits.
+MIX = np.uint64(0xBF58476D1CE4E5B9)
 # Columns are weighted with odd numbers and rows with even ones. The weight of a single word is the
 # sum of the two and odd, so that the change of any one word changes the fingerprint.
 _random = np.random.default_rng(20).integers(2**62, size=(2, SIDE), dtype=np.uint64)
@@ -116,5 +118,9 @@ def _block_print(block: np.ndarray) -> int:
         padded = np.zeros(8 * WORDS, np.uint8)
         padded[: memory.size] = memory
         words = padded.view(np.uint64)
+    # Mixed first (each step can be undone, so that different words stay different): the high bits,
+    # a sign for instance, then count with all bits of the weights.
+    words = words * MIX
+    words ^= words >> np.uint64(32)
     square = words.reshape(SIDE, SIDE)
     return int((COLUMNS * square.sum(0) + ROWS * square.sum(1)).sum())

@@ -28,6 +28,8 @@ from sgworld_mcmc.setup.run_plan import RunPlan
 __all__ = ["MinibatchMCMC"]
 
 
+# What the control run's key is made with: no split of a key has so many parts.
+CONTROL = 2**31 - 1
 _NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter")
 
 
@@ -166,6 +168,9 @@ class MinibatchMCMC(PlannedMCMC):
             interrupt.add_note(self._what_is_lost())
             args, kwargs = before
             raise
+        except Exception:
+            args, kwargs = before
+            raise
         finally:
             # ArviZ and NumPyro's utilities call the model with these arguments.
             self._args, self._kwargs = args, kwargs
@@ -282,7 +287,7 @@ class MinibatchMCMC(PlannedMCMC):
         """Return the (chains, draws, D) positions of a second run at half the step size."""
         state = self.last_state
         key = state.rng_key if self.num_chains == 1 else state.rng_key[0]
-        key = jax.random.fold_in(key, 1)
+        key = jax.random.fold_in(key, CONTROL)
         return self.run_at(key, self.data.tuning.step_size / 2, 2 * self.num_warmup).positions
 
     def run_at(self, rng_key, step_size, num_warmup: int | None = None) -> Draws:
@@ -305,6 +310,8 @@ class MinibatchMCMC(PlannedMCMC):
         Draws
             The draws in the sampler's coordinates.
         """
+        if self.data is None:
+            raise ValueError("There is no set-up to run with: call run(...) or set_up(...) first.")
         num_warmup = self.num_warmup if num_warmup is None else num_warmup
         tuning = self.data.tuning
         step_size = jnp.asarray(step_size, tuning.step_size.dtype)

@@ -50,7 +50,8 @@ class PlannedMCMC(MCMC):
         check_key("rng_key", rng_key)
         with reporting(self.progress_bar):
             plan = self._make_set_up(rng_key, args, kwargs, init_params)
-        self._args, self._kwargs = args, kwargs
+        if self._states is None:  # else they are those of the draws
+            self._args, self._kwargs = args, kwargs
         return plan
 
     def use(self, plan: RunPlan, data: RunData) -> None:

@@ -68,10 +68,9 @@ _COMMON = """
         An integrator of your own in place of ``noise`` (docs/add_a_sampler.md); it needs a
         ``step_size``.
     plan
-        A set-up to use again: the path that :meth:`save_plan` has written, or ``mcmc.plan`` of
-        another object. Nothing is searched, measured or chosen; the same key then gives the same
-        draws as the run that made the plan. A plan for another model or other data is refused, with
-        the reason.
+        A set-up to use again: the path that :meth:`save_plan` has written. Nothing is searched,
+        measured or chosen; the same key then gives the same draws as the run that made the plan.
+        A plan for another model or other data is refused, with the reason.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode.
     record_moments
@@ -119,8 +118,11 @@ class SGWORLD(MinibatchMCMC):
     """
 
     def __init__(self, model: Callable, **settings: Any) -> None:
-        order = settings.get("order", "batches")
-        settings["order"] = resolve("order", order, ORDERS, WITHOUT_REPLACEMENT)
+        if "order" in settings:
+            order = resolve("order", settings["order"], ORDERS, WITHOUT_REPLACEMENT)
+            if order.period == 0:
+                raise ValueError("`order` draws batches with replacement: use SGLD.")
+            settings["order"] = order
         sampler, run = _sampler(type(self), model, settings)
         super().__init__(sampler, **run)
 
@@ -172,7 +174,9 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
     run = {name: value for name, value in given.items() if name in _RUN}
     settings = {name: value for name, value in given.items() if name in _SETTINGS}
     if run.get("plan") is not None:
-        run["plan"] = _plan(cls, run["plan"], settings)
+        plan = run["plan"] = _plan(cls, run["plan"], settings)
+        settings["order"] = plan.dynamics.order
+        settings |= {"integrator": plan.dynamics.integrator, "step_size": plan.step_size}
     return SGMCMCKernel(model, **settings), run
 
 
@@ -185,10 +189,18 @@ def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
         )
     if not isinstance(plan, RunPlan):
         plan = load_plan(plan, settings.get("integrator"))
-    with_replacement, wanted = plan.dynamics.order.period == 0, settings["order"].period == 0
-    if with_replacement != wanted:
+    elif plan.description.log_densities is None:
+        raise ValueError(
+            "`plan` does not say which model and data it was made for: give the path that "
+            "`mcmc.save_plan(path)` has written."
+        )
+    with_replacement = plan.dynamics.order.period == 0
+    if with_replacement != (cls is SGLD):
         other = "SGLD" if with_replacement else "SGWORLD"
         raise ValueError(f"`plan` is one of {other}, not of {cls.__name__}: use {other}.")
+    for name in ("order", "integrator"):
+        if name in settings and settings[name] not in (None, getattr(plan.dynamics, name)):
+            raise ValueError(f"`{name}` is another one than the plan's: leave it out.")
     return plan
 
 

@@ -6,7 +6,8 @@ import jax
 from numpyro.util import is_prng_key
 
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.model.arguments import signature_of
+from sgworld_mcmc.model.arguments import is_array, signature_of
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.setup.checked_model import contents_of
 from sgworld_mcmc.setup.prepare import PlanMismatch, identified
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -41,7 +42,10 @@ class SetUp:
 
     def __getstate__(self) -> dict[str, Any]:
         # The data are laid out again; the plan says how, and for which model and data.
-        plan = None if self.plan is None else self.identified_plan()
+        try:
+            plan = None if self.plan is None else self.identified_plan()
+        except ValueError:  # the data have changed: nothing of the plan holds
+            plan = None
         return {**self.__dict__, "_made": _Made(plan)}
 
     def use(self, plan: RunPlan, data: RunData) -> None:
@@ -71,22 +75,32 @@ class SetUp:
             Whether a run is continued, whose plan and partition are kept.
         """
         if not ((resumed or init_params is None) and self._serves(args, kwargs)):
+            if self._given is not None and init_params is not None and not resumed:
+                raise ValueError(
+                    "`init_params` cannot be given beside `plan`: the starts are part of it. "
+                    "Set up anew, without `plan`."
+                )
+            kept = self.identified_plan() if resumed and self.plan is not None else None
             # The rows of the last run are let go, to make room for the new ones.
             self._made = self._made._replace(data=None)
-            made = self._plan_and_data(rng_key, args, kwargs, init_params, resumed, num_chains)
-            self._made = _Made(*made, args, kwargs, bool(jax.config.jax_enable_x64))
+            if kept is not None:  # raises if the data are others than those of the run
+                plan, data = kept, self._sampler.lay_out(kept, args, kwargs)
+            else:
+                plan, data = self._plan_and_data(rng_key, args, kwargs, init_params, num_chains)
+            user = bool(jax.config.jax_enable_x64)
+            self._made = _Made(plan, data, data.model, args, kwargs, user)
         return self.plan
 
     def identified_plan(self) -> RunPlan:
         """Return the plan with a description of model and data that holds in other processes."""
-        if self.data is None:  # the plan has such a description already
+        if self.plan.description.log_densities is not None:
             return self.plan
-        return identified(self.plan, self.data.model, self._made.args, self._made.kwargs)
+        return identified(self.plan, self._made.view, self._made.args, self._made.kwargs)
 
-    def _plan_and_data(self, rng_key, args, kwargs, init_params, resumed, num_chains):
+    def _plan_and_data(self, rng_key, args, kwargs, init_params, num_chains):
         if self._given is not None:
             return self._given, self._sampler.lay_out(self._given, args, kwargs)
-        unpickled = self.plan is not None and self.plan.description.log_density is not None
+        unpickled = self.plan is not None and self._made.view is None
         if unpickled and init_params is None:
             try:
                 return self.plan, self._sampler.lay_out(self.plan, args, kwargs)
@@ -94,8 +108,6 @@ class SetUp:
                 pass  # the data are others, and a new plan is made
         # The set-up's random numbers come from NumPy's generator, seeded with the same key.
         key = rng_key if is_prng_key(rng_key) else rng_key[0]
-        if resumed and self.plan is not None:
-            key = self.plan.partition
         leading = (num_chains,) if num_chains > 1 else ()
         return self._sampler.prepare(key, args, kwargs, init_params, leading)
 
@@ -107,7 +119,7 @@ class SetUp:
         if signature_of(made.args, made.kwargs) != signature_of(args, kwargs):
             return False
         old, new = jax.tree.leaves((made.args, made.kwargs)), jax.tree.leaves((args, kwargs))
-        if not all(a is b for a, b in zip(old, new, strict=True) if hasattr(a, "shape")):
+        if not all(a is b for a, b in zip(old, new, strict=True) if is_array(a)):
             return False
         # The elements of a NumPy array may have changed since.
         before = made.plan.description.contents
@@ -120,6 +132,7 @@ class _Made(NamedTuple):
 
     plan: RunPlan | None = None
     data: RunData | None = None
+    view: MinibatchModel | None = None
     args: tuple = ()
     kwargs: dict = {}  # noqa: RUF012
     double: bool = False

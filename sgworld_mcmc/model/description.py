@@ -3,15 +3,18 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.protocols import Coordinates
 
 __all__ = ["ModelDescription", "describe", "difference", "probe", "same_contents"]
 
-# Number of rows whose log density is compared, and the relative difference that rounding can make.
-PROBED, ROUNDING = 512, 1e-3
+# Number of rows on which log densities are compared, and the absolute and relative difference that
+# rounding can make.
+PROBED, ABSOLUTE, RELATIVE = 512, 1e-3, 1e-5
 
 
 class ModelDescription(NamedTuple):
@@ -23,23 +26,26 @@ class ModelDescription(NamedTuple):
         Number of rows N.
     latents
         (name, unconstrained shape) of each latent site.
+    sites
+        (name, kind) of each site.
     additive
         Names of the sites whose log density is a sum over rows.
     arguments
         (name, kind, shape, type) of each argument of the model.
     contents
         Fingerprints of the NumPy arrays among the arguments, None for JAX arrays.
-    log_density
-        Log density at the plan's center, estimated from the first rows; None if it was not
-        evaluated.
+    log_densities
+        (name, value, value) of each sample site: the sums of its log density over the first rows
+        at the plan's center and one unit from it in all coordinates; None if not evaluated.
     """
 
     size: int
     latents: tuple[tuple[str, tuple[int, ...]], ...]
+    sites: tuple[tuple[str, str], ...]
     additive: tuple[str, ...]
     arguments: tuple[tuple[str, str, tuple[int, ...], str], ...]
     contents: tuple[int | None, ...]
-    log_density: float | None = None
+    log_densities: tuple[tuple[str, float, float], ...] | None = None
 
 
 def describe(
@@ -56,6 +62,7 @@ def describe(
     return ModelDescription(
         model.size,
         tuple((name, tuple(model.shapes[name])) for name in model.latents),
+        tuple(sorted((name, site.kind) for name, site in model.sites.items())),
         tuple(sorted(model.additive)),
         tuple(arguments),
         contents,
@@ -64,20 +71,21 @@ def describe(
 
 def difference(old: ModelDescription, new: ModelDescription) -> str | None:
     """Return how two descriptions differ, in words, or None if they agree."""
-    for what in ("latents", "size", "arguments", "additive"):
+    for what in ("latents", "sites", "size", "arguments", "additive"):
         before, now = getattr(old, what), getattr(new, what)
         if before != now:
             return f"{_NAMES[what]}: {_listed(before)} then, {_listed(now)} now"
     if not same_contents(old, new):
         return "the numbers in the model's array arguments"
-    if old.log_density is None or new.log_density is None:
+    if old.log_densities is None or new.log_densities is None:
         return None
-    apart = abs(old.log_density - new.log_density)
-    if not apart <= ROUNDING * (1 + abs(old.log_density)):
-        return (
-            f"the log density at the plan's center, {old.log_density:.6g} then and "
-            f"{new.log_density:.6g} now: another prior or likelihood"
-        )
+    for (name, *before), (_, *now) in zip(old.log_densities, new.log_densities, strict=True):
+        for a, b in zip(before, now, strict=True):
+            if not abs(a - b) <= ABSOLUTE + RELATIVE * abs(a):
+                return (
+                    f"the log density of site {name!r} at a point of the plan, {a:.6g} then and "
+                    f"{b:.6g} now: another prior or likelihood"
+                )
     return None
 
 
@@ -89,6 +97,7 @@ def same_contents(old: ModelDescription, new: ModelDescription) -> bool:
 
 _NAMES = {
     "latents": "the latent sites and their unconstrained shapes",
+    "sites": "the sites",
     "size": "the number of rows",
     "arguments": "the model's arguments",
     "additive": "the sites that are sums over rows",
@@ -101,14 +110,27 @@ def _listed(value) -> str:
 
 def _text(leaf) -> str:
     """Return a static argument as text that is the same in another process."""
-    return repr(leaf) if isinstance(leaf, int | float | bool | str | None) else type(leaf).__name__
+    leaf = leaf.item() if isinstance(leaf, np.generic) else leaf
+    if isinstance(leaf, int | float | bool | str | None):
+        return repr(leaf)
+    name = getattr(leaf, "__qualname__", None)
+    return type(leaf).__name__ if name is None else f"{leaf.__module__}.{name}"
 
 
-def probe(model: MinibatchModel, data: tuple, constants: tuple, center: np.ndarray) -> float:
-    """Return the log density at the center, estimated from the first rows in the user's order."""
-    first = jax.tree.map(lambda x: jax.numpy.asarray(x[:PROBED]), data)
-    constants = jax.tree.map(jax.numpy.asarray, constants)
-    if "probe" not in model.kept:
-        model.kept["probe"] = quick_jit(model.log_density, "little")
-    flat = jax.numpy.asarray(np.asarray(center), float)
-    return float(model.kept["probe"](flat, first, constants))
+def probe(
+    model: MinibatchModel, data: tuple, constants: tuple, coordinates: Coordinates
+) -> tuple[tuple[str, float, float], ...]:
+    """Return the log densities of a description, from the first rows in the user's order."""
+    center = np.asarray(coordinates.center, float)
+    away = np.asarray(coordinates.to_model(np.ones(len(center))), float)
+    with jax.enable_x64(model.precise):
+        first = jax.tree.map(lambda x: jnp.asarray(x[:PROBED]), data)
+        constants = jax.tree.map(jnp.asarray, constants)
+        if "probe" not in model.kept:
+
+            def evaluate(flat, rows, constants):
+                return model.log_densities(model.unravel(flat), rows, constants)
+
+            model.kept["probe"] = quick_jit(evaluate, "little")
+        made = [model.kept["probe"](jnp.asarray(x), first, constants) for x in (center, away)]
+    return tuple((name, float(made[0][name]), float(made[1][name])) for name in sorted(made[0]))

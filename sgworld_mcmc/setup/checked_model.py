@@ -16,7 +16,8 @@ from sgworld_mcmc.model.inspection import minibatch_model
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.precision import closes_over_numpy
 from sgworld_mcmc.progress import count_rows
-from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 
 __all__ = ["CheckedModel", "Contents", "arrays_of", "check_model", "contents_of"]
 
@@ -69,7 +70,7 @@ def check_model(
         If a site or an argument cannot be sampled; the message names it and the cure.
     """
     contents = _examined(model, args, kwargs)
-    signature = signature_of(args, kwargs)
+    signature = signature_of(args, kwargs), bool(jax.config.jax_enable_x64)
     base = cache.get(("base", signature))
     if base is None:
         base = minibatch_model(model, args, kwargs)
@@ -124,6 +125,13 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
 def _check_settings(model: MinibatchModel, settings: Settings) -> None:
     if settings.batch_size is not None:
         check_integer("batch_size", settings.batch_size, 1, model.size)
+    kind = GRADIENTS.get(settings.gradient)
+    if kind is not None and kind.needs > 1 and model.dimension > DENSE_DIMENSION:
+        raise ValueError(
+            f"`gradient` {settings.gradient!r} needs the whole Hessian, which is made for up to "
+            f"{DENSE_DIMENSION} dimensions; the model has {model.dimension}. Use 'control_variate' "
+            "or 'auto'."
+        )
     array, dimension = settings.covariance, model.dimension
     if array is None:
         return

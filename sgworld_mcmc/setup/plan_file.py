@@ -48,7 +48,7 @@ def save_plan(plan: RunPlan, path: str | os.PathLike) -> None:
     arrays: dict[str, np.ndarray] = {}
     tree = _encode(plan, "", arrays)
     text = json.dumps({"format": _FORMAT, "version": VERSION, "plan": tree})
-    temporary = f"{os.fspath(path)}.part"
+    temporary = f"{os.fsdecode(path)}.{os.getpid()}.part"
     try:
         with open(temporary, "wb") as file:
             np.savez(file, plan=np.array(text), **arrays)
@@ -75,14 +75,16 @@ def load_plan(path: str | os.PathLike, integrator: Integrator | None = None) -> 
     ValueError
         If the file holds no plan, is truncated, or is of another version.
     """
-    name = os.fspath(path)
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"`plan` must be the path of a saved plan, not {type(path).__name__}.")
+    name = os.fsdecode(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         header = json.loads(str(arrays.pop("plan")))
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"`plan` {name!r} cannot be read: it is truncated, or no plan that "
             f"`mcmc.save_plan(path)` has written ({type(error).__name__}: {error})."

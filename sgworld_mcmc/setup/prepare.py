@@ -146,15 +146,21 @@ def lay_out(
         If the plan was made for another model or other data; the message says what differs.
     """
     stage("checking the model")
+    if plan.partition.size == 0:
+        raise PlanMismatch("The plan is one of rows that were dealt anew: it cannot be laid out.")
     generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
     checked = check_model(generator, model, settings, args, kwargs, cache, additive)
     view = checked.model
     data, constants = view.layout.split(args, kwargs)
     described = describe(view, data, constants, identity(arrays_of(model, args, kwargs)))
     problem = difference(plan.description, described)
-    if problem is None and plan.description.log_density is not None:
-        value = probe(view, data, constants, plan.fit.coordinates.center)
-        problem = difference(plan.description, described._replace(log_density=value))
+    if problem is None and plan.description.log_densities is not None:
+        values = probe(view, data, constants, plan.fit.coordinates)
+        problem = difference(plan.description, described._replace(log_densities=values))
+    if problem is None and plan.double != (jax.config.jax_enable_x64 or plan.double):
+        problem = "the precision: jax_enable_x64 is set now, and was not then"
+    if problem is None and plan.double and not view.precise:
+        problem = "the precision: jax_enable_x64 was set then, and is not now"
     if problem:
         raise PlanMismatch(
             f"The plan was made for another model or other data. What differs is {problem}. Run "
@@ -170,10 +176,14 @@ def lay_out(
 def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
     """Return the plan with a description of its model and data that holds in other processes."""
     data, constants = view.layout.split(args, kwargs)
-    description = plan.description._replace(
-        contents=identity(arrays_of(view.model, args, kwargs)),
-        log_density=probe(view, data, constants, plan.fit.coordinates.center),
-    )
+    contents = identity(arrays_of(view.model, args, kwargs))
+    if any(a not in (b, None) for a, b in zip(plan.description.contents, contents, strict=True)):
+        raise ValueError(
+            "The numbers in an array argument have changed since the set-up: what it found no "
+            "longer holds. Call run(...) again, and then save."
+        )
+    values = probe(view, data, constants, plan.fit.coordinates)
+    description = plan.description._replace(contents=contents, log_densities=values)
     tuning = jax.tree.map(np.asarray, plan.tuning)
     return replace(plan, description=description, tuning=tuning)
 
@@ -188,7 +198,9 @@ def repartition(
         posterior = posterior._replace(rows=rows)
         feed = _feed(rows, plan.dynamics)
         controls = _controls(posterior, plan.dynamics.gradient, feed)
-    plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=np.asarray(seed))
+    # The rows were in random order already: no seed leads from the user's order to this one.
+    nothing = np.zeros(0, np.uint32)
+    plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=nothing)
     return plan, replace(data, feed=feed, tuning=plan.tuning)
 
 

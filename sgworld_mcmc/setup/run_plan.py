@@ -44,7 +44,7 @@ class Tuning(NamedTuple):
     starts: jax.Array
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RunPlan:
     """Everything that a set-up has decided and measured, without data and closures.
 

@@ -76,3 +76,18 @@ def test_exchanged_columns_and_halves_change_the_fingerprint():
 
 def test_jax_arrays_need_no_fingerprint():
     assert examine({"X": jnp.ones(3)}) == fingerprint({"X": jnp.ones(3)}) == (None,)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_changes_of_signs_and_places_are_seen(dtype):
+    """High bits meet all bits of the weights: flipped signs do not cancel."""
+    labels = np.where(np.arange(200) % 2, 1, -1).astype(dtype)
+    pairs = np.random.default_rng(0).normal(size=(100, 2)).astype(dtype)
+    before = fingerprint({"x": labels}), fingerprint({"x": pairs})
+    generator = np.random.default_rng(1)
+    for _ in range(500):
+        assert fingerprint({"x": generator.permutation(labels)}) != before[0]
+    for changed in (-labels, np.abs(labels)):
+        assert fingerprint({"x": changed}) != before[0]
+    for changed in (-pairs, pairs * [1, -1], pairs[:, ::-1].copy(), pairs[::-1].copy()):
+        assert fingerprint({"x": changed.astype(dtype)}) != before[1]

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGLD, SGWORLD
+from sgworld_mcmc.data.orders.replacement import Replacement
 from sgworld_mcmc.setup.plan_file import VERSION, load_plan
 
 KEY = jax.random.key(3)
@@ -136,11 +137,59 @@ def test_files_that_are_no_plan_are_refused_before_anything_runs(path, tmp_path)
         make(plan=tmp_path / "less.npz")
 
 
-def test_settings_beside_a_plan_are_refused(path):
+def test_settings_beside_a_plan_are_refused(first, path):
     with pytest.raises(ValueError, match=r"\['batch_size'\] are part of the plan"):
         SGWORLD(models.gaussian, plan=path, batch_size=3)
     with pytest.raises(ValueError, match="one of SGWORLD, not of SGLD"):
         SGLD(models.gaussian, plan=path)
+    with pytest.raises(ValueError, match="`order` is another one than the plan's"):
+        SGWORLD(models.gaussian, plan=path, order="symmetric")
+    with pytest.raises(ValueError, match="`init_params` cannot be given beside `plan`"):
+        SGWORLD(models.gaussian, plan=path).run(KEY, data(), init_params={"mu": np.zeros(4)})
+    with pytest.raises(ValueError, match="does not say which model"):
+        SGWORLD(models.gaussian, plan=first.plan)
+
+
+def test_a_scale_of_the_likelihood_and_any_prior_are_told_apart(tmp_path):
+    """However many rows there are: sites are compared one by one, without a factor N."""
+
+    def model(y, scale=1.0, prior=10.0):
+        mu = numpyro.sample("mu", dist.Normal(0, prior))
+        with numpyro.plate("data", len(y)):
+            numpyro.sample("y", dist.Normal(mu, scale), obs=y)
+
+    y = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+    mcmc = SGWORLD(model, **FIXED)
+    mcmc.set_up(KEY, y)
+    mcmc.save_plan(tmp_path / "plan")
+    SGWORLD(functools.partial(model), plan=tmp_path / "plan").set_up(KEY, y)
+    for settings, site in (({"prior": 0.01}, "mu"), ({"scale": 1.003}, "y")):
+        other = SGWORLD(functools.partial(model, **settings), plan=tmp_path / "plan")
+        with pytest.raises(ValueError, match=f"site '{site}'.*another prior or likelihood"):
+            other.set_up(KEY, y)
+
+
+def test_a_plan_is_saved_only_for_the_data_that_it_was_made_for(tmp_path):
+    y = data()
+    mcmc = SGWORLD(models.gaussian, **FAST, **FIXED)
+    mcmc.run(KEY, y)
+    with pytest.raises(ValueError, match="NaN"):
+        mcmc.run(KEY, np.full(203, np.nan, np.float32))
+    np.testing.assert_array_equal(mcmc.to_arviz()["observed_data"]["y"], y)
+    mcmc.save_plan(tmp_path / "plan")  # the failed run has changed nothing
+    SGWORLD(models.gaussian, plan=tmp_path / "plan").set_up(KEY, y)
+    y += 1
+    with pytest.raises(ValueError, match="have changed since the set-up"):
+        mcmc.save_plan(tmp_path / "other")
+    assert pickle.loads(pickle.dumps(mcmc)).plan is None
+
+
+def test_a_run_is_continued_on_its_own_data_only(first):
+    mcmc = pickle.loads(pickle.dumps(first))
+    mcmc.post_warmup_state = mcmc.last_state
+    with pytest.raises(ValueError, match="numbers in the model's array arguments"):
+        mcmc.run(mcmc.last_state.rng_key, data(1))
+    mcmc.run(mcmc.last_state.rng_key, data())
 
 
 def test_there_is_nothing_to_save_before_the_first_run(tmp_path):
@@ -155,3 +204,15 @@ def test_misspelt_settings_are_named():
         SGWORLD(models.gaussian, stepsize=1)
     with pytest.raises(TypeError, match="SGLD has no setting 'order'"):
         SGLD(models.gaussian, order="batches")
+    with pytest.raises(ValueError, match="with replacement: use SGLD"):
+        SGWORLD(models.gaussian, order=Replacement())
+
+
+def test_a_hessian_that_is_not_made_is_not_asked_for():
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0, 1).expand([1200]).to_event(1))
+        with numpyro.plate("data", len(y)):
+            numpyro.sample("y", dist.Normal(mu.sum(), 1), obs=y)
+
+    with pytest.raises(ValueError, match="`gradient` 'taylor' needs the whole Hessian"):
+        SGWORLD(model, gradient="taylor").run(KEY, data())
