@@ -150,6 +150,7 @@ def _output(terminal):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.slow
 def test_a_script_shows_its_stages_in_a_terminal(terminal):
     text = _output(terminal)
     if not terminal:

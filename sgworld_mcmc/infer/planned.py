@@ -76,13 +76,13 @@ class PlannedMCMC(MCMC):
         >>> import jax, tempfile, os
         >>> from sgworld_mcmc import SGWORLD, exact
         >>> target = exact.GaussianMean()
-        >>> first = SGWORLD(target.model, num_samples=100)
-        >>> first.run(jax.random.key(0), *target.data)
+        >>> mcmc = SGWORLD(target.model, num_samples=100)
+        >>> mcmc.run(jax.random.key(0), *target.data)
         >>> path = os.path.join(tempfile.mkdtemp(), "plan.npz")
-        >>> first.save_plan(path)
+        >>> mcmc.save_plan(path)
         >>> again = SGWORLD(target.model, num_samples=100, plan=path)
         >>> again.run(jax.random.key(0), *target.data)
-        >>> bool((again.get_samples()["mu"] == first.get_samples()["mu"]).all())
+        >>> bool((again.get_samples()["mu"] == mcmc.get_samples()["mu"]).all())
         True
         """
         if self.plan is None:

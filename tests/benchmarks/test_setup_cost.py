@@ -20,6 +20,7 @@ def test_simulated_rows_follow_their_model(arrays):
     assert np.all(np.abs(score) < 4.5)
 
 
+@pytest.mark.slow
 def test_table_of_a_small_case(capsys):
     assert main(["benchmark", "setup", "--num-data=2000", "--dim=2"]) == 0
     text = capsys.readouterr().out

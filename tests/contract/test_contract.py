@@ -171,7 +171,7 @@ def test_gradients_are_unbiased_and_need_what_they_say(name, cache, feed):
 # The triples that meet every kind of coordinates and every feed; the others meet one of each.
 EVERYWHERE = ("averaged", "batches")
 PRODUCT = [
-    pytest.param(*names, marks=() if names[:2] == EVERYWHERE else pytest.mark.slow)
+    pytest.param(*names, marks=() if names == (*EVERYWHERE, "plain") else pytest.mark.slow)
     for names in product(INTEGRATORS, ORDERS, GRADIENTS)
 ]
 PLACES = [

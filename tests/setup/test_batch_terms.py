@@ -135,6 +135,7 @@ def test_choice_keeps_the_step_size_and_finds_the_rest():
 
 
 @pytest.mark.parametrize(("order", "count"), [("replacement", 40), ("batches", 10)])
+@pytest.mark.slow
 def test_report_of_a_run_predicts_the_error_that_is_measured(order, count):
     target = exact.LinearRegression(jax.random.key(1), num_data=400, dim=3, correlation=0.5)
     kernel = SGMCMCKernel(

@@ -87,6 +87,7 @@ def test_the_mode_is_that_of_the_search_on_all_rows(model, monkeypatch):
     assert 0 < np.linalg.norm(apart) < 1.5e-3
 
 
+@pytest.mark.slow
 def test_many_rows_are_read_a_few_times_only():
     """All of it: checks, shuffle, search, pilots, noise, and the check after the run."""
     size = 4_000_000
