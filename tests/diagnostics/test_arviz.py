@@ -16,6 +16,7 @@ from scipy.special import logsumexp
 from sgworld_mcmc.diagnostics import arviz as our_arviz
 from sgworld_mcmc.diagnostics import model_groups, to_arviz
 
+pytestmark = pytest.mark.slow
 ROWS, CHAINS, DRAWS = 50, 2, 300
 
 

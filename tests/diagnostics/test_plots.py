@@ -21,6 +21,8 @@ from sgworld_mcmc.diagnostics import (
 )
 from sgworld_mcmc.diagnostics.density import density_on_grid, plot_range
 
+pytestmark = pytest.mark.slow
+
 
 class StandardNormal:
     """An exact posterior with independent standard normal coordinates."""

@@ -18,6 +18,7 @@ from sgworld_mcmc.report.detailed_balance import measured_detailed_balance
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.sampling import lagged_moments as moments
 
+pytestmark = pytest.mark.slow
 REVERSIBLE = reversible([1.0, 3.0, 8.0], 0.1)
 ROTATING = np.array([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0], [0.0, 0.0, 0.5]]), np.eye(3)
 AWAY = np.array([5.0, 0.0, -5.0])
