@@ -25,11 +25,8 @@ class FixedPartition(Feed):
 
     Attributes
     ----------
-    main
-        Pytree of arrays (M, b, ...), b = N // M rows of each batch.
-    extra
-        Pytree of arrays (N mod M, 1, ...): one more row for each of the first N mod M
-        batches. ``None`` when M divides N.
+    main, extra
+        The rows of the M batches, as in :class:`sgworld_mcmc.data.dealing.Blocks`.
     """
 
     name: ClassVar[str] = "fixed partition"

@@ -17,7 +17,7 @@ from sgworld_mcmc.protocols import ArrayLikeTree
 __all__ = [
     "MAX_COORDINATES",
     "BlockMoments",
-    "Blocks",
+    "BlockSums",
     "OpenSums",
     "absorb",
     "add",
@@ -34,7 +34,7 @@ NUM_BLOCKS = 64
 _MOST_UPDATES = 2**30
 
 
-class Blocks(NamedTuple):
+class BlockSums(NamedTuple):
     """Sums over successive pairs (x_k, x_{k+1}) of each block.
 
     Attributes
@@ -71,17 +71,17 @@ class BlockMoments(NamedTuple):
     previous
         (D,) the last x.
     blocks
-        The sums, :class:`Blocks`.
+        The sums, :class:`BlockSums`.
     """
 
     count: jax.Array
     center: jax.Array
     previous: jax.Array
-    blocks: Blocks
+    blocks: BlockSums
 
 
 class OpenSums(NamedTuple):
-    """The sums over some steps before they are added to a block, with fields as in `Blocks`."""
+    """The sums over some steps before they join a block, with fields as in `BlockSums`."""
 
     count: jax.Array
     previous: jax.Array
@@ -161,7 +161,7 @@ def update(record: BlockMoments, position: ArrayLikeTree) -> BlockMoments:
 def empty(center: jax.Array, num_blocks: int = NUM_BLOCKS) -> BlockMoments:
     """Return an empty record of one chain about ``center`` (D,)."""
     dim, dtype = center.size, center.dtype
-    blocks = Blocks(
+    blocks = BlockSums(
         jnp.zeros(num_blocks, jnp.int32),
         jnp.zeros((num_blocks, dim), dtype),
         jnp.zeros((num_blocks, dim), dtype),
@@ -204,7 +204,7 @@ def absorb(record: BlockMoments, sums: OpenSums, number: jax.Array) -> BlockMome
     blocks = jax.lax.cond(jnp.any(number == full), _join, lambda b: b, record.blocks)
     index = number >> jnp.sum(number >= full)
     start = jnp.where(blocks.pairs[index] == 0, sums.start, blocks.starts[index])
-    blocks = Blocks(
+    blocks = BlockSums(
         blocks.pairs.at[index].add(sums.pairs),
         blocks.starts.at[index].set(start),
         blocks.sums.at[index].add(sums.total),
@@ -214,13 +214,13 @@ def absorb(record: BlockMoments, sums: OpenSums, number: jax.Array) -> BlockMome
     return BlockMoments(sums.count, record.center, sums.previous, blocks)
 
 
-def _join(blocks: Blocks) -> Blocks:
+def _join(blocks: BlockSums) -> BlockSums:
     """Return the blocks with neighbours joined: half as many, followed by as many empty ones."""
     paired = lambda x: x.reshape(-1, 2, *x.shape[1:])  # noqa: E731
     pad = lambda x: jnp.concatenate([x, jnp.zeros_like(x)])  # noqa: E731
     starts, pairs = paired(blocks.starts), paired(blocks.pairs)
     begun = pairs[:, :1] > 0
-    return Blocks(
+    return BlockSums(
         pad(pairs.sum(1, dtype=pairs.dtype)),
         pad(jnp.where(begun, starts[:, 0], starts[:, 1])),
         *(pad(paired(x).sum(1)) for x in (blocks.sums, blocks.squares, blocks.moved)),
