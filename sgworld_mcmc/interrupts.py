@@ -1,13 +1,15 @@
 """Handle Ctrl-C: wait so that it works, and keep the draws of a run that is interrupted."""
 
+import functools
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-__all__ = ["InterruptedWarning", "Interrupts", "wait"]
+__all__ = ["InterruptedWarning", "Interrupts", "wait", "waiting"]
 
 # The pause between two looks at a result, in seconds: the shortest and the longest one, and in
 # between this fraction of the time that has passed. Each look costs about 20 microseconds.
@@ -32,6 +34,16 @@ def wait(tree: Any) -> Any:
             passed = time.perf_counter() - begin
             time.sleep(min(max(PART * passed, SHORTEST), LONGEST))
     return jax.block_until_ready(tree)  # raises what went wrong
+
+
+def waiting(function: Callable) -> Callable:
+    """Return the function of arrays with a :func:`wait` for its result."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return wait(function(*args, **kwargs))
+
+    return call
 
 
 class Interrupts:

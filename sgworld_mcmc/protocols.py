@@ -23,6 +23,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
+from sgworld_mcmc.arrays import from_numpy
+
 __all__ = [
     "AffineStep",
     "ArrayLikeTree",
@@ -370,4 +372,4 @@ class Coordinates(ABC):
 
     def cast(self, dtype: Any) -> "Coordinates":
         """Return the coordinates with JAX arrays of this precision."""
-        return jax.tree.map(lambda x: jax.numpy.asarray(x, dtype), self)
+        return jax.tree.map(lambda x: from_numpy(x, dtype), self)

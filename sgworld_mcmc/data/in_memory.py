@@ -2,14 +2,13 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.arrays import from_numpy, reshaped
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.protocols import PRNGKey
 
@@ -45,7 +44,7 @@ def first_rows(data: tuple) -> tuple:
     """Return the first rows of shuffled data, a random part, if there are many; else all rows."""
     if not is_large(jax.tree.leaves(data)[0].shape[0]):
         return data
-    return jax.tree.map(lambda x: _reshaped(x, (PART_ROWS, *x.shape[1:]), PART_ROWS), data)
+    return jax.tree.map(lambda x: reshaped(x, (PART_ROWS, *x.shape[1:]), PART_ROWS), data)
 
 
 def seed_of(rng_key: PRNGKey) -> np.ndarray:
@@ -104,7 +103,7 @@ def cut(data: tuple, count: int) -> FixedPartition:
     """
     size = jax.tree.leaves(data)[0].shape[0]
     length = size // count
-    main = jax.tree.map(lambda x: _reshaped(x, (count, length, *x.shape[1:]), count * length), data)
+    main = jax.tree.map(lambda x: reshaped(x, (count, length, *x.shape[1:]), count * length), data)
     if size % count == 0:
         return FixedPartition(main)
     return FixedPartition(main, jax.tree.map(lambda x: x[count * length :, None], data))
@@ -112,29 +111,24 @@ def cut(data: tuple, count: int) -> FixedPartition:
 
 def joined(feed: FixedPartition) -> tuple:
     """Return the rows of all batches together: what :func:`cut` cut, perhaps in another order."""
-    rows = jax.tree.map(lambda x: _reshaped(x, (-1, *x.shape[2:])), feed.main)
+    rows = jax.tree.map(lambda x: reshaped(x, (-1, *x.shape[2:])), feed.main)
     if feed.extra is None:
         return rows
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), rows, feed.extra)
 
 
-def _reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> jax.Array:
-    """Return the first rows in another shape; on a CPU without the copy that XLA would make."""
-    if jax.default_backend() != "cpu":
-        return x[:rows].reshape(shape)
-    return jax.device_put(np.asarray(x)[:rows].reshape(shape), may_alias=True)
-
-
 def head(feed: FixedPartition, rows: int) -> FixedPartition:
     """Return smaller batches for estimates: the first ``rows`` rows of each batch."""
-    return FixedPartition(_head_compiled()(feed.main, rows=rows))
+    if jax.default_backend() != "cpu":
+        return FixedPartition(jax.tree.map(lambda x: x[:, :rows], feed.main))
+    return FixedPartition(jax.tree.map(lambda x: from_numpy(np.asarray(x)[:, :rows]), feed.main))
 
 
 def first_batches(feed: FixedPartition, count: int) -> FixedPartition:
     """Return the first ``count`` batches, or all if they are fewer."""
     if count >= feed.num_batches:
         return feed
-    take = lambda x: _reshaped(x, (count, *x.shape[1:]), count)  # noqa: E731
+    take = lambda x: reshaped(x, (count, *x.shape[1:]), count)  # noqa: E731
     return FixedPartition(jax.tree.map(take, feed.main))
 
 
@@ -151,14 +145,3 @@ def _single(x: jax.Array) -> jax.Array:
         narrow = _aligned(x.shape, dtype)
         np.copyto(narrow, np.asarray(x), casting="same_kind")
         return jax.device_put(narrow, may_alias=True)
-
-
-def _head(data, *, rows):
-    return jax.tree.map(lambda x: x[:, :rows], data)
-
-
-@cache
-def _head_compiled():
-    # One program serves all leaves, made when first needed: to compile one takes longer than to
-    # run it.
-    return quick_jit(_head, "little", static_argnames="rows")

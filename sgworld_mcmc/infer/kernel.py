@@ -1,6 +1,7 @@
 """An ordinary NumPyro ``MCMCKernel`` whose draws are made of minibatch steps."""
 
 from collections.abc import Callable
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,11 @@ class SGMCMCKernel(MCMCKernel):
         """
         return lay_out(plan, self._model, self._settings, args, kwargs, self._models)
 
+    @staticmethod
+    def split(rng_key: jax.Array, num_chains: int) -> jax.Array:
+        """Return a key for each chain: those of ``jax.random.split``."""
+        return _split_compiled()(rng_key, num=num_chains)
+
     def init(self, rng_key, num_warmup, init_params=None, model_args=(), model_kwargs=None):
         """Make the initial state of one chain, or of several if ``rng_key`` is a batch of keys."""
         several = not is_prng_key(rng_key)
@@ -124,7 +130,7 @@ class SGMCMCKernel(MCMCKernel):
         else:
             data = self._prepare_here(keys[0], model_args, model_kwargs or {}, init_params)
         start = self._starts if isinstance(keys, jax.core.Tracer) else self._starts_compiled()
-        state = start(keys, data, jnp.asarray(num_warmup, jnp.int32))
+        state = start(keys, data, np.int32(num_warmup))
         self._sample_fn = draw
         return state if several else jax.tree.map(lambda x: x[0], state)
 
@@ -226,6 +232,11 @@ class SGMCMCKernel(MCMCKernel):
             )
 
         return jax.vmap(one)(keys)
+
+
+@cache
+def _split_compiled() -> Callable:
+    return quick_jit(jax.random.split, work="little", static_argnames="num")
 
 
 _TRACED = (

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.util import is_prng_key
 
+from sgworld_mcmc.arrays import from_numpy, reshaped
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.planned import PlannedMCMC
@@ -76,8 +78,8 @@ class MinibatchMCMC(PlannedMCMC):
         self._checked = None
         self._positions, self._drawn_with = None, None
         self._last_fields = ("z", "diverging", "position")
-        # The state of a run while it lasts, with its complete chains if they are made one after
-        # the other.
+        # The state of a run while it lasts, with the draws and the last states of its chains: one
+        # pair for all of them, or one for each if they are made one after the other.
         self._interrupts, self._reporter, self._chains = None, None, []
         # The numbers of draws and chains that were asked for, after a run that was interrupted.
         self._asked = None
@@ -160,10 +162,16 @@ class MinibatchMCMC(PlannedMCMC):
         try:
             plan = self._make_set_up(rng_key, args, kwargs, init_params)
             hidden = () if "position" in extra_fields else ("position",)
+            if self.num_chains > 1 and is_prng_key(rng_key):
+                rng_key = self.sampler.split(rng_key, self.num_chains)
             with jax.enable_x64(plan.double):
                 super().run(rng_key, self.data, extra_fields=(*extra_fields, *hidden))
+            self._keep_draws()
         except _ChainInterrupted:
-            self._keep_chains()
+            last = [state for _, state in self._chains]
+            # NumPyro's state of a single chain has no axis of chains.
+            self._last_state = jax.tree.map(lambda *x: jnp.stack(x), *last) if last[1:] else last[0]
+            self._keep_draws()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(self._what_is_lost())
             args, kwargs = before
@@ -214,13 +222,29 @@ class MinibatchMCMC(PlannedMCMC):
         else:  # the run goes on with the chains that were kept
             self.num_chains = np.size(self._warmup_state.i)
 
-    def _keep_chains(self) -> None:
-        """Do what NumPyro does after a run, with the chains that there are."""
-        chains, last = zip(*self._chains, strict=True)
-        self._states = jax.tree.map(lambda *x: jnp.stack(x), *chains)
-        # NumPyro's state of a single chain has no axis of chains.
-        self._last_state = jax.tree.map(lambda *x: jnp.stack(x), *last) if last[1:] else last[0]
+    def _keep_draws(self) -> None:
+        """Keep the draws with an axis of chains, and then one of draws, as NumPyro does."""
+        if not self._chains:  # they were made inside of a transformation: NumPyro has them
+            return
+        first, *more = (draws for draws, _ in self._chains)
+        if more:
+            self._states = jax.tree.map(lambda *x: jnp.stack(x), first, *more)
+        elif self._is_vectorized:
+            self._states = first
+        else:
+            self._states = jax.tree.map(lambda x: reshaped(x, (1, *x.shape)), first)
         self._states_flat = None
+
+    def _get_states_flat(self) -> dict:
+        # NumPyro's own method compiles a program for each shape.
+        if self._states_flat is None:
+            flat = lambda x: reshaped(x, (-1, *x.shape[2:]))  # noqa: E731
+            self._states_flat = jax.tree.map(flat, self._states)
+        return self._states_flat
+
+    @property
+    def _is_vectorized(self) -> bool:
+        return self.chain_method == "vectorized" and self.num_chains > 1
 
     def _what_is_kept(self) -> str:
         """Return a warning of what an interrupted run has kept; make the settings agree with it."""
@@ -314,7 +338,7 @@ class MinibatchMCMC(PlannedMCMC):
             raise ValueError("There is no set-up to run with: call run(...) or set_up(...) first.")
         num_warmup = self.num_warmup if num_warmup is None else num_warmup
         tuning = self.data.tuning
-        step_size = jnp.asarray(step_size, tuning.step_size.dtype)
+        step_size = from_numpy(step_size, tuning.step_size.dtype)
         data = replace(self.data, tuning=tuning._replace(step_size=step_size))
         collection = Collection(
             calls=num_warmup,
@@ -325,7 +349,7 @@ class MinibatchMCMC(PlannedMCMC):
             vectorized=True,
             room=self._room,
         )
-        keys = jax.random.split(rng_key, self.num_chains)
+        keys = self.sampler.split(rng_key, self.num_chains)
         with jax.enable_x64(self.plan.double):
             start = self.sampler.init(keys, num_warmup, model_args=(data,))
             found = collect(
@@ -337,7 +361,7 @@ class MinibatchMCMC(PlannedMCMC):
                 postprocess=None,
                 numbers=self._numbers(),
             )
-        return Draws(np.swapaxes(np.asarray(found.draws["position"], float), 0, 1), found.state)
+        return Draws(np.asarray(found.draws["position"], float), found.state)
 
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
         rng_key, state, init_params = init
@@ -358,7 +382,7 @@ class MinibatchMCMC(PlannedMCMC):
             thinning=self.thinning,
             fields=collect_fields,
             removed=remove_sites,
-            vectorized=self.chain_method == "vectorized" and self.num_chains > 1,
+            vectorized=self._is_vectorized,
             room=self._room,
         )
         # A warm-up that is collected cannot be cut short: it would be taken for a whole one.
@@ -373,13 +397,15 @@ class MinibatchMCMC(PlannedMCMC):
             numbers=self._numbers(),
             interrupts=interrupts,
         )
-        if several:
-            whole = found.made == collection.draws
-            if whole or number == 0:  # all chains must have the same number of draws
-                self._chains.append((found.draws, found.state))
-            if self._interrupts.asked:
-                raise _ChainInterrupted
-        return found.draws, found.state
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(found.state)):
+            return found.draws, found.state
+        whole = found.made == collection.draws
+        if whole or number == 0:  # all chains must have the same number of draws
+            self._chains.append((found.draws, found.state))
+        if several and self._interrupts.asked:
+            raise _ChainInterrupted
+        # NumPyro would compile programs that put the draws in order.
+        return {}, found.state
 
     @property
     def _room(self) -> int:

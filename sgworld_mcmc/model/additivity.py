@@ -4,46 +4,54 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows
 
-__all__ = ["check_initial", "check_minibatching", "make_evaluations"]
+__all__ = ["check_initial", "check_minibatching", "make_evaluation"]
 
 # Number of points at which the model is checked, and of random points that are tried for them.
 POINTS = 2
 TRIES = 20
 
 
-class Evaluations(NamedTuple):
-    """Compiled evaluations of a model, kept for all runs on data of one shape."""
+class Evaluation(NamedTuple):
+    """The log densities of all sites at one point.
 
-    full: Callable
-    halves: Callable
+    Attributes
+    ----------
+    whole
+        Terms by site, on all rows together.
+    halves
+        The sums (2,) of the terms by site, on each half of the rows; None if there is one row only.
+    """
+
+    whole: dict[str, jax.Array]
+    halves: dict[str, jax.Array] | None
 
 
-def make_evaluations(model: MinibatchModel) -> Evaluations:
-    """Return the functions that :func:`check_minibatching` calls, each compiled once."""
+def make_evaluation(model: MinibatchModel) -> Callable:
+    """Return the function that :func:`check_minibatching` calls, compiled once."""
 
-    def halves(flat, data, constants):
+    def evaluate(flat, data, constants):
         params, half = model.unravel(flat), jax.tree.leaves(data)[0].shape[0] // 2
+        whole = model.log_densities(params, data, constants, total=False)
+        if half == 0:
+            return Evaluation(whole, None)
         parts = jax.tree.map(lambda x: x[: 2 * half].reshape(2, half, *x.shape[1:]), data)
-        return jax.lax.map(lambda rows: model.log_densities(params, rows, constants), parts)
-
-    def full(flat, data, constants):
-        return model.log_densities(model.unravel(flat), data, constants, total=False)
+        sums = lambda rows: model.log_densities(params, rows, constants)  # noqa: E731
+        return Evaluation(whole, jax.lax.map(sums, parts))
 
     # If there are many rows, only a part is evaluated, in less time than it takes to compile well.
-    work = "little" if is_large(model.size) else "some"
-    return Evaluations(quick_jit(full, work), quick_jit(halves, work))
+    return quick_jit(evaluate, "little" if is_large(model.size) else "some")
 
 
 def check_minibatching(
-    model: MinibatchModel, evaluations: Evaluations, data: tuple, constants: tuple
+    model: MinibatchModel, evaluate: Callable, data: tuple, constants: tuple
 ) -> frozenset[str]:
     """Return the names of the sites whose log density is a sum over rows.
 
@@ -62,19 +70,15 @@ def check_minibatching(
     size = jax.tree.leaves(data)[0].shape[0]
     if size % 2 and size > 1:
         data = jax.tree.map(lambda x: x[: size - 1], data)
-    points = _finite_points(model, evaluations, data, constants)
-    count_rows(size * len(points))
+    evaluations = _finite_evaluations(model, evaluate, data, constants)
     if size == 1:  # nothing to compare; one batch is all there is
         return model.additive
     additive, problems = set(), {}
-    summaries = [
-        (full, jax.device_get(evaluations.halves(flat, data, constants))) for flat, full in points
-    ]
-    for name in summaries[0][0]:
+    for name in evaluations[0].whole:
         adds_up = constant = True
-        for full, parts in summaries:
-            terms, values = np.asarray(full[name], float), np.asarray(parts[name], float)
-            precision = np.finfo(full[name].dtype).eps
+        for whole, halves in evaluations:
+            terms, values = np.asarray(whole[name], float), np.asarray(halves[name], float)
+            precision = np.finfo(whole[name].dtype).eps
             # Sums that XLA made in the working precision are right to about 1e3 roundings; terms
             # that come row by row are added here, in double precision.
             tolerance = precision * (100 if terms.ndim else 1000)
@@ -109,24 +113,23 @@ def check_minibatching(
     return frozenset(additive)
 
 
-def _finite_points(model, evaluations, data, constants) -> list[tuple]:
-    """Return two points near the origin where the model is finite, with their log densities.
+def _finite_evaluations(model, evaluate, data, constants) -> list[Evaluation]:
+    """Evaluate the model at two points near the origin where it is finite.
 
-    The points lie within one unit of the origin, or nearer if too few of those are finite. Each
-    comes with the log densities of all sites.
+    The points lie within one unit of the origin, or nearer if too few of those are finite.
     """
-    points = []
+    found = []
     generator = np.random.default_rng(0)
     for attempt in range(TRIES):
         radius = 1.0 if attempt < TRIES // 2 else 0.1
-        flat = jnp.asarray(generator.uniform(-radius, radius, model.dimension), float)
-        full = jax.device_get(evaluations.full(flat, data, constants))
-        count_rows(jax.tree.leaves(data)[0].shape[0])
-        if all(np.all(np.isfinite(term)) for term in full.values()):
-            points.append((flat, full))
-        if len(points) == POINTS:
-            return points
-    bad = [name for name, term in full.items() if not np.all(np.isfinite(term))]
+        flat = from_numpy(generator.uniform(-radius, radius, model.dimension))
+        made = jax.device_get(evaluate(flat, data, constants))
+        count_rows(2 * jax.tree.leaves(data)[0].shape[0])
+        if all(np.all(np.isfinite(term)) for term in made.whole.values()):
+            found.append(made)
+        if len(found) == POINTS:
+            return found
+    bad = [name for name, term in made.whole.items() if not np.all(np.isfinite(term))]
     raise ValueError(
         f"The log density of site {bad[0] if bad else '?'!r} is NaN or infinite at {TRIES} random "
         "points near the origin of the unconstrained space. Check the model's parameters there, "
@@ -135,12 +138,12 @@ def _finite_points(model, evaluations, data, constants) -> list[tuple]:
 
 
 def check_initial(
-    model: MinibatchModel, evaluations: Evaluations, flat: jax.Array, data, constants
+    model: MinibatchModel, evaluate: Callable, flat: np.ndarray, data: tuple, constants: tuple
 ) -> None:
     """Raise unless the model is finite at the initial points ``flat`` (chains, D)."""
     for chain, position in enumerate(flat):
-        full = evaluations.full(position, data, constants)
-        bad = [name for name, term in full.items() if not np.all(np.isfinite(term))]
+        whole = evaluate(from_numpy(position), data, constants).whole
+        bad = [name for name, term in whole.items() if not np.all(np.isfinite(term))]
         if bad:
             raise ValueError(
                 "The model's log density is NaN or infinite at the initial point of chain "

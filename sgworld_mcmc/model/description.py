@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import Coordinates
@@ -124,13 +124,13 @@ def probe(
     center = np.asarray(coordinates.center, float)
     away = np.asarray(coordinates.to_model(np.ones(len(center))), float)
     with jax.enable_x64(model.precise):
-        first = jax.tree.map(lambda x: jnp.asarray(x[:PROBED]), data)
-        constants = jax.tree.map(jnp.asarray, constants)
+        first = jax.tree.map(lambda x: from_numpy(x[:PROBED]), data)
+        constants = jax.tree.map(from_numpy, constants)
         if "probe" not in model.kept:
 
             def evaluate(flat, rows, constants):
                 return model.log_densities(model.unravel(flat), rows, constants)
 
             model.kept["probe"] = quick_jit(evaluate, "little")
-        made = [model.kept["probe"](jnp.asarray(x), first, constants) for x in (center, away)]
+        made = [model.kept["probe"](from_numpy(x), first, constants) for x in (center, away)]
     return tuple((name, float(made[0][name]), float(made[1][name])) for name in sorted(made[0]))

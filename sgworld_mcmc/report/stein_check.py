@@ -1,9 +1,9 @@
 """Check draws by Stein's identity, with gradients of all rows."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.report.check import Check
@@ -66,10 +66,10 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
 
 def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:
     """Return (S, D) gradients of all rows at positions (S, D)."""
-    dtype = jnp.zeros(()).dtype
+    dtype = float_dtype()
     count_rows(len(positions) * posterior.size)
     return posterior.functions.gradients(
-        jnp.asarray(positions, dtype),
+        from_numpy(positions, dtype),
         posterior.coordinates.cast(dtype),
         set_up_feed(posterior.rows),
         posterior.constants,
@@ -78,11 +78,11 @@ def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:
 
 def _part_gradients(posterior: Posterior, positions: np.ndarray, length: int) -> jax.Array:
     """Return (S, D) estimates of the gradients, each from ``length`` rows of its own."""
-    dtype = jnp.zeros(()).dtype
+    dtype = float_dtype()
     count_rows(len(positions) * length)
     gradient, controls = control_variates(posterior)
     return posterior.functions.part_gradients(
-        jnp.asarray(positions, dtype),
+        from_numpy(positions, dtype),
         posterior.coordinates.cast(dtype),
         controls,
         posterior.rows,

@@ -64,8 +64,8 @@ class Collected(NamedTuple):
     Attributes
     ----------
     draws
-        Maps the name of a field to its draws, (draws, ...) or with several chains
-        (draws, chains, ...).
+        Maps the name of a field to its draws, (draws, ...) or with a leading axis of chains
+        (chains, draws, ...).
     state
         The state at the last draw.
     made
@@ -129,6 +129,11 @@ class _Recipe(NamedTuple):
     vectorized: bool
     thinned: bool
 
+    @property
+    def axis(self) -> int:
+        """The axis of the draws in what is collected: it comes after that of the chains."""
+        return 1 if self.vectorized else 0
+
 
 @cache
 def _compiled(work: str) -> Callable:
@@ -147,7 +152,9 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
     sample = lambda _, state: recipe.sampler.sample(state, args, kwargs)  # noqa: E731
 
     def keep(state, buffers, place):
-        write = lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x, place, 0)  # noqa: E731
+        def write(buffer, x):
+            return jax.lax.dynamic_update_index_in_dim(buffer, x, place, recipe.axis)
+
         return jax.tree.map(write, buffers, _read(state, args, kwargs, recipe))
 
     def call(number, carry):
@@ -194,7 +201,8 @@ def _collect_traced(state, args, kwargs, recipe: _Recipe, collection: Collection
     """
     calls, draws, thinning = collection.calls, collection.draws, collection.thinning
     shapes = jax.eval_shape(partial(_read, recipe=recipe), state, args, kwargs)
-    buffers = jax.tree.map(lambda x: jnp.zeros((max(draws, 1), *x.shape), x.dtype), shapes)
+    room = lambda x: jnp.zeros(_with_axis(x.shape, max(draws, 1), recipe.axis), x.dtype)  # noqa: E731
+    buffers = jax.tree.map(room, shapes)
     each = (thinning, draws) if draws else (0, 1)
     state, buffers = _advance(state, buffers, 0, each[1], calls, each[0], args, kwargs, recipe)
     return Collected(buffers if draws else {}, state, draws)
@@ -237,8 +245,9 @@ def _collect_blocks(
             if interrupts is not None:
                 interrupts.defer()  # from now on there is something to lose
     draws = run.buffers
-    if made < len(jax.tree.leaves(draws)[0]):
-        draws = jax.tree.map(lambda x: x[:made], draws)
+    if made < jax.tree.leaves(draws)[0].shape[recipe.axis]:
+        kept = (slice(None),) * recipe.axis + (slice(made),)
+        draws = jax.tree.map(lambda x: x[kept], draws)
     return Collected(draws, state, made)
 
 
@@ -247,11 +256,16 @@ def _room(draws: int, state, args, kwargs, recipe: _Recipe) -> Any:
     shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
 
     def zeros(x):
+        shape = _with_axis(x.shape, draws, recipe.axis)
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # random keys
-            return jnp.zeros((draws, *x.shape), x.dtype)
-        return np.zeros((draws, *x.shape), x.dtype)  # compiles nothing
+            return jnp.zeros(shape, x.dtype)
+        return np.zeros(shape, x.dtype)  # compiles nothing
 
     return jax.tree.map(zeros, shapes)
+
+
+def _with_axis(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], length, *shape[axis:])
 
 
 class _Clockwork:

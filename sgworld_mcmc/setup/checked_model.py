@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.data.contents import examine, fingerprint
 from sgworld_mcmc.data.in_memory import first_rows, shuffle
-from sgworld_mcmc.model.additivity import check_minibatching, make_evaluations
+from sgworld_mcmc.model.additivity import check_minibatching, make_evaluation
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.model.inspection import minibatch_model
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
@@ -75,15 +76,15 @@ def check_model(
     if base is None:
         base = minibatch_model(model, args, kwargs)
         base.precise = _may_be_precise(base, args, kwargs)
-        base.evaluations = make_evaluations(base)
+        base.evaluate = make_evaluation(base)
         cache["base", signature] = base
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
     with jax.enable_x64(base.precise):
         count_rows(base.size)
-        rows, whole = shuffle(generator, data), jax.tree.map(jnp.asarray, constants)
+        rows, whole = shuffle(generator, data), jax.tree.map(from_numpy, constants)
         if additive is None:
-            additive = check_minibatching(base, base.evaluations, first_rows(rows), whole)
+            additive = check_minibatching(base, base.evaluate, first_rows(rows), whole)
     view = cache.setdefault((signature, additive), base.with_additive(additive))
     return CheckedModel(view, rows, whole, contents)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.gradients.weighting import epoch_mean
+from sgworld_mcmc.interrupts import waiting
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.setup.coupled_chains import advance_chains
@@ -35,6 +36,8 @@ def functions_of(model: MinibatchModel, strategy: Callable | None) -> "SetUpFunc
 class SetUpFunctions:
     """The functions that the set-up of one model calls, compiled when first called.
 
+    Each of them can be stopped by Ctrl-C while it runs.
+
     Parameters
     ----------
     model
@@ -49,19 +52,20 @@ class SetUpFunctions:
         once = "much" if model.size > VERY_MANY_ROWS else "some"
         # The search on growing parts reads all rows once or twice; L-BFGS reads them in every step.
         search = "some" if model.dimension <= DENSE_DIMENSION else work
-        self.initial = quick_jit(self._initial)
-        self.adam = quick_jit(self._adam)
-        self.descend = quick_jit(self._descend, search, static_argnames="newton")
-        self.hessian = quick_jit(self._hessian, work)
-        self.expansion = quick_jit(self._expansion, once)
-        self.diagonal = quick_jit(self._diagonal, work)
-        self.noise = quick_jit(self._noise, static_argnames="block")
-        self.pilot = quick_jit(self._pilot, static_argnames="gradient")
-        self.offsets = quick_jit(self._offsets, work, static_argnames="gradient")
-        self.gradients = quick_jit(self._gradients, work)
+        compiled = lambda *args, **options: waiting(quick_jit(*args, **options))  # noqa: E731
+        self.initial = compiled(self._initial)
+        self.adam = compiled(self._adam)
+        self.descend = compiled(self._descend, search, static_argnames="newton")
+        self.hessian = compiled(self._hessian, work)
+        self.expansion = compiled(self._expansion, once)
+        self.diagonal = compiled(self._diagonal, work)
+        self.noise = compiled(self._noise, static_argnames="block")
+        self.pilot = compiled(self._pilot, static_argnames="gradient")
+        self.offsets = compiled(self._offsets, work, static_argnames="gradient")
+        self.gradients = compiled(self._gradients, work)
         static = ("length", "gradient")
-        self.part_gradients = quick_jit(self._part_gradients, static_argnames=static)
-        self.gaussian = quick_jit(self._gaussian)
+        self.part_gradients = compiled(self._part_gradients, static_argnames=static)
+        self.gaussian = compiled(self._gaussian)
 
     def _density(self, constants):
         return lambda flat, rows: self.model.log_density(flat, rows, constants)

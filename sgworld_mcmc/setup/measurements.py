@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.interrupts import wait
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.setup.coordinates_from_pilots import (
     MOST_LOST,
@@ -122,14 +121,13 @@ def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
     count_rows(len(positions) * min(posterior.size, block))
     with jax.enable_x64(posterior.functions.model.precise):
         measured = posterior.functions.noise(
-            jax.tree.map(jnp.asarray, posterior.coordinates),
-            jnp.asarray(positions),
+            jax.tree.map(from_numpy, posterior.coordinates),
+            from_numpy(positions),
             posterior.rows_double,
             posterior.constants_double,
             posterior.temperature,
             block=min(posterior.size, block),
         )
-        wait(measured)
         noise = summarise_noise(measured, posterior.coordinates.along(positions))
         return noise._replace(widening=_widening(posterior, noise.coupling))
 

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.fixed_partition import FixedPartition
@@ -73,7 +73,7 @@ class ModeSearch(NamedTuple):
 
     def descend(self, start, coordinates, used: int, limit: int, newton: bool) -> Search:
         """Make Newton steps with K K^T, or L-BFGS steps, on the first ``used`` batches."""
-        start, coordinates = jax.tree.map(jnp.asarray, (start, coordinates))
+        start, coordinates = jax.tree.map(from_numpy, (start, coordinates))
         search = self.functions.descend(
             start, coordinates, self.feed, self.constants, used, limit, newton=newton
         )
@@ -88,7 +88,7 @@ class ModeSearch(NamedTuple):
     def expand(self, position, used: int) -> Expansion:
         """Return log density, gradient and Hessian from one pass over the first batches."""
         count_rows(self._rows(used))
-        made = self.functions.expansion(jnp.asarray(position), self.feed, self.constants, used)
+        made = self.functions.expansion(from_numpy(position), self.feed, self.constants, used)
         return jax.tree.map(lambda x: np.asarray(x, float), made)
 
     def quasi_newton(self, start, used: int) -> Search:
@@ -115,7 +115,7 @@ class ModeSearch(NamedTuple):
 
     def curvature(self, position, used: int) -> tuple[jax.Array | None, Scale]:
         """Return the Hessian (None if only its diagonal is used) and its preconditioner."""
-        functions, position = self.functions, jnp.asarray(position)
+        functions, position = self.functions, from_numpy(position)
         if self.dense:
             if is_large(self.feed.size):
                 # This function is compiled for the search on growing parts anyway.
@@ -125,7 +125,7 @@ class ModeSearch(NamedTuple):
                 hessian = functions.hessian(position, self.feed, self.constants, used)
             return hessian, dense_scale(hessian)
         count_rows(self.feed.size * min(self.dimension, PROBES))
-        probes = jnp.asarray(diagonal_probes(self.generator, self.dimension))
+        probes = from_numpy(diagonal_probes(self.generator, self.dimension))
         diagonal = functions.diagonal(probes, position, self.feed, self.constants)
         return None, diagonal_scale(diagonal)
 
@@ -172,7 +172,7 @@ class ModeSearch(NamedTuple):
         some = head(self.feed, ADAM_ROWS)
         count_rows(orders.size * ADAM_ROWS)
         ends = self.functions.adam(
-            jnp.asarray(initial), orders.astype(np.int32), some, self.constants
+            from_numpy(initial), orders.astype(np.int32), some, self.constants
         )
         # Adam's learning rate is too large for some scales: a search then stays where it was.
         pairs = zip(np.asarray(ends), initial, strict=True)
@@ -201,7 +201,7 @@ class ModeSearch(NamedTuple):
         seed = np.uint32(self.generator.integers(2**32))
         some = head(self.feed, ADAM_ROWS)
         count_rows(GAUSSIAN_STEPS * ADAM_ROWS)
-        return self.functions.gaussian(seed, jnp.asarray(start), order, some, self.constants)
+        return self.functions.gaussian(seed, from_numpy(start), order, some, self.constants)
 
 
 def _agree(found: list[tuple[Search, jax.Array | None, Scale]]) -> bool:

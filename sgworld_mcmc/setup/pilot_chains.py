@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import float_dtype
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, first_batches, head
 from sgworld_mcmc.gradients.control_variate import ControlVariate
@@ -141,7 +141,7 @@ def _pilot(
 
     Return their moments, and where the chains ended that were not lost.
     """
-    fit, dtype = posterior.fit, _dtype()
+    fit, dtype = posterior.fit, float_dtype()
     h = step_size / fit.extremes()[0]
     slow = min(fit.width, SLOWEST)
     burn_in = round(slow * min(max(4, round(3 / step_size)), BURN_IN))
@@ -174,10 +174,6 @@ def _pilot(
     # A lost chain has stopped far out, at the limit or where the gradient explodes: it is left out.
     ends = np.asarray(chains.chains.position, float)[np.asarray(chains.alive)]
     return summarise_pilot(chains, counted, step_size), ends
-
-
-def _dtype() -> np.dtype:
-    return jnp.result_type(float)
 
 
 def _cast(tree, dtype):

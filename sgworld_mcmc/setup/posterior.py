@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.progress import count_rows
@@ -75,7 +75,7 @@ class Posterior(NamedTuple):
                 return search.expand(position, used).hessian
             count_rows(used / feed.num_batches * self.size)
             hessian = self.functions.hessian(
-                jnp.asarray(position), feed, self.constants_double, used
+                from_numpy(position), feed, self.constants_double, used
             )
         return np.asarray(hessian, float)
 
@@ -106,12 +106,12 @@ class Derivatives(NamedTuple):
 
 def derivatives(posterior: Posterior, temperature: float = 1.0) -> Derivatives:
     """Return the derivatives of log p / tau at the center, in coordinates scaled by sqrt(tau)."""
-    coordinates, dtype = posterior.coordinates, jnp.result_type(float)
+    coordinates, dtype = posterior.coordinates, float_dtype()
     gradient = coordinates.pull_back(posterior.gradient()) / temperature**0.5
     jacobian = None
     if posterior.fit.hessian is not None:
-        jacobian = jnp.asarray(-coordinates.whiten(posterior.fit.hessian), dtype)
-    return Derivatives(jnp.asarray(gradient, dtype), jacobian)
+        jacobian = from_numpy(-coordinates.whiten(posterior.fit.hessian), dtype)
+    return Derivatives(from_numpy(gradient, dtype), jacobian)
 
 
 def gaussian_draws(generator: np.random.Generator, posterior: Posterior) -> np.ndarray:

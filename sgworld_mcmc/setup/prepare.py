@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.coordinates.identity import Identity
 from sgworld_mcmc.data.contents import identity
 from sgworld_mcmc.data.dealt_rows import DealtRows
@@ -90,7 +90,7 @@ def prepare(
     if initial is not None:
         with jax.enable_x64(view.precise):
             rows = first_rows(checked.rows)
-            check_initial(view, view.evaluations, initial, rows, checked.constants)
+            check_initial(view, view.evaluate, initial, rows, checked.constants)
     _warn_of_left_out(view)
     contents = checked.contents
     # The list hands the rows over, so that no name in this function keeps them in two precisions.
@@ -113,10 +113,10 @@ def prepare(
         feed = _feed(posterior.rows, dynamics)
         controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
-            posterior.coordinates.cast(_dtype()),
-            jnp.asarray(step_size, _dtype()),
+            posterior.coordinates.cast(float_dtype()),
+            from_numpy(step_size, float_dtype()),
             controls,
-            jnp.asarray(starts, _dtype()),
+            from_numpy(starts, float_dtype()),
         )
     data, constants = view.layout.split(args, kwargs)
     plan = RunPlan(
@@ -169,7 +169,7 @@ def lay_out(
     with jax.enable_x64(plan.double):
         rows, constants = _in_precision(checked, plan.double)
         feed = _feed(rows, plan.dynamics)
-        plan = replace(plan, tuning=jax.tree.map(jnp.asarray, plan.tuning))
+        plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
     return _run_data(plan, view, feed, rows, constants, data)
 
 
@@ -262,7 +262,7 @@ def _with_coordinates(
         fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
         if is_large(view.size) and not fit.converged:
             # Only a part of many rows was checked: at another row the density may be infinite.
-            check_minibatching(view, view.evaluations, checked.rows, checked.constants)
+            check_minibatching(view, view.evaluate, checked.rows, checked.constants)
     stage("coordinates")
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
@@ -324,7 +324,7 @@ def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) 
     return RunData(
         feed,
         constants,
-        jax.tree.map(jnp.asarray, data) if kept else None,
+        jax.tree.map(from_numpy, data) if kept else None,
         plan.tuning,
         view,
         plan.dynamics,
@@ -345,16 +345,12 @@ def _controls(posterior: Posterior, gradient: Gradient, feed):
         return ()
     stage("control variates")
     if gradient.visits_batches:
-        coordinates = posterior.coordinates.cast(_dtype())
+        coordinates = posterior.coordinates.cast(float_dtype())
         count_rows(posterior.size)
         return posterior.functions.offsets(
             coordinates, feed, posterior.constants, gradient=gradient
         )
     return gradient.prepare(None, None, None, *derivatives(posterior))
-
-
-def _dtype():
-    return jnp.zeros(()).dtype
 
 
 def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
@@ -366,7 +362,7 @@ def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | N
     name = view.latents[0]
     if np.ndim(init_params[name]) == len(view.shapes[name]):
         return np.asarray(view.ravel(init_params), float)[None]
-    return np.asarray(jax.vmap(view.ravel)(jax.tree.map(jnp.asarray, init_params)), float)
+    return np.asarray(jax.vmap(view.ravel)(jax.tree.map(from_numpy, init_params)), float)
 
 
 def _warn_of_left_out(view: MinibatchModel) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from sgworld_mcmc import SGWORLD, InterruptedWarning, progress
-from sgworld_mcmc.interrupts import wait
+from sgworld_mcmc.interrupts import waiting
 from sgworld_mcmc.sampling import loop
+from sgworld_mcmc.setup.compiled_functions import functions_of
 
 KEY = jax.random.key(0)
 (Y,) = models.regression_data()[1:]
@@ -248,12 +249,26 @@ def test_waiting_for_a_long_computation_ends_at_once():
     def long(x):
         return jax.lax.fori_loop(0, 400, lambda _, x: jnp.tanh(x @ x), x)
 
+    made = []
+
+    def noted(x):
+        made.append(long(x))
+        return made[0]
+
     begin = time.perf_counter()
-    x = long(jnp.ones((500, 500)))
     threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        wait(x)
+        waiting(noted)(jnp.ones((500, 500)))
     interrupted = time.perf_counter() - begin
-    assert not x.is_ready()
-    jax.block_until_ready(x)
+    assert not made[0].is_ready()
+    jax.block_until_ready(made)
     assert interrupted < time.perf_counter() - begin
+
+
+def test_no_part_of_the_set_up_is_waited_for_outside_of_python(first):
+    functions = functions_of(first.data.model, None)
+    compiled = {name: f for name, f in vars(functions).items() if callable(f)}
+    compiled.pop("model", None)
+    assert len(compiled) > 10
+    bare = [name for name, f in compiled.items() if hasattr(f, "lower")]
+    assert not bare, bare

@@ -145,7 +145,7 @@ def test_chains_and_removed_sites():
     walk = Walk()
     found = run(walk, walk.start(3), PLAN._replace(vectorized=True, removed=("square",)))
     assert set(found.draws["z"]) == {"x"}
-    assert found.draws["z"]["x"].shape == (40, 3, 2)
+    assert found.draws["z"]["x"].shape == (3, 40, 2)
 
 
 def test_inside_a_transformation_all_draws_are_made_at_once():
