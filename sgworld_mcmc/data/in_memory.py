@@ -22,6 +22,7 @@ __all__ = [
     "joined",
     "seed_of",
     "shuffle",
+    "take_rows",
     "to_single",
 ]
 
@@ -63,7 +64,11 @@ def generator_of(seed: np.ndarray) -> np.random.Generator:
 
 def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
     """Return copies of the data leaves with their rows in one random order."""
-    order = generator.permutation(jax.tree.leaves(data)[0].shape[0])
+    return take_rows(data, generator.permutation(jax.tree.leaves(data)[0].shape[0]))
+
+
+def take_rows(data: tuple, order: np.ndarray) -> tuple:
+    """Return copies of the data leaves with their rows in the order (N,)."""
     return jax.tree.map(lambda x: _take(x, order), data)
 
 

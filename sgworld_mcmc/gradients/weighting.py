@@ -62,12 +62,13 @@ def epoch_mean(
     feed: Feed,
     used: jax.Array | int | None = None,
     dealing: ArrayTree = (),
+    first: jax.Array | int = 0,
 ) -> ArrayTree:
     """Return the mean of the estimates of all batches, which is the full-data value.
 
-    The computation needs the memory of one batch. If ``used`` is given, the mean is over the first
-    ``used`` batches, and an estimate, since their rows are random. ``used`` may be traced, so that
-    one compiled function serves a part of the data and the whole.
+    The computation needs the memory of one batch. If ``used`` is given, the mean is over ``used``
+    batches, beginning with number ``first``, and an estimate, since their rows are random. Both may
+    be traced, so that one compiled function serves any part of the data and the whole.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def epoch_mean(
     # With jit the function is traced once, for its shape and for the loop together.
     @partial(jax.jit, inline=True)
     def estimate(index):
-        return batch_estimate(estimator, position, feed.fetch(dealing, index), feed)
+        return batch_estimate(estimator, position, feed.fetch(dealing, first + index), feed)
 
     number = feed.num_batches if used is None else used
 

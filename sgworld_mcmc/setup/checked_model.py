@@ -1,6 +1,7 @@
 """Check a user's model and its arguments, and put the rows of the data in random order."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.data.contents import examine, fingerprint
-from sgworld_mcmc.data.in_memory import first_rows, shuffle
+from sgworld_mcmc.data.in_memory import first_rows, take_rows
 from sgworld_mcmc.model.additivity import check_minibatching, make_evaluation
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.model.inspection import minibatch_model
@@ -70,7 +71,6 @@ def check_model(
     ValueError, TypeError
         If a site or an argument cannot be sampled; the message names it and the cure.
     """
-    contents = _examined(model, args, kwargs)
     signature = signature_of(args, kwargs), bool(jax.config.jax_enable_x64)
     base = cache.get(("base", signature))
     if base is None:
@@ -80,9 +80,14 @@ def check_model(
         cache["base", signature] = base
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
+    with ThreadPoolExecutor(1) as helper:
+        # To look at millions of rows takes about as long as to put their numbers in random order.
+        order = helper.submit(generator.permutation, base.size)
+        contents = _examined(model, args, kwargs)
+        order = order.result()
     with jax.enable_x64(base.precise):
         count_rows(base.size)
-        rows, whole = shuffle(generator, data), jax.tree.map(from_numpy, constants)
+        rows, whole = take_rows(data, order), jax.tree.map(from_numpy, constants)
         if additive is None:
             additive = check_minibatching(base, base.evaluate, first_rows(rows), whole)
     view = cache.setdefault((signature, additive), base.with_additive(additive))

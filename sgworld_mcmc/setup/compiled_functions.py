@@ -96,8 +96,8 @@ class SetUpFunctions:
     def _hessian(self, position, feed, constants, used):
         return dense_hessian(self._density(constants), position, feed, used)
 
-    def _expansion(self, position, feed, constants, used):
-        return expand(self._density(constants), position, feed, used)
+    def _expansion(self, position, feed, constants, used, first):
+        return expand(self._density(constants), position, feed, used, first)
 
     def _diagonal(self, probes, position, feed, constants):
         return diagonal_hessian(probes, self._density(constants), position, feed)

@@ -23,6 +23,7 @@ from sgworld_mcmc.setup.curvature import (
 )
 from sgworld_mcmc.setup.descent import Search
 from sgworld_mcmc.setup.one_pass import Expansion
+from sgworld_mcmc.setup.portions import mean_of_portions
 
 __all__ = ["ModeSearch", "finite_loss"]
 
@@ -87,9 +88,15 @@ class ModeSearch(NamedTuple):
 
     def expand(self, position, used: int) -> Expansion:
         """Return log density, gradient and Hessian from one pass over the first batches."""
-        count_rows(self._rows(used))
-        made = self.functions.expansion(from_numpy(position), self.feed, self.constants, used)
-        return jax.tree.map(lambda x: np.asarray(x, float), made)
+        rows, position = self._rows(used), from_numpy(position)
+        count_rows(rows)
+
+        def portion(first, number):
+            function = self.functions.expansion
+            made = function(position, self.feed, self.constants, number, first)
+            return jax.tree.map(lambda x: np.asarray(x, float), made)
+
+        return mean_of_portions(portion, used) if is_large(rows) else portion(0, used)
 
     def quasi_newton(self, start, used: int) -> Search:
         """Search by L-BFGS, which needs no Hessian."""

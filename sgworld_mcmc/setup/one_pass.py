@@ -38,10 +38,11 @@ def expand(
     position: jax.Array,
     feed: Feed,
     used: jax.Array | int | None = None,
+    first: jax.Array | int = 0,
 ) -> Expansion:
     """Expand ``log_density(position, rows)`` of all rows, summed batch by batch.
 
-    If ``used`` is given, only the first ``used`` batches are summed.
+    If ``used`` is given, only ``used`` batches are summed, beginning with number ``first``.
     """
 
     def estimate(position, rows):
@@ -52,5 +53,5 @@ def expand(
         curvature, (value, slope) = jax.jacfwd(gradient, has_aux=True)(position)
         return value, slope, curvature
 
-    value, slope, curvature = epoch_mean(estimate, position, feed, used)
+    value, slope, curvature = epoch_mean(estimate, position, feed, used, first=first)
     return Expansion(value, slope, -(curvature + curvature.T) / 2)
