@@ -13,17 +13,17 @@ from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.protocols import PRNGKey
 
 __all__ = [
+    "PART_ROWS",
     "cut",
     "first_batches",
-    "first_rows",
     "generator_of",
     "head",
     "is_large",
     "joined",
+    "random_order",
     "seed_of",
     "shuffle",
     "take_rows",
-    "to_single",
 ]
 
 # JAX does not copy an array whose memory is aligned to this many bytes.
@@ -39,13 +39,6 @@ COPIED_ROWS = 2**16
 def is_large(size: int) -> bool:
     """Return whether data with this number of rows are read in parts where parts are enough."""
     return size > PART_ROWS
-
-
-def first_rows(data: tuple) -> tuple:
-    """Return the first rows of shuffled data, a random part, if there are many; else all rows."""
-    if not is_large(jax.tree.leaves(data)[0].shape[0]):
-        return data
-    return jax.tree.map(lambda x: reshaped(x, (PART_ROWS, *x.shape[1:]), PART_ROWS), data)
 
 
 def seed_of(rng_key: PRNGKey) -> np.ndarray:
@@ -64,7 +57,17 @@ def generator_of(seed: np.ndarray) -> np.random.Generator:
 
 def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
     """Return copies of the data leaves with their rows in one random order."""
-    return take_rows(data, generator.permutation(jax.tree.leaves(data)[0].shape[0]))
+    return take_rows(data, random_order(generator, jax.tree.leaves(data)[0].shape[0]))
+
+
+def random_order(generator: np.random.Generator, size: int) -> np.ndarray:
+    """Return the numbers of the rows (N,) in random order."""
+    if not is_large(size) or size > np.iinfo(np.int32).max:
+        return generator.permutation(size)
+    # Numbers of four bytes take two thirds of the time.
+    order = np.arange(size, dtype=np.int32)
+    generator.shuffle(order)
+    return order
 
 
 def take_rows(data: tuple, order: np.ndarray) -> tuple:
@@ -77,7 +80,7 @@ def _take(x: Any, order: np.ndarray) -> jax.Array:
     if jax.default_backend() != "cpu" or dtype.kind not in "biufc":
         return jnp.take(x, order, axis=0) if isinstance(x, jax.Array) else jnp.asarray(x[order])
     # On a CPU a JAX array lends its memory to NumPy, which takes rows with no further copy.
-    x, taken = np.asarray(x), _aligned(x.shape, dtype)
+    x, taken = np.asarray(x), _aligned((len(order), *x.shape[1:]), dtype)
 
     def copy(start):
         some = slice(start, start + COPIED_ROWS)
@@ -135,18 +138,3 @@ def first_batches(feed: FixedPartition, count: int) -> FixedPartition:
         return feed
     take = lambda x: reshaped(x, (count, *x.shape[1:]), count)  # noqa: E731
     return FixedPartition(jax.tree.map(take, feed.main))
-
-
-def to_single(data: tuple) -> tuple:
-    """Return the arrays with all double precision made single."""
-    return jax.tree.map(_single, data)
-
-
-def _single(x: jax.Array) -> jax.Array:
-    with jax.enable_x64(False):
-        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-        if dtype == x.dtype or jax.default_backend() != "cpu":
-            return x.astype(dtype)
-        narrow = _aligned(x.shape, dtype)
-        np.copyto(narrow, np.asarray(x), casting="same_kind")
-        return jax.device_put(narrow, may_alias=True)

@@ -11,7 +11,7 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.data.contents import examine, fingerprint
-from sgworld_mcmc.data.in_memory import first_rows, take_rows
+from sgworld_mcmc.data.in_memory import PART_ROWS, is_large, random_order, take_rows
 from sgworld_mcmc.model.additivity import check_minibatching, make_evaluation
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
 from sgworld_mcmc.model.inspection import minibatch_model
@@ -34,18 +34,36 @@ class CheckedModel(NamedTuple):
     ----------
     model
         The model, which knows the sites that are sums over rows.
-    rows
-        The data leaves in random order, in the precision of the set-up.
-    constants
-        The other arrays, in the same precision.
+    part
+        The rows that were checked, in random order and in the precision of the set-up: all of them,
+        or if they are many a part.
+    data, others
+        The user's arrays: those with N rows, and the constants.
+    order
+        (N,) the random order of the rows.
     contents
         Fingerprints of the arguments, from :func:`sgworld_mcmc.data.contents.examine`.
     """
 
     model: MinibatchModel
-    rows: tuple
-    constants: tuple
+    part: tuple
+    data: tuple
+    others: tuple
+    order: np.ndarray
     contents: Contents
+
+    def rows(self, double: bool) -> tuple:
+        """Return the data leaves in random order, in double precision or in single."""
+        if double == self.model.precise and not is_large(self.model.size):
+            return self.part
+        count_rows(self.model.size)
+        with jax.enable_x64(double):
+            return take_rows(self.data, self.order)
+
+    def constants(self, double: bool) -> tuple:
+        """Return the constants in double precision or in single."""
+        with jax.enable_x64(double):
+            return jax.tree.map(from_numpy, self.others)
 
 
 def check_model(
@@ -82,16 +100,17 @@ def check_model(
     data, constants = base.layout.split(args, kwargs)
     with ThreadPoolExecutor(1) as helper:
         # To look at millions of rows takes about as long as to put their numbers in random order.
-        order = helper.submit(generator.permutation, base.size)
+        order = helper.submit(random_order, generator, base.size)
         contents = _examined(model, args, kwargs)
         order = order.result()
     with jax.enable_x64(base.precise):
-        count_rows(base.size)
-        rows, whole = take_rows(data, order), jax.tree.map(from_numpy, constants)
+        some = order[:PART_ROWS] if is_large(base.size) else order
+        part, whole = take_rows(data, some), jax.tree.map(from_numpy, constants)
+        count_rows(len(some))
         if additive is None:
-            additive = check_minibatching(base, base.evaluate, first_rows(rows), whole)
+            additive = check_minibatching(base, base.evaluate, part, whole)
     view = cache.setdefault((signature, additive), base.with_additive(additive))
-    return CheckedModel(view, rows, whole, contents)
+    return CheckedModel(view, part, data, constants, order, contents)
 
 
 def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:

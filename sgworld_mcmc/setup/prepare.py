@@ -14,12 +14,10 @@ from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import (
     cut,
-    first_rows,
     generator_of,
     is_large,
     joined,
     shuffle,
-    to_single,
 )
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
@@ -89,13 +87,11 @@ def prepare(
     initial = _initial_points(view, init_params)
     if initial is not None:
         with jax.enable_x64(view.precise):
-            rows = first_rows(checked.rows)
-            check_initial(view, view.evaluate, initial, rows, checked.constants)
+            constants = checked.constants(view.precise)
+            check_initial(view, view.evaluate, initial, checked.part, constants)
     _warn_of_left_out(view)
-    contents = checked.contents
-    # The list hands the rows over, so that no name in this function keeps them in two precisions.
-    given, checked = [checked], None
-    posterior, double, too_coarse = _with_coordinates(generator, given, settings, initial)
+    posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+    contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
         measurements = choice = None
         if settings.complete:
@@ -167,7 +163,7 @@ def lay_out(
             "without `plan` to set up anew."
         )
     with jax.enable_x64(plan.double):
-        rows, constants = _in_precision(checked, plan.double)
+        rows, constants = checked.rows(plan.double), checked.constants(plan.double)
         feed = _feed(rows, plan.dynamics)
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
     return _run_data(plan, view, feed, rows, constants, data)
@@ -243,54 +239,53 @@ def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
 
 def _with_coordinates(
     generator: np.random.Generator,
-    given: list[CheckedModel],
+    checked: CheckedModel,
     settings: Settings,
     initial: np.ndarray | None,
 ) -> tuple[Posterior, bool, bool]:
     """Return the posterior in the coordinates of its mode, and the precision of the run.
 
-    Two flags say whether the precision is double, and whether it should be but cannot. The list
-    ``given`` is emptied.
+    Two flags say whether the precision is double, and whether it should be but cannot.
     """
-    checked = given.pop()
-    view = checked.model
+    view, user = checked.model, bool(jax.config.jax_enable_x64)
+    large = is_large(view.size)
     functions = functions_of(view, settings.init_strategy)
-    user = bool(jax.config.jax_enable_x64)
-    with jax.enable_x64(view.precise):
-        feed = set_up_feed(checked.rows)
-        stage("searching the mode")
-        fit = fit_coordinates(generator, functions, feed, checked.constants, initial, settings)
-        if is_large(view.size) and not fit.converged:
-            # Only a part of many rows was checked: at another row the density may be infinite.
-            check_minibatching(view, view.evaluate, checked.rows, checked.constants)
+    constants_double = checked.constants(view.precise)
+
+    def search(rows, initial):
+        with jax.enable_x64(view.precise):
+            stage("searching the mode")
+            feed = set_up_feed(rows)
+            fit = fit_coordinates(generator, functions, feed, constants_double, initial, settings)
+            if large and not fit.converged:
+                # Only a part of many rows was checked: elsewhere the density may be infinite.
+                check_minibatching(view, view.evaluate, rows, constants_double)
+        return feed, fit
+
+    # Of few rows the set-up and the run have a copy each. Many rows are copied once, as the run
+    # will most likely read them: the set-up only adds them up in double precision.
+    rows_double = checked.rows(user if large else view.precise)
+    feed, fit = search(rows_double, initial)
     stage("coordinates")
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
     double = bool(user or (too_coarse and view.precise))
-    with jax.enable_x64(double):
-        rows, constants = _in_precision(checked, double)
-    rows_double = checked.rows
-    if is_large(view.size) and not double:
-        # The run reads the rows in single precision, and so may the measurements that are left.
-        rows_double, feed = rows, set_up_feed(rows)
+    rows = rows_double if large and double == user else checked.rows(double)
+    if large and double != user:
+        rows_double = rows
+        # What was found for rounded rows is only a guess for the rows as they are.
+        feed, fit = search(rows, fit.coordinates.center[None])
     posterior = Posterior(
         functions,
         rows,
-        constants,
+        checked.constants(double),
         rows_double,
-        checked.constants,
+        constants_double,
         feed,
         fit,
         settings.temperature or 1.0,
     )
     return posterior, double, bool(too_coarse and not double)
-
-
-def _in_precision(checked: CheckedModel, double: bool) -> tuple[tuple, tuple]:
-    """Return rows and constants in the precision of the run."""
-    if checked.model.precise and not double:
-        return to_single((checked.rows, checked.constants))
-    return checked.rows, checked.constants
 
 
 def _dynamics(

@@ -52,10 +52,10 @@ def data_of(model, size=SIZE, dimension=DIMENSION):
 def center_of(model, data):
     """The center of these data, from the same random numbers each time."""
     generator, settings = generator_of(seed_of(KEY)), SGWORLD(model).sampler.settings
-    view, rows, constants, _ = check_model(generator, model, settings, data, {}, {})
-    functions = functions_of(view, None)
-    with jax.enable_x64(view.precise):
-        feed = set_up_feed(rows)
+    checked = check_model(generator, model, settings, data, {}, {})
+    functions, precise = functions_of(checked.model, None), checked.model.precise
+    with jax.enable_x64(precise):
+        feed, constants = set_up_feed(checked.rows(False)), checked.constants(precise)
         return fit_coordinates(generator, functions, feed, constants, None, settings)
 
 
@@ -101,6 +101,32 @@ def test_many_rows_are_read_a_few_times_only():
     assert 0.1 < seen.rows["checking the draws"] / size < 1
     # A look at all numbers, the shuffle, and the additivity on a part.
     assert 2 < seen.rows["checking the model"] / size < 2.2
+
+
+def test_rows_that_single_precision_rounds_are_searched_again_as_they_are():
+    """A center found for rounded rows would be a tenth of a standard deviation away."""
+
+    def line(x, y):
+        a = numpyro.sample("a", dist.Normal(0, 1e4))
+        b = numpyro.sample("b", dist.Normal(0, 10))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(a + b * x, 1e-4), obs=y)
+
+    generator = np.random.default_rng(8)
+    x = generator.uniform(2019, 2021, SIZE)
+    y = 1 + 0.3 * (x - 2020) + 1e-4 * generator.standard_normal(SIZE)
+    plan = SGWORLD(line).set_up(KEY, x, y)
+    assert plan.double
+    found = plan.fit.coordinates.center
+
+    def distance(x):
+        # The prior's standard deviations are too large to matter; x - 2020 keeps all digits.
+        slope, height = np.polyfit(x - 2020, y, 1)
+        exact = np.array([height - 2020 * slope, slope])
+        return plan.fit.coordinates.distance(found - exact)
+
+    assert distance(x) < 1e-2
+    assert distance(x.astype(np.float32).astype(float)) > 5e-2
 
 
 def test_few_rows_take_the_path_of_all_rows(monkeypatch):
