@@ -162,6 +162,22 @@ class Gradient(ABC):
         """Return the gradient; ``cache`` says whether one array (D,) for each batch may be kept."""
         return cls()
 
+    @staticmethod
+    def residual(value: Any, at_origin: Any, change: Any) -> Any:
+        """Return the part of a row's gradient whose mean is estimated from a batch.
+
+        The variance of this part over the rows is the noise from which settings are chosen and the
+        bias is predicted.
+
+        Parameters
+        ----------
+        value, at_origin
+            The row's gradient at a position and at the origin.
+        change
+            The change from the origin to the position to first order.
+        """
+        return value
+
     @property
     def visits_batches(self) -> bool:
         """Whether :meth:`prepare` reads the batches although the derivatives are known."""
@@ -304,15 +320,27 @@ class Coordinates(ABC):
     ----------
     name
         The public spelling.
+    whitens
+        Whether a posterior standard deviation has about length one in z.
     """
 
     name: ClassVar[str]
+    whitens: ClassVar[bool] = True
     center: Any
 
     @classmethod
     @abstractmethod
     def from_covariance(cls, center: np.ndarray, covariance: np.ndarray) -> "Coordinates":
         """Return coordinates for a posterior covariance (D, D), or for posterior variances (D,)."""
+
+    @classmethod
+    def from_hessian(cls, center: np.ndarray, hessian: np.ndarray) -> "Coordinates":
+        """Return coordinates for a positive definite Hessian of the potential at the center.
+
+        The Hessian is (D, D), or (D,) if only its diagonal is known.
+        """
+        inverse = 1 / hessian if np.ndim(hessian) == 1 else np.linalg.inv(hessian)
+        return cls.from_covariance(center, inverse)
 
     @abstractmethod
     def apply(self, z: Any) -> Any:

@@ -33,6 +33,12 @@ class Diagonal(Coordinates):
         variances = np.diagonal(covariance) if np.ndim(covariance) == 2 else covariance
         return cls(center, np.sqrt(variances))
 
+    @classmethod
+    def from_hessian(cls, center, hessian):
+        # Of all diagonal preconditioners this one makes the curvatures equal.
+        diagonal = np.diagonal(hessian) if np.ndim(hessian) == 2 else hessian
+        return cls(center, 1 / np.sqrt(diagonal))
+
     def apply(self, z):
         return self.scale * z
 

@@ -26,6 +26,7 @@ class Identity(Coordinates):
     """
 
     name: ClassVar[str] = "none"
+    whitens: ClassVar[bool] = False
 
     center: Any
     # The factor is an array, because JAX would convert a Python number by a program of its own.
@@ -33,6 +34,10 @@ class Identity(Coordinates):
 
     @classmethod
     def from_covariance(cls, center, covariance):
+        return cls(center)
+
+    @classmethod
+    def from_hessian(cls, center, hessian):
         return cls(center)
 
     def apply(self, z):

@@ -34,6 +34,10 @@ class ControlVariate(Gradient):
     def make(cls, *, cache):
         return cls(cached=cache)
 
+    @staticmethod
+    def residual(value, at_origin, change):
+        return value - at_origin
+
     @property
     def visits_batches(self):
         return self.cached

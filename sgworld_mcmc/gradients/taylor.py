@@ -40,6 +40,10 @@ class Taylor(Gradient):
     cost: ClassVar[float] = 1.5
     needs: ClassVar[int] = 2
 
+    @staticmethod
+    def residual(value, at_origin, change):
+        return value - at_origin - change
+
     def prepare(self, target, feed, origin, gradient=None, jacobian=None):
         if gradient is None:
             gradient = epoch_mean(jax.grad(target), origin, feed)

@@ -188,7 +188,7 @@ def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
             f"{sorted(own)} are part of the plan: leave them out, or set up anew without `plan`."
         )
     if not isinstance(plan, RunPlan):
-        plan = load_plan(plan, settings.get("integrator"))
+        plan = load_plan(plan, **{name: settings.get(name) for name in ("integrator", "order")})
     elif plan.description.log_densities is None:
         raise ValueError(
             "`plan` does not say which model and data it was made for: give the path that "

@@ -10,6 +10,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.contents import examine, fingerprint
 from sgworld_mcmc.data.in_memory import PART_ROWS, is_large, random_order, take_rows
 from sgworld_mcmc.model.additivity import check_minibatching, make_evaluation
@@ -158,6 +159,12 @@ def _check_settings(model: MinibatchModel, settings: Settings) -> None:
             "or 'auto'."
         )
     array, dimension = settings.covariance, model.dimension
+    if array is None and settings.coordinates is Dense and dimension > DENSE_DIMENSION:
+        raise ValueError(
+            f"`preconditioner` 'dense' needs the whole Hessian, which is made for up to "
+            f"{DENSE_DIMENSION} dimensions; the model has {dimension}. Use 'diagonal' or 'auto', "
+            "or give an estimate of the posterior covariance."
+        )
     if array is None:
         return
     if np.shape(array) not in ((dimension,), (dimension, dimension)):

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgworld_mcmc.checks import check_choice
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.batch_terms import batch_terms
-from sgworld_mcmc.setup.row_noise import KINDS, RowNoise, batch_factor
+from sgworld_mcmc.setup.row_noise import RowNoise, batch_factor
 from sgworld_mcmc.setup.step_error import Discretisation
 from sgworld_mcmc.theory.affine_recursion import autocorrelation_time
 from sgworld_mcmc.theory.autocorrelation import integrated_autocorrelation
@@ -344,14 +345,13 @@ def predict(
     Parameters
     ----------
     kind
-        One of :data:`sgworld_mcmc.setup.row_noise.KINDS`.
+        A name in :data:`sgworld_mcmc.settings.GRADIENTS`.
     step_size
         Step size in the sampler's coordinates.
     scheme
         A name as in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown gradient {kind!r}: choose one of {', '.join(KINDS)}")
+    check_choice("gradient", kind, tuple(GRADIENTS))
     count = -(-request.size // batch_size)
     factor = batch_factor(batch_size, request.size) / request.stiffest
     batch = noise.center[kind] * factor
@@ -377,7 +377,7 @@ def predict(
         nonlinear, moved = steps.errors(step_size * request.stiffest)
         parts["step size"] = nonlinear + np.zeros_like(batch)
         shift = shift + moved
-    if kind == "plain" and request.order.period and count > 1:
+    if GRADIENTS[kind].needs == 0 and request.order.period and count > 1:
         moved = terms.moved * batch_factor(batch_size, request.size)
         shift = shift + moved * noise.coupling
         parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)

@@ -11,14 +11,12 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.coordinates.dense import Dense
-from sgworld_mcmc.coordinates.diagonal import Diagonal
-from sgworld_mcmc.coordinates.identity import Identity
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, is_large
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.curvature import Scale, diagonal_scale
+from sgworld_mcmc.setup.curvature import Scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 
@@ -190,14 +188,15 @@ def _fitted_gaussian(search: ModeSearch, initial: np.ndarray) -> CoordinateFit |
 
 def _coordinates(settings: Settings, center: np.ndarray, scaled: Scale, hessian) -> Coordinates:
     """Return the coordinates that the settings ask for, or the best that there are."""
+    kind = settings.coordinates
     if settings.covariance is not None:
-        covariance = np.asarray(settings.covariance, float)
-        return settings.coordinates.from_covariance(center, covariance)
-    if settings.coordinates is Identity:
-        return Identity(center)
-    if settings.coordinates is Diagonal and hessian is not None:
-        return diagonal_scale(np.diagonal(hessian)).about(center)
-    return scaled.about(center)
+        return kind.from_covariance(center, np.asarray(settings.covariance, float))
+    if kind is None or isinstance(scaled.coordinates, kind):
+        return scaled.about(center)
+    if hessian is None or scaled.indefinite:
+        covariance = scaled.coordinates.covariance()
+        hessian = 1 / covariance if covariance.ndim == 1 else np.linalg.inv(covariance)
+    return kind.from_hessian(center, np.asarray(hessian, float))
 
 
 def _other_modes(found, losses, best, coordinates, search: ModeSearch) -> tuple[float, ...]:

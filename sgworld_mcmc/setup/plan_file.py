@@ -16,7 +16,7 @@ import numpy as np
 
 from sgworld_mcmc.gradients.taylor import TaylorControls
 from sgworld_mcmc.model.description import ModelDescription
-from sgworld_mcmc.protocols import Integrator
+from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import COORDINATES, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.setup.choose import Choice, Prediction
@@ -58,15 +58,16 @@ def save_plan(plan: RunPlan, path: str | os.PathLike) -> None:
             os.remove(temporary)
 
 
-def load_plan(path: str | os.PathLike, integrator: Integrator | None = None) -> RunPlan:
+def load_plan(path: str | os.PathLike, **own: Integrator | Order | None) -> RunPlan:
     """Read a plan from a file.
 
     Parameters
     ----------
     path
         A file written by :func:`save_plan`.
-    integrator
-        The integrator that the plan was made with, if it is not one of the package's own.
+    own
+        The ``integrator`` and ``order`` that the plan was made with, if they are not those of the
+        package.
 
     Raises
     ------
@@ -97,23 +98,23 @@ def load_plan(path: str | os.PathLike, integrator: Integrator | None = None) -> 
             f"{VERSION}: set up anew, without `plan`, and save again."
         )
     try:
-        return _decode(header["plan"], arrays, _classes(integrator))
+        return _decode(header["plan"], arrays, _classes(own))
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"`plan` {name!r} cannot be read: {error} is missing or not known. Where the plan was "
-            "made with an integrator of your own, give it as `integrator` too."
+            "made with an integrator or order of your own, give it as `integrator` or `order` too."
         ) from error
 
 
-def _classes(integrator: Integrator | None) -> dict[str, type]:
+def _classes(own: dict[str, Any]) -> dict[str, type]:
     tables = (ORDERS, GRADIENTS, INTEGRATORS, COORDINATES)
     known = [*_RECORDS, *(kind for table in tables for kind in table.values())]
     classes = {kind.__name__: kind for kind in known}
-    if integrator is not None:
-        name = type(integrator).__name__
-        if classes.setdefault(name, type(integrator)) is not type(integrator):
+    for argument, value in own.items():
+        name, kind = type(value).__name__, type(value)
+        if value is not None and classes.setdefault(name, kind) is not kind:
             raise ValueError(
-                f"`integrator` is of a class {name}, which the package has too: a plan could not "
+                f"`{argument}` is of a class {name}, which the package has too: a plan could not "
                 "tell them apart. Give your class another name."
             )
     return classes

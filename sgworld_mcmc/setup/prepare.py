@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
-from sgworld_mcmc.coordinates.identity import Identity
 from sgworld_mcmc.data.contents import identity
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
@@ -23,7 +22,7 @@ from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
-from sgworld_mcmc.protocols import Gradient
+from sgworld_mcmc.protocols import Coordinates, Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
@@ -103,9 +102,9 @@ def prepare(
             stage("choosing settings")
             request = request_of(settings, view.size, posterior.fit)
             choice = choose(request, measurements.noise, measurements.steps)
-        if settings.coordinates is Identity:
+        if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
-        dynamics, step_size = _dynamics(settings, view, choice)
+        dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
         feed = _feed(posterior.rows, dynamics)
         controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
@@ -289,7 +288,7 @@ def _with_coordinates(
 
 
 def _dynamics(
-    settings: Settings, view: MinibatchModel, choice: Choice | None
+    settings: Settings, view: MinibatchModel, choice: Choice | None, coordinates: Coordinates
 ) -> tuple[Dynamics, float]:
     """Return the static choices of the run, and the step size."""
     chosen = settings if choice is None else choice
@@ -306,7 +305,7 @@ def _dynamics(
         num_batches=count,
         steps_per_draw=steps_per_draw,
         steps_per_warmup=min(count, steps_per_draw),
-        limit=None if settings.coordinates is Identity else FARTHEST,
+        limit=FARTHEST if coordinates.whitens else None,
         recorded=min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
     )
     return dynamics, chosen.step_size

@@ -8,18 +8,16 @@ nothing about the model.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.settings import GRADIENTS
 
-__all__ = ["KINDS", "RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
-
-# The kinds of gradient whose noise is measured.
-KINDS = ("plain", "control_variate", "taylor")
+__all__ = ["RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
 
 
 class RowNoise(NamedTuple):
@@ -28,8 +26,8 @@ class RowNoise(NamedTuple):
     Attributes
     ----------
     center
-        Maps the kind of gradient to its (Q,) variance at the center, which is zero for all but
-        plain gradients.
+        Maps the kind of gradient to its (Q,) variance at the center, which is zero for gradients
+        with control variates.
     mean
         Maps the kind of gradient to its (Q,) variance, a mean over the draws plus the mean's
         standard error (the noise of rare rows grows fast in the tails, where few draws are).
@@ -58,7 +56,7 @@ def batch_factor(batch_size: int, size: int) -> float:
 
 def measure_noise(
     log_density: Callable, coordinates: Coordinates, draws: jax.Array, rows: tuple, block: int
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
     """Measure the variances of the gradients of single rows along the parameters' directions.
 
     Every draw has its own block of rows, so that many rows are read at the price of a few.
@@ -79,7 +77,8 @@ def measure_noise(
     Returns
     -------
     dict
-        The keys are ``"center"``, ``"coupling"`` and each of :data:`KINDS`; all values are (S, Q).
+        ``"center"`` and ``"draw"`` map every kind of gradient to its variance at the center and at
+        the draws; ``"coupling"`` is that of :class:`RowNoise`. All arrays are (S, Q).
     """
     along, center = coordinates.projector(), coordinates.center
     gradients = jax.vmap(jax.grad(log_density))
@@ -97,29 +96,32 @@ def measure_noise(
         moved = coordinates.apply(coordinates.pull_back(base - base.mean(0)))
         coupling = -along(push(moved).mean(0))
         base, turned = along(base), along(push(jnp.broadcast_to(change, middle.shape)))
-        kinds = (base, value, value - base, value - base - turned)
-        return *(jnp.var(x, axis=0, ddof=min(1, block - 1)) for x in kinds), coupling
+
+        def variances(value, turned):
+            parts = {name: kind.residual(value, base, turned) for name, kind in GRADIENTS.items()}
+            return {k: jnp.var(x, axis=0, ddof=min(1, block - 1)) for k, x in parts.items()}
+
+        there = variances(value, turned)
+        return {"center": variances(base, 0 * turned), "draw": there, "coupling": coupling}
 
     starts = jnp.linspace(0, size - block, len(draws)).astype(jnp.int32)
-    measured = jax.lax.map(at_draw, (starts, draws))
-    return dict(zip(("center", *KINDS, "coupling"), measured, strict=True))
+    return jax.lax.map(at_draw, (starts, draws))
 
 
-def summarise_noise(measured: dict[str, jax.Array], coordinates: np.ndarray) -> RowNoise:
+def summarise_noise(measured: dict[str, Any], coordinates: np.ndarray) -> RowNoise:
     """Return the means over the draws of what :func:`measure_noise` returned, as NumPy arrays.
 
     ``coordinates`` (S, Q) are the draws' coordinates along the directions.
     """
-    values = {name: np.asarray(value, float) for name, value in measured.items()}
-    means = {name: value.mean(0) for name, value in values.items()}
-    error = {kind: values[kind].std(0, ddof=1) / len(values[kind]) ** 0.5 for kind in KINDS}
+    measured = jax.tree.map(lambda x: np.asarray(x, float), measured)
+    values = measured["draw"]
+    error = {kind: x.std(0, ddof=1) / len(x) ** 0.5 for kind, x in values.items()}
     weights = coordinates**2 / np.maximum((coordinates**2).sum(0), np.finfo(float).tiny)
-    zero = np.zeros_like(means["center"])
     return RowNoise(
-        {"plain": means["center"], "control_variate": zero, "taylor": zero},
-        {kind: means[kind] + error[kind] for kind in KINDS},
-        {kind: _weighted(values[kind], weights) for kind in KINDS},
-        means["coupling"],
+        {kind: x.mean(0) for kind, x in measured["center"].items()},
+        {kind: x.mean(0) + error[kind] for kind, x in values.items()},
+        {kind: _weighted(x, weights) for kind, x in values.items()},
+        measured["coupling"].mean(0),
     )
 
 

@@ -168,6 +168,45 @@ def test_gradients_are_unbiased_and_need_what_they_say(name, cache, feed):
         assert hash(gradient) == hash(GRADIENTS[name].make(cache=cache))
 
 
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_residual_of_a_gradient_is_what_differs_from_batch_to_batch(name):
+    gradient = GRADIENTS[name].make(cache=False)
+    with jax.enable_x64(True):
+        feed = FEEDS["fixed partition"].deal(jax.random.key(0), (X, Y), BATCH_SIZE)
+
+        def target(z, rows):
+            return log_density(z, rows) - SIZE * jnp.mean(jnp.cosh(rows[0] @ z))
+
+        z, origin = jnp.asarray([0.4, -0.7]), jnp.zeros(DIM)
+        controls = gradient.prepare(target, feed, origin)
+        estimate, left = [], []
+        for index in range(COUNT):
+            batch = feed.fetch((), index)
+            there, here, change = (
+                batch_estimate(function, z, batch, feed)
+                for function in (
+                    jax.grad(target),
+                    lambda z, rows: jax.grad(target)(origin, rows),
+                    lambda z, rows: jax.hessian(target)(origin, rows) @ z,
+                )
+            )
+            estimate.append(gradient(target, controls, feed, z, batch, index))
+            left.append(gradient.residual(there, here, change))
+        differ = lambda x: np.asarray(x) - np.mean(x, axis=0)  # noqa: E731
+        np.testing.assert_allclose(differ(estimate), differ(left), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", COORDINATES)
+def test_coordinates_from_a_hessian_have_unit_curvatures(name):
+    hessian = np.linalg.inv(COVARIANCE)
+    for known in (hessian, np.diag(hessian)):
+        made = COORDINATES[name].from_hessian(CENTER, known)
+        np.testing.assert_array_equal(made.center, CENTER)
+        if made.whitens:
+            full = known if known.ndim == 2 else np.diag(known)
+            np.testing.assert_allclose(np.diag(made.whiten(full)), 1, rtol=1e-12)
+
+
 # The triples that meet every kind of coordinates and every feed; the others meet one of each.
 EVERYWHERE = ("averaged", "batches")
 PRODUCT = [

@@ -1,8 +1,10 @@
 """A set-up that is saved and used again: the same draws, or a refusal that says why."""
 
+import dataclasses
 import functools
 import json
 import pickle
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGLD, SGWORLD
+from sgworld_mcmc.data.orders.fresh import FreshOrder
 from sgworld_mcmc.data.orders.replacement import Replacement
 from sgworld_mcmc.setup.plan_file import VERSION, load_plan
 
@@ -216,3 +219,27 @@ def test_a_hessian_that_is_not_made_is_not_asked_for():
 
     with pytest.raises(ValueError, match="`gradient` 'taylor' needs the whole Hessian"):
         SGWORLD(model, gradient="taylor").run(KEY, data())
+    with pytest.raises(ValueError, match="`preconditioner` 'dense' needs the whole Hessian"):
+        SGWORLD(model, preconditioner="dense").run(KEY, data())
+
+
+@dataclasses.dataclass(frozen=True)
+class Backwards(FreshOrder):
+    """An order of a user's own."""
+
+    name: ClassVar[str] = "backwards"
+
+    def next(self, rng_key, order, epoch):
+        return order[::-1]
+
+
+def test_an_order_of_ones_own_is_given_beside_its_plan(tmp_path):
+    mcmc = SGWORLD(models.gaussian, order=Backwards(), **FAST)
+    mcmc.run(KEY, data())
+    path = tmp_path / "plan"
+    mcmc.save_plan(path)
+    with pytest.raises(ValueError, match=r"Backwards.* is missing or not known.*`order`"):
+        SGWORLD(models.gaussian, plan=path, **FAST)
+    again = SGWORLD(models.gaussian, plan=path, order=Backwards(), **FAST)
+    again.run(KEY, data())
+    np.testing.assert_array_equal(draws(again), draws(mcmc))
