@@ -25,6 +25,9 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
     """
     leaves = flatten_arguments(model, args, kwargs)
     arrays = {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
+    empty = [f"{name} {leaf.shape}" for name, leaf in arrays.items() if leaf.size == 0]
+    if empty:
+        raise ValueError(f"These array arguments are empty: {', '.join(empty)}. There are no data.")
     lengths = {name: leaf.shape[0] for name, leaf in arrays.items() if leaf.ndim > 0}
     treedef = jax.tree.structure((args, kwargs))
     kinds = tuple("constant" if is_array(leaf) else "static" for leaf in leaves.values())

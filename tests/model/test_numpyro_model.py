@@ -191,6 +191,12 @@ def test_models_that_cannot_be_minibatched_raise_before_sampling(model, words):
         SGWORLD(model, batch_size=20).run(KEY, *models.regression_data())
 
 
+def test_arrays_without_rows_are_named():
+    X, y = models.regression_data()
+    with pytest.raises(ValueError, match=r"empty: X \(0, 3\), y \(0,\)"):
+        SGWORLD(models.plated).run(KEY, X[:0], y[:0])
+
+
 def test_data_that_the_model_closes_over_raise():
     X, y = models.regression_data()
     with pytest.raises(ValueError, match=r"No array argument.*arguments of run"):
