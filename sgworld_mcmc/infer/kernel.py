@@ -18,7 +18,7 @@ from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings
-from sgworld_mcmc.setup.prepare import lay_out, prepare
+from sgworld_mcmc.setup.prepare import lay_out, prepare, warn_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["SGMCMCKernel"]
@@ -197,6 +197,7 @@ class SGMCMCKernel(MCMCKernel):
             if isinstance(rng_key, jax.core.Tracer):
                 rng_key, init_params = jax.random.key(0), None
             _, data = self.prepare(rng_key, args, kwargs, init_params)
+        warn_of(data.model, stacklevel=4)
         self._prepared[signature_of(args, kwargs)] = data
         return data
 

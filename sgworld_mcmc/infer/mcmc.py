@@ -160,7 +160,7 @@ class MinibatchMCMC(PlannedMCMC):
         """Set up and run the chains."""
         before = self._args, self._kwargs
         try:
-            plan = self._make_set_up(rng_key, args, kwargs, init_params)
+            plan = self._make_set_up(rng_key, args, kwargs, init_params, stacklevel=3)
             hidden = () if "position" in extra_fields else ("position",)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)

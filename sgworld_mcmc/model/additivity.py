@@ -9,6 +9,7 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.in_memory import is_large
+from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows
 
@@ -98,7 +99,7 @@ def check_minibatching(
             problems[name] = f"log density that does not add up over the rows: {numbers}"
     if problems:
         listing = "; ".join(f"site {name!r} has a {text}" for name, text in problems.items())
-        raise ValueError(
+        raise NotMinibatchable(
             f"The model cannot be minibatched as it is: {listing}. Common causes: the model "
             "standardises by the mean of the rows that it is given (standardise the data before "
             "the run), scales a site by a number of rows (leave all scaling to the sampler), or "
@@ -106,7 +107,7 @@ def check_minibatching(
             "functools.partial)."
         )
     if not additive:
-        raise ValueError(
+        raise NotMinibatchable(
             "No site of the model depends on the rows of the data: every observed site has the "
             "same log density on every half of them. Does the model use its array arguments?"
         )
@@ -118,13 +119,22 @@ def _finite_evaluations(model, evaluate, data, constants) -> list[Evaluation]:
 
     The points lie within one unit of the origin, or nearer if too few of those are finite.
     """
-    found = []
+    found, size = [], jax.tree.leaves(data)[0].shape[0]
     generator = np.random.default_rng(0)
     for attempt in range(TRIES):
         radius = 1.0 if attempt < TRIES // 2 else 0.1
         flat = from_numpy(generator.uniform(-radius, radius, model.dimension))
-        made = jax.device_get(evaluate(flat, data, constants))
-        count_rows(2 * jax.tree.leaves(data)[0].shape[0])
+        try:
+            made = jax.device_get(evaluate(flat, data, constants))
+        except Exception as error:
+            if model.reason is not None or size == 1:
+                raise
+            raise NotMinibatchable(
+                f"The model fails on half of its rows ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else error!r}). An array that is used "
+                "whole in the model cannot be combined with some of the rows."
+            ) from error
+        count_rows(2 * size)
         if all(np.all(np.isfinite(term)) for term in made.whole.values()):
             found.append(made)
         if len(found) == POINTS:

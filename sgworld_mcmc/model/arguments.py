@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-__all__ = ["ArgumentLayout", "argument_names", "flatten_arguments", "signature_of"]
+__all__ = ["ArgumentLayout", "WholeLayout", "argument_names", "flatten_arguments", "signature_of"]
 
 
 class ArgumentLayout(NamedTuple):
@@ -38,6 +38,10 @@ class ArgumentLayout(NamedTuple):
     statics: tuple[Any, ...]
     size: int
 
+    def named_kinds(self) -> list[tuple[str, str]]:
+        """Return (name, kind) of each leaf."""
+        return list(zip(self.names, self.kinds, strict=True))
+
     def split(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
         """Return the data leaves and the constant leaves of these arguments, as tuples."""
         leaves = jax.tree.leaves((args, kwargs))
@@ -54,6 +58,18 @@ class ArgumentLayout(NamedTuple):
             "static": iter(self.statics),
         }
         return jax.tree.unflatten(self.treedef, [next(sources[kind]) for kind in self.kinds])
+
+
+class WholeLayout(ArgumentLayout):
+    """The layout of a model whose only batch is all rows.
+
+    The feed then has a single row, a number that nobody reads; the arrays are constants.
+    """
+
+    def split(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
+        """Return the single row and the constant leaves."""
+        _, constants = super().split(args, kwargs)
+        return (np.zeros(1, np.float32),), constants
 
 
 def is_array(leaf: object) -> bool:

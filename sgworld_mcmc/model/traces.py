@@ -17,6 +17,8 @@ class Site(NamedTuple):
     shape: tuple[int, ...]
     discrete: bool
     plates: tuple[tuple[str, int], ...]  # names and sizes
+    enumerable: bool = False
+    nesting: int = 0  # number of the axes that are those of plates
 
 
 def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:

@@ -20,6 +20,7 @@ from sgworld_mcmc.data.in_memory import (
 )
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
+from sgworld_mcmc.model.errors import WholeDataWarning
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import Coordinates, Gradient
@@ -42,6 +43,7 @@ __all__ = [
     "prepare",
     "repartition",
     "request_of",
+    "warn_of",
 ]
 
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
@@ -88,7 +90,6 @@ def prepare(
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
             check_initial(view, view.evaluate, initial, checked.part, constants)
-    _warn_of_left_out(view)
     posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
@@ -144,7 +145,8 @@ def lay_out(
     if plan.partition.size == 0:
         raise PlanMismatch("The plan is one of rows that were dealt anew: it cannot be laid out.")
     generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
-    checked = check_model(generator, model, settings, args, kwargs, cache, additive)
+    reason = plan.description.reason
+    checked = check_model(generator, model, settings, args, kwargs, cache, additive, reason)
     view = checked.model
     data, constants = view.layout.split(args, kwargs)
     described = describe(view, data, constants, identity(arrays_of(model, args, kwargs)))
@@ -359,11 +361,19 @@ def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | N
     return np.asarray(jax.vmap(view.ravel)(jax.tree.map(from_numpy, init_params)), float)
 
 
-def _warn_of_left_out(view: MinibatchModel) -> None:
+def warn_of(view: MinibatchModel, stacklevel: int) -> None:
+    """Warn of what a user may not expect of a model: no minibatches, or sites that are not kept."""
+    if view.reason is not None:
+        warnings.warn(
+            f"Every step takes the gradient of all {view.num_rows} rows, because there are no "
+            f"minibatches: {view.reason}",
+            WholeDataWarning,
+            stacklevel=stacklevel + 1,
+        )
     if view.left_out():
         warnings.warn(
             f"The deterministic sites {view.left_out()} have a value for each of "
-            f"{view.size} rows and are left out of the draws. Compute them afterwards with "
+            f"{view.num_rows} rows and are left out of the draws. Compute them afterwards with "
             "numpyro.infer.Predictive.",
-            stacklevel=5,
+            stacklevel=stacklevel + 1,
         )
