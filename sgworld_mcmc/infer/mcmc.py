@@ -158,14 +158,23 @@ class MinibatchMCMC(PlannedMCMC):
 
     def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
         """Set up and run the chains."""
-        before = self._args, self._kwargs
+        before, resumed = (self._args, self._kwargs), self._warmup_state is not None
         try:
             plan = self._make_set_up(rng_key, args, kwargs, init_params, stacklevel=3)
             hidden = () if "position" in extra_fields else ("position",)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
+            given, modes = None, plan.fit.modes
+            if self.sampler.settings.start == "given" and init_params is not None:
+                given = self._for_each_chain(init_params)
+            elif modes is not None and len(modes) == self.num_chains and not resumed:
+                # Chains that were given far apart stay apart.
+                given = jax.vmap(self.data.model.unravel)(jnp.asarray(modes, float))
             with jax.enable_x64(plan.double):
-                super().run(rng_key, self.data, extra_fields=(*extra_fields, *hidden))
+                # With a schedule the step sizes are the weights of the draws.
+                scheduled = plan.dynamics.step_schedule is not None
+                fields = (*extra_fields, *hidden, *(("step_size",) if scheduled else ()))
+                super().run(rng_key, self.data, extra_fields=fields, init_params=given)
             self._keep_draws()
         except _ChainInterrupted:
             last = [state for _, state in self._chains]
@@ -185,6 +194,14 @@ class MinibatchMCMC(PlannedMCMC):
             # After a warm-up that failed NumPyro would use its parameters in the next run.
             self._set_collection_params()
             self._chains = []
+
+    def _for_each_chain(self, init_params: dict) -> dict:
+        """Return initial values with an axis of chains, which NumPyro wants of several chains."""
+        shapes, chains = self.data.model.shapes, self.num_chains
+        values = {name: jnp.asarray(init_params[name], float) for name in shapes}
+        if chains == 1 or any(jnp.ndim(x) > len(shapes[name]) for name, x in values.items()):
+            return values
+        return {name: jnp.broadcast_to(x, (chains, *x.shape)) for name, x in values.items()}
 
     def _take_positions(self, extra_fields) -> None:
         """Keep the positions for the diagnostics; show them only if they were asked for."""
@@ -303,6 +320,8 @@ class MinibatchMCMC(PlannedMCMC):
                     "since: call run(...) again."
                 )
             data = self.sampler.lay_out(plan, self._args, self._kwargs)
+        if control and plan.dynamics.step_schedule is not None:
+            raise ValueError("`control=True` needs a constant `step_size`, not a schedule.")
         half = self._control_run() if control else None
         strategy = self.sampler.settings.init_strategy
         return make_report(plan, data, self.draws(), control=half, strategy=strategy)

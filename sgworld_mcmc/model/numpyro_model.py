@@ -129,7 +129,7 @@ class MinibatchModel:
     ) -> None:
         """Raise unless ``params`` has exactly the latent sites, of shapes ``leading`` + their own.
 
-        If ``leading`` is None, any one common leading axis is allowed, or none.
+        If ``leading`` is None, any one common leading axis is allowed. One point is allowed always.
         """
         if not isinstance(params, dict):
             raise TypeError(
@@ -146,6 +146,8 @@ class MinibatchModel:
             first = self.latents[0]
             extra = np.ndim(params[first]) - len(self.shapes[first])
             leading = np.shape(params[first])[:1] if extra == 1 else ()
+        if all(np.shape(params[site]) == self.shapes[site] for site in self.latents):
+            return  # one point for all chains
         for site in self.latents:
             if np.shape(params[site]) != leading + self.shapes[site]:
                 raise ValueError(

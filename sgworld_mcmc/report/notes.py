@@ -73,10 +73,11 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     if chains > 1:
         r_hat = float(np.max(split_gelman_rubin(positions[:, :, moving])))
         if r_hat > 1.1:
-            notes.append(
+            # What follows compares all draws with one Gaussian: it would say the same again.
+            return [
                 f"The chains do not agree (R-hat {r_hat:.2f}): they have not mixed. Raise "
                 "`num_samples` and `num_warmup`, reparametrise, or use NUTS."
-            )
+            ]
     far = np.abs(flat).max() / np.sqrt(tau)
     if found is not None and far > 12 + 2 * np.sqrt(2 * np.log(flat.size)):
         notes.append(

@@ -30,7 +30,12 @@ from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
 from sgworld_mcmc.setup.choose import Choice, Request, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, fit_coordinates, set_up_feed
+from sgworld_mcmc.setup.coordinates_from_mode import (
+    CoordinateFit,
+    coordinates_at,
+    fit_coordinates,
+    set_up_feed,
+)
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
@@ -86,6 +91,11 @@ def prepare(
     checked = check_model(generator, model, settings, args, kwargs, cache)
     view = checked.model
     initial = _initial_points(view, init_params)
+    if settings.start == "given" and initial is None:
+        raise ValueError(
+            "`start='given'` starts the chains at given points: pass them as `init_params`, a dict "
+            "of unconstrained values by site, for all chains or with the axis of chains first."
+        )
     if initial is not None:
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
@@ -97,7 +107,8 @@ def prepare(
         if settings.complete:
             starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
         else:
-            adapt = settings.adapt and posterior.fit.hessian is not None
+            searched = settings.start != "given"
+            adapt = settings.adapt and posterior.fit.hessian is not None and searched
             posterior, measurements = measure(generator, posterior, adapt)
             starts = measurements.starts
             stage("choosing settings")
@@ -257,7 +268,8 @@ def _with_coordinates(
         with jax.enable_x64(view.precise):
             stage("searching the mode")
             feed = set_up_feed(rows)
-            fit = fit_coordinates(generator, functions, feed, constants_double, initial, settings)
+            find = coordinates_at if settings.start == "given" else fit_coordinates
+            fit = find(generator, functions, feed, constants_double, initial, settings)
             if large and not fit.converged:
                 # Only a part of many rows was checked: elsewhere the density may be infinite.
                 check_minibatching(view, view.evaluate, rows, constants_double)
@@ -308,6 +320,8 @@ def _dynamics(
         steps_per_draw=steps_per_draw,
         steps_per_warmup=min(count, steps_per_draw),
         limit=FARTHEST if coordinates.whitens else None,
+        step_schedule=settings.step_schedule,
+        temperature_schedule=settings.temperature_schedule,
         recorded=min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
     )
     return dynamics, chosen.step_size
