@@ -13,6 +13,7 @@ from numpyro.util import is_prng_key
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.in_memory import seed_of
+from sgworld_mcmc.infer.extra_fields import potential_energy
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
@@ -158,6 +159,16 @@ class SGMCMCKernel(MCMCKernel):
         if state.i.ndim:
             advance = jax.vmap(advance, in_axes=(0, None))
         return advance(state, clock_of(state))
+
+    @property
+    def computed_fields(self) -> dict[str, Callable]:
+        """Functions of (state, args, kwargs) for fields that no state has."""
+
+        def energy(state, args, kwargs):
+            one = lambda state: potential_energy(state, self._resolve(args, kwargs))  # noqa: E731
+            return jax.vmap(one)(state) if state.i.ndim else one(state)
+
+        return {"potential_energy": energy}
 
     def postprocess_fn(self, args, kwargs):
         """Return a function from unconstrained sites to constrained and deterministic ones."""

@@ -12,6 +12,7 @@ from numpyro.util import is_prng_key
 
 from sgworld_mcmc.arrays import from_numpy, reshaped
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
+from sgworld_mcmc.infer.extra_fields import check_extra_fields
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
@@ -25,6 +26,7 @@ from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Collection, collect
+from sgworld_mcmc.setup.prepare import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["MinibatchMCMC"]
@@ -101,7 +103,8 @@ class MinibatchMCMC(PlannedMCMC):
             The model's own arguments; the arrays among them whose leading axis is that of the
             observations are the data.
         extra_fields
-            Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect.
+            Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect;
+            ``"potential_energy"``, minus the log density of all rows, is computed if asked for.
         init_params
             Dict of *unconstrained* initial values by latent site; with several chains, their axis
             comes first.
@@ -124,6 +127,9 @@ class MinibatchMCMC(PlannedMCMC):
         and so does a new object of this class.
         """
         check_key("rng_key", rng_key)
+        check_extra_fields(extra_fields)
+        if self._warmup_state is None:
+            check_start(self.sampler.settings, init_params)
         if self._warmup_state is None:
             self._checked = None
         self._ask_again()
@@ -155,6 +161,15 @@ class MinibatchMCMC(PlannedMCMC):
                 )
         for note in notes:
             warnings.warn(note, TuningWarning, stacklevel=2)
+
+    @property
+    def sample_field(self):
+        """Raise: ``numpyro.infer.MCMC`` asks its sampler for this."""
+        name = type(self).__name__
+        raise TypeError(
+            f"{name}(model) is an MCMC object already: call its run(...), or give "
+            f"numpyro.infer.MCMC its kernel, {name}(model).sampler."
+        )
 
     def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
         """Set up and run the chains."""

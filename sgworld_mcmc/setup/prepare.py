@@ -42,6 +42,7 @@ from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 
 __all__ = [
     "PlanMismatch",
+    "check_start",
     "identified",
     "lay_out",
     "posterior_of",
@@ -91,11 +92,7 @@ def prepare(
     checked = check_model(generator, model, settings, args, kwargs, cache)
     view = checked.model
     initial = _initial_points(view, init_params)
-    if settings.start == "given" and initial is None:
-        raise ValueError(
-            "`start='given'` starts the chains at given points: pass them as `init_params`, a dict "
-            "of unconstrained values by site, for all chains or with the axis of chains first."
-        )
+    check_start(settings, init_params)
     if initial is not None:
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
@@ -140,6 +137,15 @@ def prepare(
         fixed=settings.fixed,
     )
     return plan, _run_data(plan, view, feed, posterior.rows, posterior.constants, data)
+
+
+def check_start(settings: Settings, init_params: object) -> None:
+    """Raise if chains are to start at given points, and none are given."""
+    if settings.start == "given" and init_params is None:
+        raise ValueError(
+            "`start='given'` starts the chains at given points: pass them as `init_params`, a dict "
+            "of unconstrained values by site, for all chains or with the axis of chains first."
+        )
 
 
 def lay_out(
