@@ -37,7 +37,7 @@ def verdict(outcome: Outcome) -> str:
 
 def line(outcome: Outcome) -> str:
     """Return one line of the table."""
-    title = MODELS[outcome.name]().title if outcome.name in MODELS else ""
+    title = _title(outcome.name)
     start = f"{outcome.name:24}{title:36}{outcome.size or '-':>6}{outcome.dimension:5d}"
     if outcome.error is not None:
         first = (outcome.error.splitlines() or [""])[0]
@@ -78,3 +78,11 @@ def _gradients(outcome):
     if batches is None:
         return "-"
     return "all rows" if batches <= 1 else "minibatches"
+
+
+def _title(name):
+    """Return the title of a model, or nothing if the model cannot be made."""
+    try:
+        return MODELS[name]().title
+    except Exception:  # its error is in the outcome
+        return ""
