@@ -112,7 +112,7 @@ def _one_benchmark(name, options):
     module = f"sgworld_benchmarks.{MODULES.get(name, name)}"
     parser = argparse.ArgumentParser(
         prog=f"sgworld-mcmc benchmark {name}",
-        description=f"Measure the {BENCHMARKS[name]}.",
+        description=f"Measure {BENCHMARKS[name]}.",
     )
     importlib.import_module(module).add_arguments(parser)
     return _run(module, parser.parse_args(options), parser)

@@ -156,6 +156,8 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
         trace = trace_of(model, rng_key, init_to_uniform, args, kwargs)
         latents = {}
         for name, site in trace.items():
+            if site["type"] == "prng_key":
+                sites[name] = Site("random", (), False, ())
             if site["type"] not in ("sample", "deterministic"):
                 continue
             kind, discrete, enumerable = "deterministic", False, False

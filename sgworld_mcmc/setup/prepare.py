@@ -20,7 +20,7 @@ from sgworld_mcmc.data.in_memory import (
 )
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
-from sgworld_mcmc.model.errors import WholeDataWarning
+from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import Coordinates, Gradient
@@ -39,6 +39,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
+from sgworld_mcmc.setup.seen_models import see_whole
 
 __all__ = [
     "PlanMismatch",
@@ -97,7 +98,13 @@ def prepare(
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
             check_initial(view, view.evaluate, initial, checked.part, constants)
-    posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+    try:
+        posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+    except NotMinibatchable as error:
+        if settings.batch_size is not None:
+            raise
+        see_whole(model, args, kwargs, cache, str(error))
+        return prepare(seed, model, settings, args, kwargs, init_params, cache)
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
         measurements = choice = None
@@ -286,6 +293,7 @@ def _with_coordinates(
     rows_double = checked.rows(user if large else view.precise)
     feed, fit = search(rows_double, initial)
     stage("coordinates")
+    _check_at(fit, checked, constants_double)
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
     double = bool(user or (too_coarse and view.precise))
@@ -305,6 +313,25 @@ def _with_coordinates(
         settings.temperature or 1.0,
     )
     return posterior, double, bool(too_coarse and not double)
+
+
+def _check_at(fit: CoordinateFit, checked: CheckedModel, constants: tuple) -> None:
+    """Check at the mode once more that the model is a sum over rows, if that is in doubt.
+
+    In single precision sums far from the mode may be so large that they hide what does not add up.
+    """
+    view, center = checked.model, fit.coordinates.center
+    if view.precise or view.size == 1:
+        return
+    ahead = fit.coordinates.to_model(np.ones(len(center)))
+    points = [from_numpy(point) for point in (center, ahead) if np.isfinite(point).all()]
+    additive = check_minibatching(view, view.evaluate, checked.part, constants, points)
+    if additive != view.additive:
+        raise NotMinibatchable(
+            f"The sites {sorted(additive ^ view.additive)} are a sum over rows at some points and "
+            "not at others, as far as single precision can tell. Pass NumPy arrays that the model "
+            "refers to as arguments: it can then be looked at in double precision."
+        )
 
 
 def _dynamics(
