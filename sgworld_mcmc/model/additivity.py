@@ -77,7 +77,8 @@ def check_minibatching(
     """
     size = jax.tree.leaves(data)[0].shape[0]
     if size % 2 and size > 1:
-        data = jax.tree.map(lambda x: x[: size - 1], data)
+        size -= 1
+        data = jax.tree.map(lambda x: x[:size], data)
     if points is None:
         points, evaluations = _finite_points(model, evaluate, data, constants)
     else:

@@ -20,7 +20,7 @@ from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.plates import FullData, RowPlates
 from sgworld_mcmc.model.python_values import QUESTIONS, find_answers
-from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
+from sgworld_mcmc.model.traces import AskedForKey, Site, trace_of, unconstrained
 
 __all__ = ["minibatch_model", "whole_data_model"]
 
@@ -153,11 +153,12 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
 
     def run(rng_key, rows, constants):
         args, kwargs = layout.join(rows, constants)
-        trace = trace_of(model, rng_key, init_to_uniform, args, kwargs)
+        watched = AskedForKey(model)
+        trace = trace_of(watched, rng_key, init_to_uniform, args, kwargs)
+        if watched.asked:
+            sites["numpyro.prng_key"] = Site("random", (), False, ())
         latents = {}
         for name, site in trace.items():
-            if site["type"] == "prng_key":
-                sites[name] = Site("random", (), False, ())
             if site["type"] not in ("sample", "deterministic"):
                 continue
             kind, discrete, enumerable = "deterministic", False, False

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 from numpyro import handlers
 from numpyro.distributions import biject_to
+from numpyro.primitives import Messenger
 
-__all__ = ["Site", "trace_of", "unconstrained"]
+__all__ = ["AskedForKey", "Site", "trace_of", "unconstrained"]
 
 
 class Site(NamedTuple):
@@ -19,6 +20,15 @@ class Site(NamedTuple):
     plates: tuple[tuple[str, int], ...]  # names and sizes
     enumerable: bool = False
     nesting: int = 0  # number of the axes that are those of plates
+
+
+class AskedForKey(Messenger):
+    """A model that notes whether it asks for random keys, with ``numpyro.prng_key``."""
+
+    asked = False
+
+    def process_message(self, msg: dict) -> None:
+        self.asked = self.asked or msg["type"] == "prng_key"
 
 
 def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:

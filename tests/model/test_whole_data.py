@@ -137,3 +137,40 @@ def test_other_data_of_the_same_shape_are_seen():
         with pytest.warns(WholeDataWarning):
             other.run(KEY, -X, Y)
         np.testing.assert_array_equal(mcmc.get_samples()["b"], other.get_samples()["b"])
+
+
+WEIGHTS = np.ones(3)  # an array of the model's own: single precision only
+
+
+@pytest.mark.parametrize("rows", [1000, 20_000])
+def test_in_single_precision_too_a_model_that_standardises_is_found_out(rows):
+    """The sums of the log density near the origin, of the order 1e10, hide it."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(rows, 3))
+    y = 1000 + x @ np.array([1.0, 2.0, -1.0]) + generator.normal(size=rows)
+
+    def regression(x, y):
+        a, b = numpyro.sample("a", dist.Normal(0, 1000)), coefficients()
+        numpyro.sample("y", dist.Normal(a + x @ (b * WEIGHTS), 1).to_event(1), obs=y)
+
+    def standardised(x, y):
+        regression((x - x.mean(0)) / x.std(0), y)
+
+    settings = {**QUICK, "batch_size": 100}
+    plan = SGWORLD(regression, **settings).set_up(KEY, x, y)
+    assert plan.num_batches == rows // 100
+    with pytest.raises(ValueError, match="'y' has a log density that does not add up"):
+        SGWORLD(standardised, **settings).set_up(KEY, x, y)
+    del settings["batch_size"]
+    with pytest.warns(WholeDataWarning, match="does not add up"):
+        SGWORLD(standardised, **settings).set_up(KEY, x, y)
+
+
+def test_random_numbers_in_the_model_are_named():
+    def dropout(X, y):
+        b = coefficients()
+        keep = jax.random.bernoulli(numpyro.prng_key(), 0.5, X.shape)
+        numpyro.sample("y", dist.Normal((X * keep) @ b, 1), obs=y)
+
+    with pytest.raises(ValueError, match=r"draws random numbers \(numpyro.prng_key\)"):
+        SGWORLD(dropout, batch_size=20, **QUICK).run(KEY, X, Y)
