@@ -156,6 +156,12 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
     good = [choice for choice in found if choice.met]
     if good:
         return min(good, key=_cost)
+    if request.steps_per_draw is None:
+        # Draws that stay correlated are better than draws with a larger error.
+        slow = candidates(replace(request, steps_per_draw=MOST_STEPS), noise, steps)
+        good = [choice for choice in slow if choice.met]
+        if good:
+            return min(good, key=_cost)
     # The tolerance is out of reach: choose for a larger one.
     if request.tolerance < 10 and request.step_size is None:
         looser = choose(replace(request, tolerance=2 * request.tolerance), noise, steps)
