@@ -17,6 +17,7 @@ from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
+from sgworld_mcmc.model.user_data import UserData
 from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.bias_report import BiasReport
 from sgworld_mcmc.report.divergence import divergence_note
@@ -99,7 +100,8 @@ class MinibatchMCMC(PlannedMCMC):
             to rounding, if only the longer run is long enough to be compiled for speed).
         *args, **kwargs
             The model's own arguments; the arrays among them whose leading axis is that of the
-            observations are the data.
+            observations are the data. Frames and columns of pandas and others, lists of numbers
+            and sparse matrices are read as arrays (docs/using.md).
         extra_fields
             Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect.
         init_params
@@ -119,9 +121,10 @@ class MinibatchMCMC(PlannedMCMC):
         -----
         A second run on the same arrays needs no set-up. Partition, coordinates and settings stay
         those of the first run with these data, whose key decided them; the new key decides orders,
-        starts and noise. The arrays must be the same objects; a NumPy array whose elements have
-        changed since is noticed. With ``init_params``, or with other data, ``run`` sets up anew,
-        and so does a new object of this class.
+        starts and noise. The arrays must be the same objects (frames, lists and sparse matrices
+        only have to hold the same numbers); a NumPy array whose elements have changed since is
+        noticed. With ``init_params``, or with other data, ``run`` sets up anew, and so does a new
+        object of this class.
         """
         check_key("rng_key", rng_key)
         if self._warmup_state is None:
@@ -158,8 +161,10 @@ class MinibatchMCMC(PlannedMCMC):
 
     def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
         """Set up and run the chains."""
-        before = self._args, self._kwargs
+        given = before = UserData(self._args, self._kwargs, self._labels)
         try:
+            given = self._read(args, kwargs)
+            args, kwargs, _ = given
             plan = self._make_set_up(rng_key, args, kwargs, init_params)
             hidden = () if "position" in extra_fields else ("position",)
             if self.num_chains > 1 and is_prng_key(rng_key):
@@ -174,14 +179,14 @@ class MinibatchMCMC(PlannedMCMC):
             self._keep_draws()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(self._what_is_lost())
-            args, kwargs = before
+            given = before
             raise
         except Exception:
-            args, kwargs = before
+            given = before
             raise
         finally:
             # ArviZ and NumPyro's utilities call the model with these arguments.
-            self._args, self._kwargs = args, kwargs
+            self._args, self._kwargs, self._labels = given
             # After a warm-up that failed NumPyro would use its parameters in the next run.
             self._set_collection_params()
             self._chains = []
