@@ -8,7 +8,9 @@ from numpyro.infer import init_to_uniform
 
 from sgworld_mcmc.model.arguments import ArgumentLayout, flatten_arguments, is_array
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.model.observed_values import observed_values
 from sgworld_mcmc.model.plates import FullData, RowPlates
+from sgworld_mcmc.model.slips import check_forgotten, explained
 from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
 __all__ = ["minibatch_model"]
@@ -37,6 +39,9 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
     try:
         sites, prototype = _describe(FullData(model), layout, (), tuple(arrays.values()))
     except Exception as error:
+        told = explained(error, model, args, kwargs, arrays)
+        if told is not error:
+            raise told from error
         listing = ", ".join(f"{name} {leaf.shape}" for name, leaf in arrays.items())
         others = [name for name, leaf in leaves.items() if not is_array(leaf)]
         error.add_note(
@@ -44,6 +49,7 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
             f"arrays: {others or 'none'}. Lists of numbers are not arrays: use jnp.asarray(...)."
         )
         raise
+    check_forgotten(model, args, kwargs, sites)
     _check_sites(sites)
     size = _number_of_rows(sites, lengths)
     kinds = tuple(
@@ -81,7 +87,10 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
                 if site["is_observed"]:
                     kind = "factor" if site["infer"].get("is_auxiliary") else "observed"
             plates = tuple((f.name, f.size) for f in site["cond_indep_stack"])
-            sites[name] = Site(kind, jnp.shape(site["value"]), discrete, plates)
+            values = (
+                observed_values(name, site, (*rows, *constants)) if kind == "observed" else None
+            )
+            sites[name] = Site(kind, jnp.shape(site["value"]), discrete, plates, values)
             if kind == "latent" and not discrete:
                 latents[name] = unconstrained(site)
         return latents

@@ -7,6 +7,8 @@ import jax
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+from sgworld_mcmc.model.observed_values import ObservedValues
+
 __all__ = ["Site", "trace_of", "unconstrained"]
 
 
@@ -17,6 +19,7 @@ class Site(NamedTuple):
     shape: tuple[int, ...]
     discrete: bool
     plates: tuple[tuple[str, int], ...]  # names and sizes
+    values: ObservedValues | None = None  # where the values of an observed site must lie
 
 
 def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:
