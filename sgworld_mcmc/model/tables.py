@@ -137,12 +137,13 @@ def _pandas_column(name: str, series: Any) -> Table:
 
 def _read_other(name: str, value: Any) -> Table:
     try:
-        import narwhals as nw
+        import narwhals.stable.v1 as nw
     except ImportError as error:
         raise TypeError(
             f"`{name}` is a {_library(value)} {type(value).__name__}, which is read through the "
             f"package narwhals: install it, or pass {name}.to_numpy()."
         ) from error
+    value = value.to_native() if _library(value) == "narwhals" else value
     table = nw.from_native(value, allow_series=True, pass_through=True)
     if isinstance(table, nw.LazyFrame):
         raise TypeError(
@@ -162,7 +163,7 @@ def _read_other(name: str, value: Any) -> Table:
 
 
 def _other_column(name: str, series: Any) -> Table:
-    import narwhals as nw
+    import narwhals.stable.v1 as nw
 
     kind = series.dtype
     if kind.is_numeric() or kind == nw.Boolean or isinstance(kind, nw.Categorical | nw.Enum):
