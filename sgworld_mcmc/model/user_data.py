@@ -96,7 +96,7 @@ def read_user_data(
 
 def _is_whole(value: object) -> bool:
     """Return whether a value is read as one thing, though JAX would take it apart."""
-    return is_sparse(value) or is_number_list(value)
+    return is_sparse(value) or is_number_list(value) or isinstance(value, Iterator)
 
 
 def _read(name: str, leaf: Any, labels: list[Labels]) -> Any:

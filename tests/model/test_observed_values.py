@@ -60,7 +60,7 @@ FAMILIES = {
         ("OrderedLogistic", NUMBERS % 4 + 1, "`y`.*OrderedLogistic.* y - 1"),
         ("Poisson", NUMBERS - 3, "3 of 203 are not whole numbers of at least 0"),
         ("Poisson", NUMBERS / 2, "not whole numbers"),
-        ("Binomial", NUMBERS % 7, "whole numbers from 0 to 5"),
+        ("Binomial", NUMBERS % 7, "whole numbers within their bounds"),
         ("Exponential", np.floor(POSITIVE), "not numbers above 0"),
         ("Beta", 1.5 * POSITIVE / POSITIVE.max(), "not numbers from 0.0 to 1.0"),
         ("VonMises", 10 * Y, "not numbers from -3.14"),
