@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DivergenceWarning,
         InterruptedWarning,
         TuningWarning,
+        WholeDataWarning,
     )
     from sgworld_mcmc.kernels import sgd, sgld, sgworld
 
@@ -28,6 +29,7 @@ __all__ = [
     "DivergenceWarning",
     "InterruptedWarning",
     "TuningWarning",
+    "WholeDataWarning",
     "diagnostics",
     "exact",
     "nonequilibrium",
@@ -44,6 +46,7 @@ _DEFINED_IN = {
     "DivergenceWarning": "sgworld_mcmc.infer",
     "InterruptedWarning": "sgworld_mcmc.infer",
     "TuningWarning": "sgworld_mcmc.infer",
+    "WholeDataWarning": "sgworld_mcmc.infer",
     "sgd": "sgworld_mcmc.kernels",
     "sgld": "sgworld_mcmc.kernels",
     "sgworld": "sgworld_mcmc.kernels",

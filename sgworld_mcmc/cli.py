@@ -18,6 +18,7 @@ BENCHMARKS = {
     "bias": "variance errors that the package predicts, against measured ones",
     "chooser": "cost of the settings that the package chooses, against a grid search",
     "accuracy": "error of the default settings on models of many kinds",
+    "models": "whether models as people write them start, and how right their draws are",
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
 }
@@ -111,7 +112,7 @@ def _one_benchmark(name, options):
     module = f"sgworld_benchmarks.{MODULES.get(name, name)}"
     parser = argparse.ArgumentParser(
         prog=f"sgworld-mcmc benchmark {name}",
-        description=f"Measure the {BENCHMARKS[name]}.",
+        description=f"Measure {BENCHMARKS[name]}.",
     )
     importlib.import_module(module).add_arguments(parser)
     return _run(module, parser.parse_args(options), parser)

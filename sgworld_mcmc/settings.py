@@ -101,6 +101,8 @@ def choose_integrator(noise: str, integrator: Integrator | None = None) -> Integ
     return integrator
 
 
+# A step after which no schedule changes.
+LAST = 2**30
 _PROTOCOLS = (Order, Gradient, Integrator, Coordinates)
 
 
@@ -127,6 +129,11 @@ class Settings:
         As the user gave them.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode; None is NumPyro's default.
+    start
+        Where chains start: ``"given"`` at the user's points; else around the mode that is found.
+    step_schedule, temperature_schedule
+        Functions of the step, or None. ``step_size`` is then the first value and ``temperature``
+        the last one.
     """
 
     order: Order
@@ -142,6 +149,9 @@ class Settings:
     tolerance: float = 0.02
     init_strategy: Callable | None = None
     record_moments: bool = False
+    start: str = "auto"
+    step_schedule: Callable | None = None
+    temperature_schedule: Callable | None = None
 
     @property
     def complete(self) -> bool:
@@ -159,8 +169,8 @@ def make_settings(
     *,
     order: str | Order = "batches",
     batch_size: int | None = None,
-    step_size: float | str = "auto",
-    temperature: float = 1.0,
+    step_size: float | str | Callable = "auto",
+    temperature: float | Callable = 1.0,
     steps_per_draw: int | str | None = None,
     gradient: str = "auto",
     preconditioner: str | np.ndarray = "auto",
@@ -169,6 +179,7 @@ def make_settings(
     tolerance: float = 0.02,
     init_strategy: Callable | None = None,
     record_moments: bool = False,
+    start: str = "auto",
 ) -> Settings:
     """Check the settings as users spell them, and turn names into objects.
 
@@ -191,6 +202,7 @@ def make_settings(
                 f"`{name}` must be hashable, a frozen dataclass of Python numbers and strings: "
                 "compiled programs are found again by it."
             ) from error
+    check_choice("start", start, ("auto", "mode", "given"))
     check_choice("gradient", gradient, ("auto", *GRADIENTS))
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
@@ -199,6 +211,12 @@ def make_settings(
         steps_per_draw = None
     elif steps_per_draw is not None:
         steps_per_draw = check_integer("steps_per_draw", steps_per_draw, 1)
+    step_schedule = step_size if callable(step_size) else None
+    temperature_schedule = temperature if callable(temperature) else None
+    if step_schedule is not None:
+        step_size = _value_of("step_size", step_schedule, 0)
+    if temperature_schedule is not None:
+        temperature = _value_of("temperature", temperature_schedule, LAST)
     if isinstance(step_size, str):
         check_choice("step_size", step_size, ("auto",))
         step_size = None
@@ -222,8 +240,23 @@ def make_settings(
         tolerance=check_positive("tolerance", tolerance),
         init_strategy=init_strategy,
         record_moments=record_moments,
+        start=start,
+        step_schedule=step_schedule,
+        temperature_schedule=temperature_schedule,
         **_preconditioner(preconditioner),
     )
+
+
+def _value_of(name: str, schedule: Callable, step: int) -> float:
+    """Return the value of a schedule at a step; raise unless it is a number."""
+    try:
+        return float(schedule(np.int32(step)))
+    except Exception as error:
+        raise TypeError(
+            f"`{name}` must be a number or a schedule, a function of the minibatch step that "
+            f"returns a number, as in optax. At step {step} it raised {type(error).__name__}: "
+            f"{error}"
+        ) from error
 
 
 def _preconditioner(value: Any) -> dict[str, Any]:

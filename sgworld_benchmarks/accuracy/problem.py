@@ -1,9 +1,11 @@
 """The record of a problem of the accuracy benchmark, and the fingerprint of its posterior."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.util import initialize_model
 
@@ -46,7 +48,8 @@ class Problem(NamedTuple):
     data
         Arguments of the model: arrays with N rows, and Python numbers.
     sites
-        The sites that are compared in constrained values, deterministic ones included.
+        The sites that are compared in constrained values, deterministic ones included; empty if
+        nothing can be compared.
     exact
         Exact `Moments`, or None if the reference is the stored run of NUTS.
     reference_model
@@ -54,6 +57,10 @@ class Problem(NamedTuple):
         the model itself.
     draws, warmup
         Numbers of draws and warm-up transitions of each of the four chains of the stored run.
+    keywords
+        Keyword arguments of the model.
+    note
+        What is special about the posterior, such as why nothing can be compared.
     """
 
     title: str
@@ -64,11 +71,14 @@ class Problem(NamedTuple):
     reference_model: Callable | None = None
     draws: int = 3000
     warmup: int = 600
+    keywords: Mapping[str, Any] = MappingProxyType({})
+    note: str = ""
 
     @property
     def size(self) -> int:
-        """Number of rows N."""
-        return len(self.data[0])
+        """Number of rows N, the length of the first array argument; 0 if there is none."""
+        arrays = (x for x in jax.tree.leaves((self.data, dict(self.keywords))) if np.ndim(x) > 0)
+        return next(map(len, arrays), 0)
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -94,11 +104,25 @@ def describe(problem: Problem) -> Posterior:
     The fingerprint ties a stored reference to the model and the data that it was made with: it is
     another one for another prior or another random stream. It is computed in double precision.
     """
+    try:
+        return _describe(problem, problem.model)
+    except ValueError:
+        # NumPyro cannot evaluate a plate with `subsample_size` outside of its own SVI.
+        if problem.reference_model is None:
+            raise
+        return _describe(problem, problem.reference_model)
+
+
+def _describe(problem, model):
     with jax.enable_x64(True):
         info = initialize_model(
-            jax.random.key(0), problem.model, model_args=problem.data, validate_grad=False
+            jax.random.key(0),
+            model,
+            model_args=problem.data,
+            model_kwargs=dict(problem.keywords),
+            validate_grad=False,
         )
-        point = jax.tree.map(lambda z: np.full(np.shape(z), 0.1), info.param_info.z)
+        point = jax.tree.map(lambda z: jnp.full(jnp.shape(z), 0.1), info.param_info.z)
         value = float(info.potential_fn(point))
     return Posterior(sum(z.size for z in point.values()), value)
 

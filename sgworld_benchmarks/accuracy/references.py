@@ -79,7 +79,13 @@ def check_fingerprint(name: str, entry: dict, fingerprint: float) -> None:
         )
 
 
-def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) -> dict:
+def regenerate(
+    name: str,
+    problem: Problem,
+    seed: int,
+    path: Path = REFERENCES,
+    minimum_ess: float = MINIMUM_ESS,
+) -> dict:
     """Run NUTS in double precision, check the run, and store its moments.
 
     Parameters
@@ -90,6 +96,8 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
         Seed of the run.
     path
         JSON file whose entry is replaced.
+    minimum_ess
+        The smallest effective sample size of a scalar with which a run is a reference.
 
     Returns
     -------
@@ -99,7 +107,7 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
     Raises
     ------
     ValueError
-        If the run has divergences, or an R-hat above 1.01 or an effective sample size below 4000
+        If the run has divergences, or an R-hat above 1.01 or too small an effective sample size
         in any scalar. Such a run is no reference, and nothing is written.
     """
     start = time.perf_counter()
@@ -119,7 +127,7 @@ def regenerate(name: str, problem: Problem, seed: int, path: Path = REFERENCES) 
     entry = entry_of(problem, describe(problem).fingerprint, moments, made)
     ess = np.where(moments.sd > 0, moments.ess, np.inf)
     low, high = int(np.argmin(ess)), int(np.argmax(rhat))
-    if divergences or ess[low] < MINIMUM_ESS or not rhat[high] <= MAXIMUM_RHAT:
+    if divergences or ess[low] < minimum_ess or not rhat[high] <= MAXIMUM_RHAT:
         raise ValueError(
             f"The NUTS run of {name!r} is no reference: {divergences} divergences, effective "
             f"sample size {ess[low]:.0f} of {moments.names[low]}, R-hat "
@@ -196,7 +204,7 @@ def _nuts(problem, seed):
             chain_method="vectorized",
             progress_bar=False,
         )
-        mcmc.run(jax.random.key(seed), *problem.data)
+        mcmc.run(jax.random.key(seed), *problem.data, **problem.keywords)
         draws = mcmc.get_samples(group_by_chain=True)
         samples = {site: np.asarray(draws[site]) for site in problem.sites}
         divergences = int(np.sum(mcmc.get_extra_fields()["diverging"]))

@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     name, size, dimension
         The problem, its number of rows N and of free coordinates D.
     score
-        Errors by scalar; None if the run raised an error.
+        Errors by scalar; None if the run raised an error or there is nothing to compare with.
     seconds
         Seconds of the whole run: search for the mode, set-up, compilation and draws.
     report_seconds
@@ -84,7 +84,7 @@ class Outcome(NamedTuple):
     @property
     def silent_miss(self) -> bool:
         """Whether the run is out of tolerance without a warning, which must never happen."""
-        return not self.within and not self.warnings and self.error is None
+        return self.score is not None and not self.within and not self.warnings
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as JSON can hold it."""
@@ -98,10 +98,11 @@ class Outcome(NamedTuple):
 def run_problem(
     name: str,
     problem: Problem,
-    reference: Moments,
+    reference: Moments | None,
     dimension: int,
     rng_key: jax.Array,
     sampler: Callable = SGWORLD,
+    show_errors: bool = True,
 ) -> Outcome:
     """Run a sampler with its default settings and compare it with the reference.
 
@@ -110,29 +111,32 @@ def run_problem(
     name, problem, dimension
         The problem and its number D of free coordinates.
     reference
-        The moments to compare with.
+        The moments to compare with; None if nothing can be compared.
     rng_key
         Random key of the run.
     sampler
         Function that makes a sampler of the model: :class:`sgworld_mcmc.SGWORLD`, or the same with
         settings.
+    show_errors
+        Whether to print the traceback of an error.
     """
     found, error, mcmc, samples, report = None, None, None, None, None
     with package_warnings() as messages:
         start = time.perf_counter()
         try:
             mcmc = sampler(problem.model)
-            mcmc.run(rng_key, *problem.data)
+            mcmc.run(rng_key, *problem.data, **problem.keywords)
             draws = mcmc.get_samples(group_by_chain=True)
             samples = {site: np.asarray(value) for site, value in draws.items()}
         except Exception as failure:  # a failure of one model is a result, not the end of all
-            traceback.print_exc(file=sys.stderr)
+            if show_errors:
+                traceback.print_exc(file=sys.stderr)
             error = f"{type(failure).__name__}: {failure}"
         seconds = time.perf_counter() - start
         if samples is not None and hasattr(mcmc, "bias_report"):
             report = mcmc.bias_report()
         report_seconds = time.perf_counter() - start - seconds
-    if samples is not None:
+    if samples is not None and reference is not None:
         found = score(samples, reference)
     return Outcome(
         name,

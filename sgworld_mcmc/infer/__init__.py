@@ -4,6 +4,7 @@ from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.samplers import SGLD, SGWORLD
 from sgworld_mcmc.interrupts import InterruptedWarning
+from sgworld_mcmc.model.errors import WholeDataWarning
 from sgworld_mcmc.report.bias_report import BiasReport
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "InterruptedWarning",
     "SGMCMCKernel",
     "TuningWarning",
+    "WholeDataWarning",
 ]

@@ -13,13 +13,14 @@ from numpyro.util import is_prng_key
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.in_memory import seed_of
+from sgworld_mcmc.infer.extra_fields import potential_energy
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.model.user_data import read_user_data
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings
-from sgworld_mcmc.setup.prepare import lay_out, prepare
+from sgworld_mcmc.setup.prepare import lay_out, prepare, warn_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["SGMCMCKernel"]
@@ -129,12 +130,17 @@ class SGMCMCKernel(MCMCKernel):
         """Make the initial state of one chain, or of several if ``rng_key`` is a batch of keys."""
         several = not is_prng_key(rng_key)
         keys = rng_key if several else rng_key[None]
-        if model_args and isinstance(model_args[0], RunData):
+        prepared = bool(model_args) and isinstance(model_args[0], RunData)
+        if prepared:
             data = model_args[0]
         else:
             data = self._prepare_here(keys[0], model_args, model_kwargs or {}, init_params)
+        given = None
+        # The set-up of a plain MCMC has searched from the initial points, unless they are starts.
+        if init_params is not None and (prepared or self._settings.start == "given"):
+            given = self._given_points(init_params, data, keys.shape[0])
         start = self._starts if isinstance(keys, jax.core.Tracer) else self._starts_compiled()
-        state = start(keys, data, np.int32(num_warmup))
+        state = start(keys, data, np.int32(num_warmup), given)
         self._sample_fn = draw
         return state if several else jax.tree.map(lambda x: x[0], state)
 
@@ -157,6 +163,16 @@ class SGMCMCKernel(MCMCKernel):
         if state.i.ndim:
             advance = jax.vmap(advance, in_axes=(0, None))
         return advance(state, clock_of(state))
+
+    @property
+    def computed_fields(self) -> dict[str, Callable]:
+        """Functions of (state, args, kwargs) for fields that no state has."""
+
+        def energy(state, args, kwargs):
+            one = lambda state: potential_energy(state, self._resolve(args, kwargs))  # noqa: E731
+            return jax.vmap(one)(state) if state.i.ndim else one(state)
+
+        return {"potential_energy": energy}
 
     def postprocess_fn(self, args, kwargs):
         """Return a function from unconstrained sites to constrained and deterministic ones."""
@@ -201,6 +217,7 @@ class SGMCMCKernel(MCMCKernel):
             if isinstance(rng_key, jax.core.Tracer):
                 rng_key, init_params = jax.random.key(0), None
             _, data = self.prepare(rng_key, args, kwargs, init_params)
+        warn_of(data.model, stacklevel=4)
         self._prepared[signature_of(args, kwargs)] = data
         return data
 
@@ -218,13 +235,23 @@ class SGMCMCKernel(MCMCKernel):
             self._starting = quick_jit(self._starts, work="little")
         return self._starting
 
-    def _starts(self, keys, data: RunData, num_warmup) -> SGMCMCState:
-        """Return the initial states of all chains."""
+    def _given_points(self, init_params: dict, data: RunData, chains: int) -> jax.Array:
+        """Return the (chains, D) flat positions that the user has given."""
+        model = data.model
+        name = model.latents[0]
+        if jnp.ndim(init_params[name]) == len(model.shapes[name]):
+            return jnp.broadcast_to(model.ravel(init_params), (chains, model.dimension))
+        return jax.vmap(model.ravel)(init_params)
+
+    def _starts(self, keys, data: RunData, num_warmup, given) -> SGMCMCState:
+        """Return the initial states of all chains, at the ``given`` points if there are any."""
         tuning = data.tuning
 
-        def one(key):
+        def one(key, given):
             start_key, rows_key, state_key = jax.random.split(key, 3)
             position = tuning.starts[jax.random.bits(start_key) % len(tuning.starts)]
+            if given is not None:
+                position = tuning.coordinates.to_z(given.astype(position.dtype))
             return initial_state(
                 state_key,
                 position,
@@ -235,7 +262,7 @@ class SGMCMCKernel(MCMCKernel):
                 dynamics=data.dynamics,
             )
 
-        return jax.vmap(one)(keys)
+        return jax.vmap(one)(keys, given)
 
 
 @cache

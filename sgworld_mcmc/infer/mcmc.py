@@ -12,6 +12,7 @@ from numpyro.util import is_prng_key
 
 from sgworld_mcmc.arrays import from_numpy, reshaped
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
+from sgworld_mcmc.infer.extra_fields import check_extra_fields
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
@@ -26,6 +27,7 @@ from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Collection, collect
+from sgworld_mcmc.setup.prepare import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["MinibatchMCMC"]
@@ -103,7 +105,8 @@ class MinibatchMCMC(PlannedMCMC):
             observations are the data. Frames and columns of pandas and others, lists of numbers
             and sparse matrices are read as arrays (docs/using.md).
         extra_fields
-            Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect.
+            Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect;
+            ``"potential_energy"``, minus the log density of all rows, is computed if asked for.
         init_params
             Dict of *unconstrained* initial values by latent site; with several chains, their axis
             comes first.
@@ -127,6 +130,9 @@ class MinibatchMCMC(PlannedMCMC):
         object of this class.
         """
         check_key("rng_key", rng_key)
+        check_extra_fields(extra_fields)
+        if self._warmup_state is None:
+            check_start(self.sampler.settings, init_params)
         if self._warmup_state is None:
             self._checked = None
         self._ask_again()
@@ -159,18 +165,36 @@ class MinibatchMCMC(PlannedMCMC):
         for note in notes:
             warnings.warn(note, TuningWarning, stacklevel=2)
 
+    @property
+    def sample_field(self):
+        """Raise: ``numpyro.infer.MCMC`` asks its sampler for this."""
+        name = type(self).__name__
+        raise TypeError(
+            f"{name}(model) is an MCMC object already: call its run(...), or give "
+            f"numpyro.infer.MCMC its kernel, {name}(model).sampler."
+        )
+
     def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
         """Set up and run the chains."""
-        given = before = UserData(self._args, self._kwargs, self._labels)
+        read = before = UserData(self._args, self._kwargs, self._labels)
+        resumed = self._warmup_state is not None
         try:
-            given = self._read(args, kwargs)
-            args, kwargs, _ = given
-            plan = self._make_set_up(rng_key, args, kwargs, init_params)
+            read = self._read(args, kwargs)
+            plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=3)
             hidden = () if "position" in extra_fields else ("position",)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
+            given, modes = None, plan.fit.modes
+            if self.sampler.settings.start == "given" and init_params is not None:
+                given = self._for_each_chain(init_params)
+            elif modes is not None and len(modes) == self.num_chains and not resumed:
+                # Chains that were given far apart stay apart.
+                given = jax.vmap(self.data.model.unravel)(jnp.asarray(modes, float))
             with jax.enable_x64(plan.double):
-                super().run(rng_key, self.data, extra_fields=(*extra_fields, *hidden))
+                # With a schedule the step sizes are the weights of the draws.
+                scheduled = plan.dynamics.step_schedule is not None
+                fields = (*extra_fields, *hidden, *(("step_size",) if scheduled else ()))
+                super().run(rng_key, self.data, extra_fields=fields, init_params=given)
             self._keep_draws()
         except _ChainInterrupted:
             last = [state for _, state in self._chains]
@@ -179,17 +203,25 @@ class MinibatchMCMC(PlannedMCMC):
             self._keep_draws()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(self._what_is_lost())
-            given = before
+            read = before
             raise
         except Exception:
-            given = before
+            read = before
             raise
         finally:
             # ArviZ and NumPyro's utilities call the model with these arguments.
-            self._args, self._kwargs, self._labels = given
+            self._args, self._kwargs, self._labels = read
             # After a warm-up that failed NumPyro would use its parameters in the next run.
             self._set_collection_params()
             self._chains = []
+
+    def _for_each_chain(self, init_params: dict) -> dict:
+        """Return initial values with an axis of chains, which NumPyro wants of several chains."""
+        shapes, chains = self.data.model.shapes, self.num_chains
+        values = {name: jnp.asarray(init_params[name], float) for name in shapes}
+        if chains == 1 or any(jnp.ndim(x) > len(shapes[name]) for name, x in values.items()):
+            return values
+        return {name: jnp.broadcast_to(x, (chains, *x.shape)) for name, x in values.items()}
 
     def _take_positions(self, extra_fields) -> None:
         """Keep the positions for the diagnostics; show them only if they were asked for."""
@@ -308,6 +340,8 @@ class MinibatchMCMC(PlannedMCMC):
                     "since: call run(...) again."
                 )
             data = self.sampler.lay_out(plan, self._args, self._kwargs)
+        if control and plan.dynamics.step_schedule is not None:
+            raise ValueError("`control=True` needs a constant `step_size`, not a schedule.")
         half = self._control_run() if control else None
         strategy = self.sampler.settings.init_strategy
         return make_report(plan, data, self.draws(), control=half, strategy=strategy)

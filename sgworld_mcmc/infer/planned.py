@@ -9,6 +9,7 @@ from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.model.user_data import Labels, UserData, read_user_data
 from sgworld_mcmc.progress import reporting
 from sgworld_mcmc.setup.plan_file import save_plan
+from sgworld_mcmc.setup.prepare import warn_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["PlannedMCMC"]
@@ -39,11 +40,14 @@ class PlannedMCMC(MCMC):
         """Return the model's arguments as arrays: those of the last run if they are the same."""
         return read_user_data(self.sampler.model.fn, args, kwargs, self._setup.arguments)
 
-    def _make_set_up(self, rng_key, args, kwargs, init_params) -> RunPlan:
-        resumed, chains = self._warmup_state is not None, self.num_chains
-        return self._setup.make(
+    def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
+        resumed, chains, before = self._warmup_state is not None, self.num_chains, self.plan
+        plan = self._setup.make(
             rng_key, args, kwargs, init_params, resumed=resumed, num_chains=chains
         )
+        if plan is not before:
+            warn_of(self.data.model, stacklevel + 1)
+        return plan
 
     def set_up(self, rng_key, *args, init_params=None, **kwargs) -> RunPlan:
         """Choose all settings and lay the data out, without drawing.
@@ -61,7 +65,7 @@ class PlannedMCMC(MCMC):
         check_key("rng_key", rng_key)
         with reporting(self.progress_bar):
             args, kwargs, labels = self._read(args, kwargs)
-            plan = self._make_set_up(rng_key, args, kwargs, init_params)
+            plan = self._make_set_up(rng_key, args, kwargs, init_params, stacklevel=2)
         if self._states is None:  # else they are those of the draws
             self._args, self._kwargs, self._labels = args, kwargs, labels
         return plan

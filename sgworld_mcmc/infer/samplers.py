@@ -39,9 +39,13 @@ _COMMON = """
         Largest number of rows in a minibatch, 1 to N. None chooses it; it may then be all rows.
     step_size
         Step size h in BlackJAX's convention, in *preconditioned* coordinates (in the model's
-        unconstrained ones if ``preconditioner="none"``), or ``"auto"``.
+        unconstrained ones if ``preconditioner="none"``), or ``"auto"``; or a schedule, a function
+        of the number of minibatch steps made so far, as in optax. Then ``get_extra_fields()`` has
+        the ``step_size`` of each draw: decreasing steps are the draws' weights (Welling & Teh
+        2011). With ``steps_per_draw`` the length of a cycle, draws are taken at its end.
     temperature
-        Temperature tau: the draws are those of exp(-U / tau).
+        Temperature tau: the draws are those of exp(-U / tau); or a schedule, whose last value is
+        that of the set-up and the report. It should have reached it by the end of the warm-up.
     steps_per_draw
         Number of minibatch steps from draw to draw. None (or ``"auto"``) makes the autocorrelation
         time about two draws; with plain gradients it may be whole epochs{steps}, at whose ends the
@@ -73,6 +77,11 @@ _COMMON = """
         A plan for another model or other data is refused, with the reason.
     init_strategy
         NumPyro's initialisation strategy for the search for the mode.
+    start
+        ``"given"`` starts each chain at its ``init_params`` (one point for all, or chains first),
+        without a search for the mode; the preconditioner is made from the curvature at the most
+        probable of them. ``"mode"``, and ``"auto"``, search for the mode, from ``init_params`` if
+        there are any.
     record_moments
         Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
         warm-up, at every minibatch step with replacement and at every epoch without, also of calls

@@ -9,6 +9,7 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.in_memory import is_large
+from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows
 
@@ -17,6 +18,8 @@ __all__ = ["check_initial", "check_minibatching", "make_evaluation"]
 # Number of points at which the model is checked, and of random points that are tried for them.
 POINTS = 2
 TRIES = 20
+# In single precision sums are compared on at most this many blocks of a few rows.
+BLOCKS, SMALL = 8, 32
 
 
 class Evaluation(NamedTuple):
@@ -51,7 +54,11 @@ def make_evaluation(model: MinibatchModel) -> Callable:
 
 
 def check_minibatching(
-    model: MinibatchModel, evaluate: Callable, data: tuple, constants: tuple
+    model: MinibatchModel,
+    evaluate: Callable,
+    data: tuple,
+    constants: tuple,
+    points: list[jax.Array] | None = None,
 ) -> frozenset[str]:
     """Return the names of the sites whose log density is a sum over rows.
 
@@ -60,7 +67,8 @@ def check_minibatching(
     prior, ``numpyro.factor`` terms of parameters alone, observations that are not data). Then the
     mean over batches of prior + M * likelihood is the full log density. If the number of rows is
     odd, the last one is left out of both sides. ``data`` may be a random part of the rows: a term
-    that adds up over two halves of a part adds up over all of them.
+    that adds up over two halves of a part adds up over all of them. If ``points`` are given, the
+    sites are compared there.
 
     Raises
     ------
@@ -70,18 +78,31 @@ def check_minibatching(
     size = jax.tree.leaves(data)[0].shape[0]
     if size % 2 and size > 1:
         data = jax.tree.map(lambda x: x[: size - 1], data)
-    evaluations = _finite_evaluations(model, evaluate, data, constants)
+    if points is None:
+        points, evaluations = _finite_points(model, evaluate, data, constants)
+    else:
+        evaluations = [jax.device_get(evaluate(flat, data, constants)) for flat in points]
     if size == 1:  # nothing to compare; one batch is all there is
         return model.additive
+    length = size
+    if not model.precise and size >= 2 * SMALL:
+        # In single precision a sum of many rows hides what does not add up: of n rows it is of the
+        # order 1/n or n^-1/2, and rounding grows. A few rows show it best.
+        length = SMALL
+        blocks = [jax.tree.map(lambda x, k=k: x[k : k + SMALL], data) for k in _starts(size)]
+        evaluations = [
+            jax.device_get(evaluate(flat, block, constants)) for flat in points for block in blocks
+        ]
     additive, problems = set(), {}
     for name in evaluations[0].whole:
         adds_up = constant = True
         for whole, halves in evaluations:
             terms, values = np.asarray(whole[name], float), np.asarray(halves[name], float)
-            precision = np.finfo(whole[name].dtype).eps
-            # Sums that XLA made in the working precision are right to about 1e3 roundings; terms
-            # that come row by row are added here, in double precision.
-            tolerance = precision * (100 if terms.ndim else 1000)
+            # A sum of n terms in the working precision is right to n roundings, and to about their
+            # square root if they are random; terms that come row by row are added here, in double
+            # precision.
+            roundings = 100 if terms.ndim else 100 + 10 * length**0.5
+            tolerance = np.finfo(whole[name].dtype).eps * roundings
             total, scale = terms.sum(), np.abs(values).sum() + np.abs(terms).sum()
             adds_up &= bool(abs(values.sum() - total) <= tolerance * scale)
             largest = np.abs(values).max() + abs(total)
@@ -96,9 +117,15 @@ def check_minibatching(
             additive.add(name)
         else:
             problems[name] = f"log density that does not add up over the rows: {numbers}"
+    if problems and any(site.kind == "random" for site in model.sites.values()):
+        raise NotMinibatchable(
+            f"The model draws random numbers (numpyro.prng_key), and the log density of "
+            f"{sorted(problems)} does not add up over the rows with them: dropout or augmentation "
+            "differs from minibatch to minibatch. Leave it out of the model."
+        )
     if problems:
         listing = "; ".join(f"site {name!r} has a {text}" for name, text in problems.items())
-        raise ValueError(
+        raise NotMinibatchable(
             f"The model cannot be minibatched as it is: {listing}. Common causes: the model "
             "standardises by the mean of the rows that it is given (standardise the data before "
             "the run), scales a site by a number of rows (leave all scaling to the sampler), or "
@@ -106,29 +133,44 @@ def check_minibatching(
             "functools.partial)."
         )
     if not additive:
-        raise ValueError(
+        raise NotMinibatchable(
             "No site of the model depends on the rows of the data: every observed site has the "
             "same log density on every half of them. Does the model use its array arguments?"
         )
     return frozenset(additive)
 
 
-def _finite_evaluations(model, evaluate, data, constants) -> list[Evaluation]:
-    """Evaluate the model at two points near the origin where it is finite.
+def _starts(size: int) -> list[int]:
+    """Return where blocks of a few rows begin."""
+    return np.linspace(0, size - SMALL, min(BLOCKS, size // SMALL)).astype(int).tolist()
+
+
+def _finite_points(model, evaluate, data, constants) -> tuple[list[jax.Array], list[Evaluation]]:
+    """Return two points near the origin where the model is finite, and its evaluations there.
 
     The points lie within one unit of the origin, or nearer if too few of those are finite.
     """
-    found = []
+    points, found, size = [], [], jax.tree.leaves(data)[0].shape[0]
     generator = np.random.default_rng(0)
     for attempt in range(TRIES):
         radius = 1.0 if attempt < TRIES // 2 else 0.1
         flat = from_numpy(generator.uniform(-radius, radius, model.dimension))
-        made = jax.device_get(evaluate(flat, data, constants))
-        count_rows(2 * jax.tree.leaves(data)[0].shape[0])
+        try:
+            made = jax.device_get(evaluate(flat, data, constants))
+        except Exception as error:
+            if model.reason is not None or size == 1:
+                raise
+            raise NotMinibatchable(
+                f"The model fails on half of its rows ({type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else error!r}). An array that is used "
+                "whole in the model cannot be combined with some of the rows."
+            ) from error
+        count_rows(2 * size)
         if all(np.all(np.isfinite(term)) for term in made.whole.values()):
+            points.append(flat)
             found.append(made)
         if len(found) == POINTS:
-            return found
+            return points, found
     bad = [name for name, term in made.whole.items() if not np.all(np.isfinite(term))]
     raise ValueError(
         f"The log density of site {bad[0] if bad else '?'!r} is NaN or infinite at {TRIES} random "

@@ -16,6 +16,7 @@ from sgworld_mcmc.data.sparse_rows import as_model_sees
 
 __all__ = [
     "ArgumentLayout",
+    "WholeLayout",
     "argument_names",
     "flatten_arguments",
     "is_array",
@@ -47,6 +48,10 @@ class ArgumentLayout(NamedTuple):
     statics: tuple[Any, ...]
     size: int
 
+    def named_kinds(self) -> list[tuple[str, str]]:
+        """Return (name, kind) of each leaf."""
+        return list(zip(self.names, self.kinds, strict=True))
+
     def split(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
         """Return the data leaves and the constant leaves of these arguments, as tuples."""
         leaves = jax.tree.leaves((args, kwargs))
@@ -67,6 +72,18 @@ class ArgumentLayout(NamedTuple):
         }
         leaves = [next(sources[kind]) for kind in self.kinds]
         return as_model_sees(jax.tree.unflatten(self.treedef, leaves))
+
+
+class WholeLayout(ArgumentLayout):
+    """The layout of a model whose only batch is all rows.
+
+    The feed then has a single row, a number that nobody reads; the arrays are constants.
+    """
+
+    def split(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple]:
+        """Return the single row and the constant leaves."""
+        _, constants = super().split(args, kwargs)
+        return (np.zeros(1, np.float32),), constants
 
 
 def is_array(leaf: object) -> bool:

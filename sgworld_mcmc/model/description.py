@@ -37,6 +37,8 @@ class ModelDescription(NamedTuple):
     log_densities
         (name, value, value) of each sample site: the sums of its log density over the first rows
         at the plan's center and one unit from it in all coordinates; None if not evaluated.
+    reason
+        Why the model is not cut into minibatches; None if it is.
     """
 
     size: int
@@ -46,6 +48,7 @@ class ModelDescription(NamedTuple):
     arguments: tuple[tuple[str, str, tuple[int, ...], str], ...]
     contents: tuple[int | None, ...]
     log_densities: tuple[tuple[str, float, float], ...] | None = None
+    reason: str | None = None
 
 
 def describe(
@@ -66,6 +69,7 @@ def describe(
         tuple(sorted(model.additive)),
         tuple(arguments),
         contents,
+        reason=model.reason,
     )
 
 

@@ -1,4 +1,7 @@
-"""Find the data among a model's arguments and the plates over its rows; check its sites."""
+"""Find the data among a model's arguments and the plates over its rows; check its sites.
+
+A model that cannot be cut into minibatches is seen as one whose single batch is all rows.
+"""
 
 from collections.abc import Callable
 
@@ -6,14 +9,22 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer import init_to_uniform
 
-from sgworld_mcmc.model.arguments import ArgumentLayout, flatten_arguments, is_array
+from sgworld_mcmc.model.arguments import (
+    ArgumentLayout,
+    WholeLayout,
+    flatten_arguments,
+    is_array,
+)
+from sgworld_mcmc.model.enumeration import check_enumerable
+from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import observed_values
 from sgworld_mcmc.model.plates import FullData, RowPlates
+from sgworld_mcmc.model.python_values import QUESTIONS, find_answers
 from sgworld_mcmc.model.slips import check_forgotten, explained
 from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
-__all__ = ["minibatch_model"]
+__all__ = ["minibatch_model", "whole_data_model"]
 
 
 def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchModel:
@@ -21,35 +32,31 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
 
     Raises
     ------
+    NotMinibatchable
+        If the model works on all rows only: if there is a latent site inside the data plate, no
+        array argument with the observations' leading axis, or several different ones.
     ValueError
-        If there is no observed site, a discrete latent site, a latent site inside the data plate,
-        no array argument with the observations' leading axis, or several different ones.
+        If there is no observed site, or a discrete latent site.
     """
-    leaves = flatten_arguments(model, args, kwargs)
-    arrays = {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
-    empty = [f"{name} {leaf.shape}" for name, leaf in arrays.items() if leaf.size == 0]
-    if empty:
-        raise ValueError(f"These array arguments are empty: {', '.join(empty)}. There are no data.")
+    layout, arrays = _layout(model, args, kwargs)
     lengths = {name: leaf.shape[0] for name, leaf in arrays.items() if leaf.ndim > 0}
-    treedef = jax.tree.structure((args, kwargs))
-    kinds = tuple("constant" if is_array(leaf) else "static" for leaf in leaves.values())
-    statics = tuple(leaf for leaf in leaves.values() if not is_array(leaf))
-    layout = ArgumentLayout(treedef, tuple(leaves), kinds, statics, 0)
-
+    given = model
     try:
-        sites, prototype = _describe(FullData(model), layout, (), tuple(arrays.values()))
+        model, sites, prototype = _traced(model, layout, tuple(arrays.values()))
     except Exception as error:
-        told = explained(error, model, args, kwargs, arrays)
-        if told is not error:
-            raise told from error
-        listing = ", ".join(f"{name} {leaf.shape}" for name, leaf in arrays.items())
-        others = [name for name, leaf in leaves.items() if not is_array(leaf)]
-        error.add_note(
-            f"The model failed on the arguments of run(...): arrays {listing or 'none'}; not "
-            f"arrays: {others or 'none'}. Lists of numbers are not arrays: use jnp.asarray(...)."
-        )
-        raise
-    check_forgotten(model, args, kwargs, sites)
+        try:
+            _describe(FullData(model), *_with_values(layout, arrays))
+        except Exception:
+            told = explained(error, model, args, kwargs, arrays)
+            if told is not error:
+                raise told from error
+            raise _failed(error, layout, arrays) from None
+        raise NotMinibatchable(
+            "The model needs the values of its array arguments in Python, in a way that "
+            "minibatches cannot repeat. Compute it before the run and pass it as a Python argument "
+            f"(for instance num_groups=10). The cause: {_first_line(error)}"
+        ) from error
+    check_forgotten(given, args, kwargs, sites)
     _check_sites(sites)
     size = _number_of_rows(sites, lengths)
     kinds = tuple(
@@ -62,11 +69,89 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
     )
     for name, site in sites.items():
         inside = plates & {plate for plate, _ in site.plates}
-        if site.kind == "latent" and inside:
+        if site.kind == "latent" and inside and not site.discrete:
             raise _latent_inside(name, f"the plate {sorted(inside)[0]!r}")
     if size > 1:
         _check_shapes(model, layout, plates, sites, args, kwargs)
     return MinibatchModel(model, layout, plates, sites, prototype)
+
+
+def whole_data_model(model: Callable, args: tuple, kwargs: dict, reason: str) -> MinibatchModel:
+    """Make a model whose only batch stands for all rows.
+
+    The arrays are arguments of compiled programs, unless the model needs their values in Python:
+    then they are part of the programs.
+
+    Parameters
+    ----------
+    reason
+        Why the model cannot be cut into minibatches.
+    """
+    layout, arrays = _layout(model, args, kwargs)
+    whole = WholeLayout(*layout._replace(size=1))
+    try:
+        model, sites, prototype = _traced(model, whole, tuple(arrays.values()))
+    except Exception:
+        layout, *nothing = _with_values(layout, arrays)
+        whole = WholeLayout(*layout._replace(size=1))
+        sites, prototype = _describe(FullData(model), whole, *nothing)
+    _check_sites(sites)
+    observed = [site.shape[0] for site in sites.values() if site.kind == "observed" and site.shape]
+    made = MinibatchModel(model, whole, frozenset(), sites, prototype)
+    made.num_rows, made.reason = max(observed, default=1), reason
+    return made
+
+
+def _layout(model: Callable, args: tuple, kwargs: dict) -> tuple[ArgumentLayout, dict]:
+    """Return a layout that takes all arrays for constants, and the arrays by name."""
+    leaves = flatten_arguments(model, args, kwargs)
+    arrays = {name: leaf for name, leaf in leaves.items() if is_array(leaf)}
+    empty = [f"{name} {leaf.shape}" for name, leaf in arrays.items() if leaf.size == 0]
+    if empty:
+        raise ValueError(f"These array arguments are empty: {', '.join(empty)}. There are no data.")
+    treedef = jax.tree.structure((args, kwargs))
+    kinds = tuple("constant" if is_array(leaf) else "static" for leaf in leaves.values())
+    statics = tuple(leaf for leaf in leaves.values() if not is_array(leaf))
+    return ArgumentLayout(treedef, tuple(leaves), kinds, statics, 0), arrays
+
+
+def _with_values(layout: ArgumentLayout, arrays: dict) -> tuple[ArgumentLayout, tuple, tuple]:
+    """Return a layout that holds the arrays themselves, and no rows and no constants."""
+    statics = iter(layout.statics)
+    every = [arrays.get(n) if k == "constant" else next(statics) for n, k in layout.named_kinds()]
+    kinds = ("static",) * len(layout.kinds)
+    return layout._replace(kinds=kinds, statics=tuple(every)), (), ()
+
+
+def _traced(model: Callable, layout: ArgumentLayout, arrays: tuple) -> tuple[Callable, dict, dict]:
+    """Return the model, with answers to what it asks of the arrays, its sites and its latents."""
+    try:
+        return model, *_describe(FullData(model), layout, (), arrays)
+    except QUESTIONS:
+
+        def run(model, rng_key, arrays):
+            trace_of(FullData(model), rng_key, init_to_uniform, *layout.join((), arrays))
+
+        answered = find_answers(run, model, arrays)
+        if answered is None:
+            raise
+        return answered, *_describe(FullData(answered), layout, (), arrays)
+
+
+def _failed(error: Exception, layout: ArgumentLayout, arrays: dict) -> Exception:
+    """Return the model's own error, with a note of the arguments that it was given."""
+    listing = ", ".join(f"{name} {leaf.shape}" for name, leaf in arrays.items())
+    others = [name for name, kind in layout.named_kinds() if kind == "static"]
+    error.add_note(
+        f"The model failed on the arguments of run(...): arrays {listing or 'none'}; not "
+        f"arrays: {others or 'none'}. Lists of numbers are not arrays: use jnp.asarray(...)."
+    )
+    return error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else error!r}"
 
 
 def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: tuple) -> tuple:
@@ -78,49 +163,43 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
         trace = trace_of(model, rng_key, init_to_uniform, args, kwargs)
         latents = {}
         for name, site in trace.items():
+            if site["type"] == "prng_key":
+                sites[name] = Site("random", (), False, ())
             if site["type"] not in ("sample", "deterministic"):
                 continue
-            kind, discrete = "deterministic", False
+            kind, discrete, enumerable = "deterministic", False, False
             if site["type"] == "sample":
                 discrete = bool(getattr(site["fn"].support, "is_discrete", False))
+                enumerable = discrete and bool(site["fn"].has_enumerate_support)
                 kind = "latent"
                 if site["is_observed"]:
                     kind = "factor" if site["infer"].get("is_auxiliary") else "observed"
             plates = tuple((f.name, f.size) for f in site["cond_indep_stack"])
-            values = (
-                observed_values(name, site, (*rows, *constants)) if kind == "observed" else None
-            )
-            sites[name] = Site(kind, jnp.shape(site["value"]), discrete, plates, values)
+            nesting = max((-f.dim for f in site["cond_indep_stack"]), default=0)
+            shape, values = jnp.shape(site["value"]), None
+            if kind == "observed":
+                values = observed_values(name, site, (*rows, *constants))
+            sites[name] = Site(kind, shape, discrete, plates, enumerable, nesting, values)
             if kind == "latent" and not discrete:
                 latents[name] = unconstrained(site)
         return latents
 
-    try:
-        prototype = jax.eval_shape(run, jax.random.key(0), rows, constants)
-    except jax.errors.ConcretizationTypeError as error:
-        raise ValueError(
-            "The model computes a Python number or takes a decision from the values of an array "
-            "argument, which minibatches cannot repeat. Compute it before the run and pass it as "
-            "a Python argument (for instance num_groups=10). The cause: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+    prototype = jax.eval_shape(run, jax.random.key(0), rows, constants)
     return sites, prototype
 
 
 def _check_sites(sites: dict[str, Site]) -> None:
-    for name, site in sites.items():
-        if site.kind == "latent" and site.discrete:
-            raise ValueError(
-                f"The latent site {name!r} is discrete; Langevin dynamics needs continuous ones. "
-                "Sum it out of the likelihood, for instance with numpyro.distributions.Mixture."
-            )
+    discrete = {n: s for n, s in sites.items() if s.kind == "latent" and s.discrete}
+    if discrete:
+        check_enumerable(list(discrete), all(site.enumerable for site in discrete.values()))
     if not any(site.kind in ("observed", "factor") for site in sites.values()):
         raise ValueError(
             "The model has no observed site, so there are no data to make minibatches of. Give "
             "the observations to a site: numpyro.sample('y', ..., obs=y), and pass y to run(...)."
         )
-    if not any(site.kind == "latent" for site in sites.values()):
-        raise ValueError("The model has no latent site: there is nothing to sample.")
+    if not any(site.kind == "latent" and not site.discrete for site in sites.values()):
+        kind = "continuous latent site" if discrete else "latent site"
+        raise ValueError(f"The model has no {kind}: there is nothing to sample.")
 
 
 def _number_of_rows(sites: dict[str, Site], lengths: dict[str, int]) -> int:
@@ -138,13 +217,13 @@ def _number_of_rows(sites: dict[str, Site], lengths: dict[str, int]) -> int:
     if not found and not unmatched:  # the likelihood is a numpyro.factor
         found = {f"argument {name}": length for name, length in lengths.items()}
     if not found:
-        raise ValueError(
+        raise NotMinibatchable(
             f"No array argument has the leading axis of the observations {unmatched}: the "
             f"arguments' leading axes are {lengths or 'none'}. Pass the data as arguments of "
             "run(...), rows first; data that the model closes over cannot be minibatched."
         )
     if len(set(found.values())) > 1:
-        raise ValueError(
+        raise NotMinibatchable(
             f"The observed sites have different numbers of rows: {found}. Minibatches need one "
             "common leading axis. Bind the smaller arrays to the model with functools.partial, "
             "so that they are used whole in every step."
@@ -162,19 +241,23 @@ def _check_shapes(model, layout, plates, sites, args, kwargs) -> None:
         halves, _ = _describe(RowPlates(model, plates, count), layout, rows, constants)
     except Exception as error:
         names = [n for n, kind in zip(layout.names, layout.kinds, strict=True) if kind == "data"]
-        raise ValueError(
+        raise NotMinibatchable(
             f"The model fails on {count} of its {layout.size} rows. The arguments {names} were "
             "cut to these rows, because their leading axis is that of the observations; if one of "
             "them is not data, bind it to the model with functools.partial. The cause: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error!r}"
+            f"{_first_line(error)}"
         ) from error
     for name, site in sites.items():
-        if site.kind == "latent" and (name not in halves or halves[name].shape != site.shape):
+        if (
+            site.kind == "latent"
+            and not site.discrete
+            and (name not in halves or halves[name].shape != site.shape)
+        ):
             raise _latent_inside(name, "the rows of the data (its shape follows their number)")
 
 
-def _latent_inside(name: str, where: str) -> ValueError:
-    return ValueError(
+def _latent_inside(name: str, where: str) -> NotMinibatchable:
+    return NotMinibatchable(
         f"The latent site {name!r} lies inside {where}: it has a value for each row, and a "
-        "minibatch would see only some of them. Marginalise it, or sample this model with NUTS."
+        "minibatch would see only some of them. Marginalise it for minibatches."
     )

@@ -39,8 +39,8 @@ def _shape(value: object) -> tuple[int, ...] | None:
 def are_data(model: Callable, treedef: Any, leaves: list, lists: list[int]) -> bool:
     """Return whether lists as long as the data are data too, and not settings of the model.
 
-    They are settings if the model can do with them as they are when it is given half of the rows,
-    as it must in order to run on minibatches. Nothing is computed.
+    They are data if the model cannot do with lists in their place, or if half of the rows need half
+    of them. Nothing is computed.
 
     Parameters
     ----------
@@ -50,11 +50,21 @@ def are_data(model: Callable, treedef: Any, leaves: list, lists: list[int]) -> b
         Where the lists are among the leaves.
     """
     size = len(leaves[lists[0]])
-    flat, structure = jax.tree.flatten(treedef.unflatten(leaves))
+    if not _works(model, treedef.unflatten(leaves), size, size):
+        return True
+    if _works(model, treedef.unflatten(leaves), size, size // 2):
+        return False
+    arrays = [np.asarray(x) if index in lists else x for index, x in enumerate(leaves)]
+    return _works(model, treedef.unflatten(arrays), size, size // 2)
+
+
+def _works(model: Callable, arguments: Any, size: int, count: int) -> bool:
+    """Return whether a model can be traced if only ``count`` of ``size`` rows are there."""
+    flat, structure = jax.tree.flatten(arguments)
     arrays = [leaf for leaf in flat if is_array(leaf)]
 
-    def half(x):
-        shape = (size // 2, *x.shape[1:]) if x.ndim and x.shape[0] == size else x.shape
+    def shortened(x):
+        shape = (count, *x.shape[1:]) if x.ndim and x.shape[0] == size else x.shape
         return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(x.dtype))
 
     def run(rng_key, arrays):
@@ -68,7 +78,7 @@ def are_data(model: Callable, treedef: Any, leaves: list, lists: list[int]) -> b
                 site["fn"].log_prob(site["value"])
 
     try:
-        jax.eval_shape(run, jax.random.key(0), [half(x) for x in arrays])
+        jax.eval_shape(run, jax.random.key(0), [shortened(x) for x in arrays])
     except Exception:
-        return True
-    return False
+        return False
+    return True

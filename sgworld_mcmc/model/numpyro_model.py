@@ -16,6 +16,8 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.util import sum_rightmost
 
 from sgworld_mcmc.model.arguments import ArgumentLayout
+from sgworld_mcmc.model.enumeration import SUMMED, enumerated_terms
+from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.plates import RowPlates
 from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
@@ -46,6 +48,10 @@ class MinibatchModel:
         Whether the model may be evaluated in double precision even where the user works in single.
     dimension
         Length D of the flat unconstrained position.
+    num_rows
+        Number of rows of the user's data: N, also where the only batch stands for all of them.
+    reason
+        Why the model cannot be cut into minibatches; None if it can.
     kept
         Compiled functions of other modules for this model, kept as long as the model lives.
     """
@@ -59,10 +65,18 @@ class MinibatchModel:
         prototype: dict[str, jax.ShapeDtypeStruct],
     ) -> None:
         self.model, self.layout, self.plates, self.sites = model, layout, plates, sites
+        discrete = (n for n, s in sites.items() if s.kind == "latent" and s.discrete)
+        self.discrete = frozenset(discrete)
+        self.nesting = max((site.nesting for site in sites.values()), default=0)
+        if self.discrete:
+            self.sites = {**sites, SUMMED: Site("observed", (), False, ())}
         self.additive = frozenset(n for n, s in sites.items() if s.kind == "observed")
+        if self.discrete:
+            self.additive = frozenset({SUMMED})
         self.latents = tuple(sorted(prototype))
         self.shapes = {name: prototype[name].shape for name in self.latents}
         self.precise = False
+        self.num_rows, self.reason = layout.size, None
         self.dimension = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self._remember()
 
@@ -115,7 +129,7 @@ class MinibatchModel:
     ) -> None:
         """Raise unless ``params`` has exactly the latent sites, of shapes ``leading`` + their own.
 
-        If ``leading`` is None, any one common leading axis is allowed, or none.
+        If ``leading`` is None, any one common leading axis is allowed. One point is allowed always.
         """
         if not isinstance(params, dict):
             raise TypeError(
@@ -132,6 +146,8 @@ class MinibatchModel:
             first = self.latents[0]
             extra = np.ndim(params[first]) - len(self.shapes[first])
             leading = np.shape(params[first])[:1] if extra == 1 else ()
+        if all(np.shape(params[site]) == self.shapes[site] for site in self.latents):
+            return  # one point for all chains
         for site in self.latents:
             if np.shape(params[site]) != leading + self.shapes[site]:
                 raise ValueError(
@@ -153,6 +169,8 @@ class MinibatchModel:
         total
             Whether to sum each site's log density to a scalar (default).
         """
+        if self.discrete:
+            return self._summed(params, rows, constants)
         _, terms = self._evaluate(params, rows, constants)
         return {name: jnp.sum(term) for name, term in terms.items()} if total else terms
 
@@ -174,7 +192,7 @@ class MinibatchModel:
         self, params: dict[str, jax.Array], data: tuple, constants: tuple
     ) -> dict[str, jax.Array]:
         """Return constrained latent sites and deterministic sites, evaluated on all rows."""
-        trace, _ = self._evaluate(params, data, constants)
+        _, trace, _ = self._trace(params, data, constants)
         keep = [*self.latents, *(n for n in self.deterministics if self._is_kept(n))]
         return {name: trace[name]["value"] for name in keep}
 
@@ -184,24 +202,29 @@ class MinibatchModel:
 
     def _is_kept(self, name: str) -> bool:
         shape = self.sites[name].shape
-        return self.size not in shape or int(np.prod(shape)) <= MAX_DETERMINISTIC
+        return self.num_rows not in shape or int(np.prod(shape)) <= MAX_DETERMINISTIC
 
     def initial_params(
         self, rng_key: jax.Array, strategy: Callable, rows: tuple, constants: tuple
     ) -> dict[str, jax.Array]:
         """Return one unconstrained starting point from a NumPyro initialisation strategy."""
-        model = RowPlates(self.model, self.plates, jax.tree.leaves(rows)[0].shape[0])
-        args, kwargs = self.layout.join(rows, constants)
+        model, (args, kwargs) = self._rows_of(rows), self.layout.join(rows, constants)
         trace = trace_of(model, rng_key, strategy, args, kwargs)
         return {name: unconstrained(trace[name]) for name in self.latents}
 
-    def _evaluate(self, params: dict, rows: tuple, constants: tuple) -> tuple[dict, dict]:
+    def _rows_of(self, rows: tuple) -> RowPlates:
+        return RowPlates(self.model, self.plates, jax.tree.leaves(rows)[0].shape[0])
+
+    def _trace(self, params: dict, rows: tuple, constants: tuple) -> tuple[RowPlates, dict, dict]:
+        """Return the model for these rows, its trace, and the Jacobians' terms by site."""
         log_dets = {}
 
         def value_of(site: dict):
             if site["type"] != "sample" or site["is_observed"]:
                 return None
             name, support = site["name"], site["fn"].support
+            if name in self.discrete:
+                return None
             if name not in params:
                 raise ValueError(
                     f"The latent site {name!r} appeared only when the model was given a minibatch. "
@@ -215,11 +238,32 @@ class MinibatchModel:
                 log_dets[name] = sum_rightmost(log_det, surplus)
             return value
 
-        model = RowPlates(self.model, self.plates, jax.tree.leaves(rows)[0].shape[0])
+        model = self._rows_of(rows)
         args, kwargs = self.layout.join(rows, constants)
-        # Every latent site is substituted; the seed is needed only for numpyro.prng_key() in the
-        # model.
+        # Every continuous site is substituted; the seed is needed for numpyro.prng_key() in the
+        # model and for discrete sites.
         trace = trace_of(model, jax.random.key(0), value_of, args, kwargs)
+        return model, trace, log_dets
+
+    def _summed(self, params: dict, rows: tuple, constants: tuple) -> dict[str, jax.Array]:
+        """Return the terms of a model whose discrete sites are summed out."""
+        _, trace, log_dets = self._trace(params, rows, constants)
+        values = {name: trace[name]["value"] for name in self.latents}
+        model, (args, kwargs) = self._rows_of(rows), self.layout.join(rows, constants)
+        terms = enumerated_terms(
+            model, args, kwargs, values, discrete=self.discrete, nesting=self.nesting
+        )
+        for name, term in log_dets.items():
+            terms[name] = terms.get(name, 0.0) + jnp.sum(term)
+        if model.scales:
+            raise NotMinibatchable(
+                f"The plates {sorted(model.scales)} have their size written into the model, and "
+                "discrete sites are summed out inside: take the size from the data, len(y)."
+            )
+        return terms
+
+    def _evaluate(self, params: dict, rows: tuple, constants: tuple) -> tuple[dict, dict]:
+        model, trace, log_dets = self._trace(params, rows, constants)
         terms = {}
         for name, site in trace.items():
             if site["type"] != "sample":

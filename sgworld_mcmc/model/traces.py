@@ -15,10 +15,12 @@ __all__ = ["Site", "trace_of", "unconstrained"]
 class Site(NamedTuple):
     """What a trace says about a site, without its values."""
 
-    kind: str  # "latent", "observed", "factor" or "deterministic"
+    kind: str  # "latent", "observed", "factor", "deterministic" or "random"
     shape: tuple[int, ...]
     discrete: bool
     plates: tuple[tuple[str, int], ...]  # names and sizes
+    enumerable: bool = False
+    nesting: int = 0  # number of the axes that are those of plates
     values: ObservedValues | None = None  # where the values of an observed site must lie
 
 

@@ -149,11 +149,10 @@ def _read_lists(model: Callable, treedef: Any, leaves: list, lengths: set[int]) 
     lists = {index: len(leaf) for index, leaf in enumerate(leaves) if is_number_list(leaf)}
     if not lists:
         return
-    without_rows = not lengths
-    rows = {max(lists.values())} if without_rows else lengths
+    # Without any other rows the longest lists are the data, if any are.
+    rows = lengths or {max(lists.values())}
     lists = [index for index, length in lists.items() if length in rows]
-    # Without any other rows the lists are the data: there is nothing else to sample from.
-    if lists and (without_rows or are_data(model, treedef, leaves, lists)):
+    if lists and are_data(model, treedef, leaves, lists):
         for index in lists:
             leaves[index] = np.asarray(leaves[index])
 

@@ -176,11 +176,16 @@ class BiasReport(NamedTuple):
         dynamics = f"{self.noise} noise" if self.noise in NOISES else f"integrator {self.noise}"
         return (
             f"{self.order}, {self.gradient} gradients, {dynamics}{precision}: "
-            f"{self.num_batches} batches of {self.batch_size}, step size {self.step_size:.3g}, "
+            f"{self._batches()}, step size {self.step_size:.3g}, "
             f"time per epoch {self.time_per_epoch:.3g}, {self.steps_per_draw} steps per draw, "
             f"{self.examples_per_effective_draw:.3g} examples per effective draw; tolerance "
             f"{self.tolerance:g}"
         )
+
+    def _batches(self) -> str:
+        if self.batch_size == 1 and self.num_batches == 1:
+            return "all rows in one batch"
+        return f"{self.num_batches} batches of {self.batch_size}"
 
     def _footnotes(self) -> list[str]:
         lines = []

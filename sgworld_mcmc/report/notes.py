@@ -4,6 +4,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from sgworld_mcmc.report.draws import Draws
+from sgworld_mcmc.sampling.chain import Dynamics, SGMCMCState
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.run_plan import RunPlan
 
@@ -56,8 +57,25 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
                 else "The posterior is far from Gaussian: reparametrise it, or use NUTS."
             )
         )
+    notes += _schedule_notes(plan.dynamics, draws.last_state)
     notes += _mixing_notes(found, draws.positions, plan.dynamics.temperature or 1.0)
     return notes
+
+
+def _schedule_notes(dynamics: Dynamics, last_state: SGMCMCState) -> list[str]:
+    """Return a note if the temperature was not yet what it will be when the draws began."""
+    schedule = dynamics.temperature_schedule
+    if schedule is None:
+        return []
+    first = int(np.max(last_state.num_warmup)) * dynamics.steps_per_warmup
+    hot = float(schedule(np.int32(first)))
+    if abs(hot - dynamics.temperature) <= 0.01 * dynamics.temperature:
+        return []
+    return [
+        f"The temperature still changes while draws are taken: it is {hot:.3g} at the first of "
+        f"them (step {first}) and {dynamics.temperature:.3g} in the end. Raise `num_warmup`, or "
+        "shorten the schedule."
+    ]
 
 
 def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float) -> list[str]:
@@ -73,10 +91,11 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     if chains > 1:
         r_hat = float(np.max(split_gelman_rubin(positions[:, :, moving])))
         if r_hat > 1.1:
-            notes.append(
+            # What follows compares all draws with one Gaussian: it would say the same again.
+            return [
                 f"The chains do not agree (R-hat {r_hat:.2f}): they have not mixed. Raise "
                 "`num_samples` and `num_warmup`, reparametrise, or use NUTS."
-            )
+            ]
     far = np.abs(flat).max() / np.sqrt(tau)
     if found is not None and far > 12 + 2 * np.sqrt(2 * np.log(flat.size)):
         notes.append(

@@ -35,6 +35,9 @@ class Dynamics:
         A chain with a larger coordinate has diverged; None if the coordinates have no scale.
     recorded
         Number of leading coordinates whose moments are recorded; 0 for none.
+    step_schedule, temperature_schedule
+        Functions of the number of minibatch steps made so far that take the place of the step size
+        of the state and of ``temperature``; None for constants.
     """
 
     order: Order
@@ -46,11 +49,25 @@ class Dynamics:
     steps_per_warmup: int
     limit: float | None
     recorded: int = 0
+    step_schedule: Callable | None = None
+    temperature_schedule: Callable | None = None
 
     @property
     def segment(self) -> int:
         """Number of steps of a segment: within one no epoch begins and no draw ends."""
         return math.gcd(self.num_batches, self.steps_per_draw, self.steps_per_warmup)
+
+    def settings_at(self, step: jax.Array, step_size: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return step size and temperature of the segment that begins at a step.
+
+        ``step_size`` is that of a constant one.
+        """
+        temperature = self.temperature
+        if self.step_schedule is not None:
+            step_size = jnp.asarray(self.step_schedule(step), step_size.dtype)
+        if self.temperature_schedule is not None:
+            temperature = jnp.asarray(self.temperature_schedule(step), step_size.dtype)
+        return step_size, temperature
 
     @property
     def recorder(self) -> Recorder:
@@ -80,7 +97,7 @@ class SGMCMCState(NamedTuple):
     num_warmup
         Number of warm-up calls, int32.
     step_size
-        Step size h in the sampler's coordinates.
+        Step size h in the sampler's coordinates; with a schedule, that of the last steps.
     diverging
         Whether the chain has diverged and is no longer advanced.
     diverged_at
@@ -196,7 +213,8 @@ def draw(
 
     def segment(number, walk):
         now = clock.step + number * dynamics.segment
-        return _segment(walk, now, clock, state.step_size, feed, gradient_of, recorder, dynamics)
+        settings = dynamics.settings_at(now, state.step_size)
+        return _segment(walk, now, clock, settings, feed, gradient_of, recorder, dynamics)
 
     warming = clock.i < clock.num_warmup
     steps = jnp.where(warming, dynamics.steps_per_warmup, dynamics.steps_per_draw)
@@ -216,6 +234,7 @@ def draw(
         order=walk.order,
         dealing=walk.dealing,
         step=walk.step,
+        step_size=dynamics.settings_at(clock.step + steps - dynamics.segment, state.step_size)[0],
         diverging=diverging,
         diverged_at=walk.diverged_at,
         rng_key=walk.rng_key,
@@ -239,7 +258,7 @@ def _segment(
     walk: _Walk,
     now: jax.Array,
     clock: Clock,
-    step_size: jax.Array,
+    settings: tuple[jax.Array, jax.Array],
     feed: Feed,
     gradient_of: Callable,
     recorder: Recorder,
@@ -257,8 +276,8 @@ def _segment(
         jax.lax.dynamic_slice(order, (now % count,), (length,)),
         integrator=dynamics.integrator,
         gradient=gradient_of(dealing),
-        step_size=step_size,
-        temperature=dynamics.temperature,
+        step_size=settings[0],
+        temperature=settings[1],
         active=walk.diverged_at < 0,
         limit=dynamics.limit,
         observer=recorder.observer,

@@ -180,7 +180,11 @@ def _read(state, args, kwargs, recipe):
     """Return what is kept of a state, by field."""
     transform = recipe.postprocess or recipe.sampler.postprocess_fn(args, kwargs)
     transform = jax.vmap(transform) if recipe.vectorized else transform
-    values = {field: _field(state, field) for field in recipe.fields}
+    computed = getattr(recipe.sampler, "computed_fields", {})
+    values = {
+        name: computed[name](state, args, kwargs) if name in computed else _field(state, name)
+        for name in recipe.fields
+    }
     sites = transform(values[recipe.fields[0]])
     if recipe.removed:
         sites = {name: value for name, value in sites.items() if name not in recipe.removed}

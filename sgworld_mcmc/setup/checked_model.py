@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
@@ -13,15 +12,15 @@ from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.contents import examine, fingerprint
 from sgworld_mcmc.data.in_memory import PART_ROWS, is_large, random_order, take_rows
-from sgworld_mcmc.model.additivity import check_minibatching, make_evaluation
-from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
-from sgworld_mcmc.model.inspection import minibatch_model
+from sgworld_mcmc.model.additivity import check_minibatching
+from sgworld_mcmc.model.arguments import flatten_arguments, is_array
+from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import check_observed
-from sgworld_mcmc.model.precision import closes_over_numpy
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
+from sgworld_mcmc.setup.seen_models import see_model, see_whole, view_of
 
 __all__ = ["CheckedModel", "Contents", "arrays_of", "check_model", "contents_of"]
 
@@ -76,6 +75,7 @@ def check_model(
     kwargs: dict,
     cache: dict,
     additive: frozenset[str] | None = None,
+    reason: str | None = None,
 ) -> CheckedModel:
     """Check a model and its arguments, and deal the rows at random.
 
@@ -85,19 +85,16 @@ def check_model(
         Models seen before, by the signature of their arguments.
     additive
         The sites that are sums over rows, if a plan says which they are; None to find them out.
+    reason
+        Why the model is seen as a whole, if a plan says so.
 
     Raises
     ------
     ValueError, TypeError
         If a site or an argument cannot be sampled; the message names it and the cure.
     """
-    signature = signature_of(args, kwargs), bool(jax.config.jax_enable_x64)
-    base = cache.get(("base", signature))
-    if base is None:
-        base = minibatch_model(model, args, kwargs)
-        base.precise = _may_be_precise(base, args, kwargs)
-        base.evaluate = make_evaluation(base)
-        cache["base", signature] = base
+    cut, state = settings.batch_size is not None, generator.bit_generator.state
+    base = see_model(model, args, kwargs, cache, cut=cut, reason=reason)
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
     with ThreadPoolExecutor(1) as helper:
@@ -112,9 +109,18 @@ def check_model(
         part, whole = take_rows(data, some), jax.tree.map(from_numpy, constants)
         count_rows(len(some))
         if additive is None:
-            additive = check_minibatching(base, base.evaluate, part, whole)
-    view = cache.setdefault((signature, additive), base.with_additive(additive))
-    return CheckedModel(view, part, data, constants, order, contents)
+            try:
+                additive = check_minibatching(base, base.evaluate, part, whole)
+            except NotMinibatchable as error:
+                problem = str(error)
+                if cut:
+                    raise
+    if additive is None:
+        see_whole(model, args, kwargs, cache, problem)
+        # The same key gives the same draws, whether or not the model has been seen before.
+        generator.bit_generator.state = state
+        return check_model(generator, model, settings, args, kwargs, cache)
+    return CheckedModel(view_of(base, additive), part, data, constants, order, contents)
 
 
 def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:
@@ -139,16 +145,6 @@ def arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
 
 def _most_rows(arrays: dict[str, Any]) -> int:
     return max((len(x) for x in arrays.values() if np.ndim(x)), default=0)
-
-
-def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
-    """Return whether the set-up may use double precision: always if the user does."""
-    if jax.config.jax_enable_x64:
-        return True
-    abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731
-    data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
-    flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
-    return not closes_over_numpy(view.model, view.untraced, flat, data, constants)
 
 
 def _check_settings(model: MinibatchModel, settings: Settings) -> None:

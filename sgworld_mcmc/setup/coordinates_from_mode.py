@@ -20,7 +20,7 @@ from sgworld_mcmc.setup.curvature import Scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 
-__all__ = ["CoordinateFit", "fit_coordinates", "set_up_feed"]
+__all__ = ["CoordinateFit", "coordinates_at", "fit_coordinates", "set_up_feed"]
 
 # Rows of the batches in which the set-up reads the data.
 BATCH_ROWS = 5000
@@ -56,6 +56,9 @@ class CoordinateFit(NamedTuple):
         these coordinates, if ``by_curvature``; else 1 and 1.
     gradient
         (D,) gradient of the log density of all rows at the center, or None if it was not computed.
+    modes
+        (S, D) modes to which the S points lead that the user has given, or None if they lead to
+        one, or are not several.
     """
 
     coordinates: Coordinates
@@ -69,6 +72,7 @@ class CoordinateFit(NamedTuple):
     width: float = 1.0
     stiffness: float = 1.0
     gradient: np.ndarray | None = None
+    modes: np.ndarray | None = None
 
     @property
     def dimension(self) -> int:
@@ -133,6 +137,7 @@ def fit_coordinates(
         The user's settings, which say the kind of coordinates that is wanted.
     """
     search = ModeSearch(functions, feed, constants, generator)
+    given = initial
     if initial is None:
         initial = search.initial_points()
     found = search.modes(np.asarray(initial, float))
@@ -158,6 +163,37 @@ def fit_coordinates(
         scaled.indefinite,
         _other_modes(found, losses, best, scaled.coordinates, search),
         gradient=gradient,
+        modes=_modes_of(search, given, scaled.coordinates),
+    )
+
+
+def coordinates_at(
+    generator: np.random.Generator,
+    functions: SetUpFunctions,
+    feed: FixedPartition,
+    constants: tuple,
+    points: np.ndarray,
+    settings: Settings,
+) -> CoordinateFit:
+    """Return coordinates about the most probable of (S, D) points, from the curvature there.
+
+    Nothing is searched: chains that start at the points stay as far apart as they are.
+    """
+    search = ModeSearch(functions, feed, constants, generator)
+    count = feed.num_batches
+    found = [search.evaluate(point, count) for point in np.asarray(points, float)]
+    losses = np.array([finite_loss(each) for each in found])
+    center = np.asarray(points[int(np.argmin(losses))], float)
+    hessian, scaled = search.curvature(center, count)
+    return CoordinateFit(
+        _coordinates(settings, center, scaled, hessian),
+        None if hessian is None else np.asarray(hessian, float),
+        True,
+        0.0,
+        0,
+        (),
+        fitted=True,
+        gradient=-feed.size * np.asarray(found[int(np.argmin(losses))].gradient, float),
     )
 
 
@@ -199,15 +235,30 @@ def _coordinates(settings: Settings, center: np.ndarray, scaled: Scale, hessian)
     return kind.from_hessian(center, np.asarray(hessian, float))
 
 
+def _modes_of(search: ModeSearch, given: np.ndarray | None, coordinates) -> np.ndarray | None:
+    """Return the (S, D) modes of the first rows to which given points lead, if they are several."""
+    if given is None or len(given) == 1:
+        return None
+    modes = np.array([search.nearest(point).position for point in given], float)
+    far = max(coordinates.distance(mode - modes[0]) for mode in modes)
+    return modes if np.isfinite(modes).all() and far > _apart(search) else None
+
+
+def _apart(search: ModeSearch) -> float:
+    """Return the distance in standard deviations beyond which two modes are not the same one.
+
+    Each search saw one batch of rows, whose mode lies about sqrt(count D) standard deviations from
+    that of all rows.
+    """
+    return 10 + 5 * np.sqrt(search.feed.num_batches * search.dimension)
+
+
 def _other_modes(found, losses, best, coordinates, search: ModeSearch) -> tuple[float, ...]:
     """Return the distances of other modes that hold a share of the posterior.
 
-    Searches from other starts have found them. Each search saw one batch of rows, whose mode lies
-    about sqrt(count D) standard deviations from that of all rows. Two searches count as two modes
-    if they are much farther apart than that.
+    Searches from other starts have found them.
     """
-    dimension = search.dimension
-    apart = 10 + 5 * np.sqrt(search.feed.num_batches * dimension)
+    dimension, apart = search.dimension, _apart(search)
     distances = []
     for each, loss in zip(found, losses, strict=True):
         far = coordinates.distance(np.asarray(each.position) - np.asarray(best.position))

@@ -191,6 +191,12 @@ class ModeSearch(NamedTuple):
                 return found
         return [self.quasi_newton(start, 1) for start in starts]
 
+    def nearest(self, point) -> Search:
+        """Search on the first batch of rows, from one point to the mode where that leads."""
+        if self.dense:
+            return self.refine(np.asarray(point, float), 1, ROUNDS)[0]
+        return self.quasi_newton(np.asarray(point, float), 1)
+
     def finish(self, position) -> tuple[Search, jax.Array | None, Scale]:
         """Search from a mode of the first batch to that of all rows; return the curvature too."""
         count = self.feed.num_batches

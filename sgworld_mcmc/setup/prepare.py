@@ -20,6 +20,7 @@ from sgworld_mcmc.data.in_memory import (
 )
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
+from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import Coordinates, Gradient
@@ -29,19 +30,27 @@ from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
 from sgworld_mcmc.setup.choose import Choice, Request, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, fit_coordinates, set_up_feed
+from sgworld_mcmc.setup.coordinates_from_mode import (
+    CoordinateFit,
+    coordinates_at,
+    fit_coordinates,
+    set_up_feed,
+)
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
+from sgworld_mcmc.setup.seen_models import see_whole
 
 __all__ = [
     "PlanMismatch",
+    "check_start",
     "identified",
     "lay_out",
     "posterior_of",
     "prepare",
     "repartition",
     "request_of",
+    "warn_of",
 ]
 
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
@@ -84,19 +93,26 @@ def prepare(
     checked = check_model(generator, model, settings, args, kwargs, cache)
     view = checked.model
     initial = _initial_points(view, init_params)
+    check_start(settings, init_params)
     if initial is not None:
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
             check_initial(view, view.evaluate, initial, checked.part, constants)
-    _warn_of_left_out(view)
-    posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+    try:
+        posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+    except NotMinibatchable as error:
+        if settings.batch_size is not None:
+            raise
+        see_whole(model, args, kwargs, cache, str(error))
+        return prepare(seed, model, settings, args, kwargs, init_params, cache)
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
         measurements = choice = None
         if settings.complete:
             starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
         else:
-            adapt = settings.adapt and posterior.fit.hessian is not None
+            searched = settings.start != "given"
+            adapt = settings.adapt and posterior.fit.hessian is not None and searched
             posterior, measurements = measure(generator, posterior, adapt)
             starts = measurements.starts
             stage("choosing settings")
@@ -130,6 +146,15 @@ def prepare(
     return plan, _run_data(plan, view, feed, posterior.rows, posterior.constants, data)
 
 
+def check_start(settings: Settings, init_params: object) -> None:
+    """Raise if chains are to start at given points, and none are given."""
+    if settings.start == "given" and init_params is None:
+        raise ValueError(
+            "`start='given'` starts the chains at given points: pass them as `init_params`, a dict "
+            "of unconstrained values by site, for all chains or with the axis of chains first."
+        )
+
+
 def lay_out(
     plan: RunPlan, model: Callable, settings: Settings, args: tuple, kwargs: dict, cache: dict
 ) -> RunData:
@@ -144,7 +169,8 @@ def lay_out(
     if plan.partition.size == 0:
         raise PlanMismatch("The plan is one of rows that were dealt anew: it cannot be laid out.")
     generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
-    checked = check_model(generator, model, settings, args, kwargs, cache, additive)
+    reason = plan.description.reason
+    checked = check_model(generator, model, settings, args, kwargs, cache, additive, reason)
     view = checked.model
     data, constants = view.layout.split(args, kwargs)
     described = describe(view, data, constants, identity(arrays_of(model, args, kwargs)))
@@ -255,7 +281,8 @@ def _with_coordinates(
         with jax.enable_x64(view.precise):
             stage("searching the mode")
             feed = set_up_feed(rows)
-            fit = fit_coordinates(generator, functions, feed, constants_double, initial, settings)
+            find = coordinates_at if settings.start == "given" else fit_coordinates
+            fit = find(generator, functions, feed, constants_double, initial, settings)
             if large and not fit.converged:
                 # Only a part of many rows was checked: elsewhere the density may be infinite.
                 check_minibatching(view, view.evaluate, rows, constants_double)
@@ -266,6 +293,7 @@ def _with_coordinates(
     rows_double = checked.rows(user if large else view.precise)
     feed, fit = search(rows_double, initial)
     stage("coordinates")
+    _check_at(fit, checked, constants_double)
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
     double = bool(user or (too_coarse and view.precise))
@@ -287,6 +315,25 @@ def _with_coordinates(
     return posterior, double, bool(too_coarse and not double)
 
 
+def _check_at(fit: CoordinateFit, checked: CheckedModel, constants: tuple) -> None:
+    """Check at the mode once more that the model is a sum over rows, if that is in doubt.
+
+    In single precision sums far from the mode may be so large that they hide what does not add up.
+    """
+    view, center = checked.model, fit.coordinates.center
+    if view.precise or view.size == 1:
+        return
+    ahead = fit.coordinates.to_model(np.ones(len(center)))
+    points = [from_numpy(point) for point in (center, ahead) if np.isfinite(point).all()]
+    additive = check_minibatching(view, view.evaluate, checked.part, constants, points)
+    if additive != view.additive:
+        raise NotMinibatchable(
+            f"The sites {sorted(additive ^ view.additive)} are a sum over rows at some points and "
+            "not at others, as far as single precision can tell. Pass NumPy arrays that the model "
+            "refers to as arguments: it can then be looked at in double precision."
+        )
+
+
 def _dynamics(
     settings: Settings, view: MinibatchModel, choice: Choice | None, coordinates: Coordinates
 ) -> tuple[Dynamics, float]:
@@ -306,6 +353,8 @@ def _dynamics(
         steps_per_draw=steps_per_draw,
         steps_per_warmup=min(count, steps_per_draw),
         limit=FARTHEST if coordinates.whitens else None,
+        step_schedule=settings.step_schedule,
+        temperature_schedule=settings.temperature_schedule,
         recorded=min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
     )
     return dynamics, chosen.step_size
@@ -359,11 +408,19 @@ def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | N
     return np.asarray(jax.vmap(view.ravel)(jax.tree.map(from_numpy, init_params)), float)
 
 
-def _warn_of_left_out(view: MinibatchModel) -> None:
+def warn_of(view: MinibatchModel, stacklevel: int) -> None:
+    """Warn of what a user may not expect of a model: no minibatches, or sites that are not kept."""
+    if view.reason is not None:
+        warnings.warn(
+            f"Every step takes the gradient of all {view.num_rows} rows, because there are no "
+            f"minibatches: {view.reason}",
+            WholeDataWarning,
+            stacklevel=stacklevel + 1,
+        )
     if view.left_out():
         warnings.warn(
             f"The deterministic sites {view.left_out()} have a value for each of "
-            f"{view.size} rows and are left out of the draws. Compute them afterwards with "
+            f"{view.num_rows} rows and are left out of the draws. Compute them afterwards with "
             "numpyro.infer.Predictive.",
-            stacklevel=5,
+            stacklevel=stacklevel + 1,
         )

@@ -1,0 +1,55 @@
+"""The models of the suite by name; building one is cheap, running one is not."""
+
+from sgworld_benchmarks.accuracy.problem import Problem
+from sgworld_benchmarks.models.counts_and_times import COUNTS_AND_TIMES
+from sgworld_benchmarks.models.gaussian_processes import GAUSSIAN_PROCESSES
+from sgworld_benchmarks.models.hierarchies import HIERARCHIES
+from sgworld_benchmarks.models.latents import LATENTS
+from sgworld_benchmarks.models.mixtures import MIXTURES
+from sgworld_benchmarks.models.regressions import REGRESSIONS
+from sgworld_benchmarks.models.time_series import TIME_SERIES
+from sgworld_benchmarks.models.unusual import UNUSUAL
+
+__all__ = ["MODELS", "build", "chosen"]
+
+FAMILIES = (
+    REGRESSIONS,
+    COUNTS_AND_TIMES,
+    HIERARCHIES,
+    MIXTURES,
+    TIME_SERIES,
+    GAUSSIAN_PROCESSES,
+    LATENTS,
+    UNUSUAL,
+)
+MODELS = {name: builder for family in FAMILIES for name, builder in family.items()}
+
+
+def build(name: str) -> Problem:
+    """Make the data of one model.
+
+    Raises
+    ------
+    ValueError
+        If there is no model of this name.
+
+    Examples
+    --------
+    >>> build("bioassay").size
+    4
+    """
+    return chosen((name,))[name]()
+
+
+def chosen(names=()) -> dict:
+    """Return the builders of the models with these names, or of all if no name is given.
+
+    Raises
+    ------
+    ValueError
+        If there is no model of a given name; no data are made then.
+    """
+    for name in names:
+        if name not in MODELS:
+            raise ValueError(f"There is no model {name!r}; choose from {', '.join(MODELS)}.")
+    return {name: MODELS[name] for name in names or MODELS}

@@ -1,0 +1,73 @@
+"""What users get wrong, each with a message that names the cause before the long work starts."""
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+import pytest
+from numpyro.infer import MCMC
+from numpyro.infer.util import potential_energy
+
+from sgworld_mcmc import SGLD, SGWORLD
+
+KEY = jax.random.key(0)
+DATA = models.regression_data()
+QUICK = {"num_samples": 20, "num_warmup": 2, "num_chains": 2, "step_size": 0.1, "batch_size": 20}
+
+
+@pytest.fixture
+def without_set_up(monkeypatch):
+    monkeypatch.setattr("sgworld_mcmc.infer.kernel.prepare", lambda *_: pytest.fail("set up"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        (("potential_energie",), ValueError, "Did you mean 'potential_energy'"),
+        (("adapt_state.step_size",), ValueError, "no field 'adapt_state.step_size'.*step_size"),
+        ("step_size", TypeError, "list or tuple of names"),
+    ],
+)
+def test_fields_that_do_not_exist(without_set_up, fields, error, words):
+    with pytest.raises(error, match=words):
+        SGWORLD(models.plated).run(KEY, *DATA, extra_fields=fields)
+
+
+@pytest.mark.parametrize("kind", [SGWORLD, SGLD])
+def test_an_mcmc_in_place_of_a_kernel(kind):
+    with pytest.raises(TypeError, match=rf"{kind.__name__}\(model\).sampler"):
+        MCMC(kind(models.plated), num_warmup=1, num_samples=1)
+
+
+@pytest.mark.parametrize("chains", [1, 2])
+def test_the_potential_energy_is_that_of_numpyro(chains):
+    mcmc = SGWORLD(models.plated, gradient="plain", **QUICK | {"num_chains": chains})
+    mcmc.run(KEY, *DATA, extra_fields=("potential_energy", "z"))
+    fields = mcmc.get_extra_fields()
+    assert fields["potential_energy"].shape == (20 * chains,)
+    for number in (0, -1):
+        params = {name: jnp.asarray(x[number]) for name, x in mcmc.get_samples().items()}
+        unconstrained = {"b": params["b"], "s": jnp.log(params["s"])}
+        expected = potential_energy(models.plated, DATA, {}, unconstrained)
+        np.testing.assert_allclose(fields["potential_energy"][number], expected, rtol=1e-4)
+
+
+def test_start_given_needs_points(without_set_up):
+    with pytest.raises(ValueError, match="pass them as `init_params`"):
+        SGWORLD(models.plated, start="given").run(KEY, *DATA)
+    with pytest.raises(ValueError, match=r"`start`.*'given'"):
+        SGWORLD(models.plated, start="giben")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"step_size": lambda step: "a"}, TypeError, "`step_size` must be a number or a schedule"),
+        ({"step_size": lambda: 0.1}, TypeError, "`step_size` must be a number or a schedule"),
+        ({"step_size": lambda step: -0.1}, ValueError, "`step_size` must be positive"),
+        ({"temperature": lambda step: np.nan}, ValueError, "`temperature` must be"),
+    ],
+)
+def test_schedules_that_are_none(settings, error, words):
+    with pytest.raises(error, match=words):
+        SGWORLD(models.plated, **settings)

@@ -1,0 +1,139 @@
+"""Models that cannot be cut into minibatches run on all rows, and say why."""
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.contrib.control_flow import scan
+from numpyro.infer import log_likelihood
+
+from sgworld_mcmc import SGWORLD, WholeDataWarning
+from sgworld_mcmc.exact import LinearRegression
+
+KEY = jax.random.key(0)
+X, Y = models.regression_data()
+# Nothing is searched or measured: the tests ask how a model is seen.
+RUN = {"num_samples": 20, "num_warmup": 2, "num_chains": 2}
+QUICK = {**RUN, "step_size": 0.1, "gradient": "plain"}
+
+
+def coefficients():
+    return numpyro.sample("b", dist.Normal(0, 1).expand([3]).to_event(1))
+
+
+def closed_over():
+    numpyro.sample("y", dist.Normal(X @ coefficients(), 1), obs=Y)
+
+
+def latent_for_each_row(y):
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    with numpyro.plate("rows", len(y)):
+        x = numpyro.sample("x", dist.Normal(mu, 1))
+        numpyro.deterministic("twice", 2 * x)
+        numpyro.sample("y", dist.Normal(x, 1), obs=y)
+
+
+def standardising(X, y):
+    numpyro.sample("y", dist.Normal((X - X.mean(0)) / X.std(0) @ coefficients(), 1), obs=y)
+
+
+def autoregression(y):
+    r, s = numpyro.sample("r", dist.Normal(0, 1)), numpyro.sample("s", dist.HalfNormal(1))
+    numpyro.sample("y", dist.Normal(r * y[:-1], s), obs=y[1:])
+
+
+def random_walk(y):
+    s = numpyro.sample("s", dist.LogNormal(0, 1))
+
+    def step(level, y):
+        level = numpyro.sample("level", dist.Normal(level, s))
+        return level, numpyro.sample("y", dist.Normal(level, 1), obs=y)
+
+    scan(step, 0.0, y)
+
+
+def python_values(X, y):
+    X = np.asarray(X)
+    b = coefficients()
+    numpyro.sample("y", dist.Normal(jnp.asarray((X - X.mean(0)) / X.std(0)) @ b, 1), obs=y)
+
+
+def filtered(X, y):
+    """Boolean indices must be concrete, which NumPy's are."""
+    keep = np.flatnonzero(np.asarray(y) > 0)
+    numpyro.sample("y", dist.Normal(X[keep] @ coefficients(), 1), obs=y[keep])
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "reason"),
+    [
+        (closed_over, (), "203 rows.*data that the model closes over"),
+        (latent_for_each_row, (Y[:30],), "30 rows.*'x'.*a value for each row"),
+        (standardising, (X, Y), "203 rows.*does not add up.*standardises"),
+        (autoregression, (Y[:50],), "49 rows.*No array argument.*leading axis"),
+        (random_walk, (Y[:30],), "30 rows.*'level' lies inside the rows"),
+        (python_values, (X, Y), "203 rows.*fails on half of its rows"),
+        (filtered, (X, Y), "95 rows.*No array argument.*leading axis"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_it_runs_on_all_rows_and_says_why(model, data, reason):
+    mcmc = SGWORLD(model, **QUICK)
+    with pytest.warns(WholeDataWarning, match=f"(?s)all {reason}"):
+        mcmc.run(KEY, *data)
+    assert mcmc.plan.dynamics.num_batches == 1
+    samples = mcmc.get_samples()
+    assert all(np.isfinite(x).all() and len(x) == 40 for x in samples.values())
+    assert "all rows" in str(mcmc.bias_report())
+    # NumPyro's own utilities are given the user's model and arguments.
+    terms = log_likelihood(mcmc.sampler.model, samples, *data)
+    assert len(terms["y"]) == 40
+    with pytest.raises(ValueError):
+        SGWORLD(model, batch_size=10, **QUICK).run(KEY, *data)
+
+
+def test_deterministic_sites_with_a_value_for_each_row_are_kept():
+    mcmc = SGWORLD(latent_for_each_row, **QUICK)
+    with pytest.warns(WholeDataWarning):
+        mcmc.run(KEY, Y[:30])
+    samples = mcmc.get_samples()
+    np.testing.assert_allclose(samples["twice"], 2 * samples["x"], rtol=1e-6)
+    assert mcmc.to_arviz()["log_likelihood"]["y"].shape == (2, 20, 30)
+
+
+@pytest.mark.slow
+def test_draws_are_those_of_the_posterior():
+    target = LinearRegression.from_data(X.astype(float), Y.astype(float), noise_sd=1.0)
+    mcmc = SGWORLD(lambda: target.model(*target.data), num_samples=2000)
+    with pytest.warns(WholeDataWarning):
+        mcmc.run(KEY)
+    compared = target.compare(mcmc.get_samples())
+    assert np.abs(compared.mean_error).max() < 0.1
+    assert np.abs(compared.sd_ratio - 1).max() < 0.07
+
+
+def test_a_saved_plan_knows_it(tmp_path):
+    mcmc = SGWORLD(standardising, **QUICK)
+    with pytest.warns(WholeDataWarning):
+        mcmc.run(KEY, X, Y)
+    mcmc.save_plan(tmp_path / "plan")
+    again = SGWORLD(standardising, plan=tmp_path / "plan", **RUN)
+    again.run(KEY, X, Y)
+    np.testing.assert_array_equal(again.get_samples()["b"], mcmc.get_samples()["b"])
+
+
+def test_other_data_of_the_same_shape_are_seen():
+    """Also where the arrays are part of the compiled programs."""
+    for model in (standardising, python_values):
+        mcmc = SGWORLD(model, **QUICK)
+        with pytest.warns(WholeDataWarning):
+            mcmc.run(KEY, X, Y)
+        with pytest.warns(WholeDataWarning):
+            mcmc.run(KEY, -X, Y)
+        other = SGWORLD(model, **QUICK)
+        with pytest.warns(WholeDataWarning):
+            other.run(KEY, -X, Y)
+        np.testing.assert_array_equal(mcmc.get_samples()["b"], other.get_samples()["b"])
