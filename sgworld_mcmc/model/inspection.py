@@ -177,7 +177,7 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
             plates = tuple((f.name, f.size) for f in site["cond_indep_stack"])
             nesting = max((-f.dim for f in site["cond_indep_stack"]), default=0)
             shape, values = jnp.shape(site["value"]), None
-            if kind == "observed":
+            if kind == "observed" and not rows:
                 values = observed_values(name, site, (*rows, *constants))
             sites[name] = Site(kind, shape, discrete, plates, enumerable, nesting, values)
             if kind == "latent" and not discrete:
