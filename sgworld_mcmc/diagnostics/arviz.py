@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 
 from sgworld_mcmc.diagnostics import model_groups
+from sgworld_mcmc.diagnostics.axis_labels import axis_labels
 
 __all__ = ["LOG_LIKELIHOOD_LIMIT", "to_arviz"]
 
@@ -52,7 +53,8 @@ def to_arviz(
     rng_key : jax.Array, optional
         Key for the new observations; needed with ``posterior_predictive=True``.
     coords : dict of str to array, optional
-        Labels along dimensions, such as ``{"school": ["A", "B"]}``.
+        Labels along dimensions, such as ``{"school": ["A", "B"]}``. Names of the columns and
+        categories of data frames are used for the sites that clearly have a value for each.
     dims : dict of str to list of str, optional
         Names of the axes of a variable after chain and draw. They replace, variable by variable,
         the names that the plates give.
@@ -106,6 +108,18 @@ def to_arviz(
         groups["observed_data"] = view.observed
         groups["constant_data"], constant_dims = model_groups.constant_data(bound, view)
         names = constant_dims | view.dims
+        found, labels = axis_labels(
+            getattr(mcmc, "labels", ()),
+            {
+                name: value.shape[2:]
+                for name, value in posterior.items()
+                if name not in (dims or {})
+            },
+            view.dims,
+            (mcmc._args, mcmc._kwargs),
+            view.observed,
+        )
+        names, coords = names | found, labels | dict(coords or {})
     return _assemble(mcmc, groups, names | dict(dims or {}), dict(coords or {}))
 
 

@@ -17,6 +17,7 @@ from sgworld_mcmc.infer.extra_fields import potential_energy
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
+from sgworld_mcmc.model.user_data import read_user_data
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings
 from sgworld_mcmc.setup.prepare import lay_out, prepare, warn_of
@@ -96,7 +97,8 @@ class SGMCMCKernel(MCMCKernel):
         rng_key
             Random key that decides the partition of the rows, and everything random in the set-up.
         args, kwargs
-            The model's own arguments.
+            The model's own arguments, in any of the forms that
+            :func:`~sgworld_mcmc.model.user_data.read_user_data` reads.
         init_params
             Unconstrained initial values by site, with a leading axis if there are several points:
             the search for the mode begins there.
@@ -105,6 +107,7 @@ class SGMCMCKernel(MCMCKernel):
         """
         initial = None if init_params is None else (init_params, leading)
         seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
+        args, kwargs, _ = read_user_data(self._model, args, kwargs)
         return prepare(seed, self._model, self._settings, args, kwargs, initial, self._models)
 
     def lay_out(self, plan: RunPlan, args: tuple, kwargs: dict) -> RunData:
@@ -115,6 +118,7 @@ class SGMCMCKernel(MCMCKernel):
         ValueError
             If the plan was made for another model or other data.
         """
+        args, kwargs, _ = read_user_data(self._model, args, kwargs)
         return lay_out(plan, self._model, self._settings, args, kwargs, self._models)
 
     @staticmethod

@@ -18,6 +18,7 @@ from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
+from sgworld_mcmc.model.user_data import UserData
 from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.bias_report import BiasReport
 from sgworld_mcmc.report.divergence import divergence_note
@@ -101,7 +102,8 @@ class MinibatchMCMC(PlannedMCMC):
             to rounding, if only the longer run is long enough to be compiled for speed).
         *args, **kwargs
             The model's own arguments; the arrays among them whose leading axis is that of the
-            observations are the data.
+            observations are the data. Frames and columns of pandas and others, lists of numbers
+            and sparse matrices are read as arrays (docs/using.md).
         extra_fields
             Names of further fields of :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` to collect;
             ``"potential_energy"``, minus the log density of all rows, is computed if asked for.
@@ -122,9 +124,10 @@ class MinibatchMCMC(PlannedMCMC):
         -----
         A second run on the same arrays needs no set-up. Partition, coordinates and settings stay
         those of the first run with these data, whose key decided them; the new key decides orders,
-        starts and noise. The arrays must be the same objects; a NumPy array whose elements have
-        changed since is noticed. With ``init_params``, or with other data, ``run`` sets up anew,
-        and so does a new object of this class.
+        starts and noise. The arrays must be the same objects (frames, lists and sparse matrices
+        only have to hold the same numbers); a NumPy array whose elements have changed since is
+        noticed. With ``init_params``, or with other data, ``run`` sets up anew, and so does a new
+        object of this class.
         """
         check_key("rng_key", rng_key)
         check_extra_fields(extra_fields)
@@ -173,9 +176,11 @@ class MinibatchMCMC(PlannedMCMC):
 
     def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
         """Set up and run the chains."""
-        before, resumed = (self._args, self._kwargs), self._warmup_state is not None
+        read = before = UserData(self._args, self._kwargs, self._labels)
+        resumed = self._warmup_state is not None
         try:
-            plan = self._make_set_up(rng_key, args, kwargs, init_params, stacklevel=3)
+            read = self._read(args, kwargs)
+            plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=3)
             hidden = () if "position" in extra_fields else ("position",)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
@@ -198,14 +203,14 @@ class MinibatchMCMC(PlannedMCMC):
             self._keep_draws()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(self._what_is_lost())
-            args, kwargs = before
+            read = before
             raise
         except Exception:
-            args, kwargs = before
+            read = before
             raise
         finally:
             # ArviZ and NumPyro's utilities call the model with these arguments.
-            self._args, self._kwargs = args, kwargs
+            self._args, self._kwargs, self._labels = read
             # After a warm-up that failed NumPyro would use its parameters in the next run.
             self._set_collection_params()
             self._chains = []

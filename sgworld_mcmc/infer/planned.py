@@ -6,6 +6,7 @@ from numpyro.infer import MCMC
 
 from sgworld_mcmc.checks import check_key
 from sgworld_mcmc.infer.set_up import SetUp
+from sgworld_mcmc.model.user_data import Labels, UserData, read_user_data
 from sgworld_mcmc.progress import reporting
 from sgworld_mcmc.setup.plan_file import save_plan
 from sgworld_mcmc.setup.prepare import warn_of
@@ -18,6 +19,7 @@ class PlannedMCMC(MCMC):
     """The part of :class:`~sgworld_mcmc.infer.mcmc.MinibatchMCMC` that deals with its plan."""
 
     _setup: SetUp
+    _labels: tuple[Labels, ...] = ()
 
     @property
     def plan(self) -> RunPlan | None:
@@ -28,6 +30,15 @@ class PlannedMCMC(MCMC):
     def data(self) -> RunData | None:
         """The data laid out for the plan; None before the first run and after unpickling."""
         return self._setup.data
+
+    @property
+    def labels(self) -> tuple[Labels, ...]:
+        """The names of columns and categories that came with the data of the last run."""
+        return self._labels
+
+    def _read(self, args: tuple, kwargs: dict) -> UserData:
+        """Return the model's arguments as arrays: those of the last run if they are the same."""
+        return read_user_data(self.sampler.model.fn, args, kwargs, self._setup.arguments)
 
     def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
         resumed, chains, before = self._warmup_state is not None, self.num_chains, self.plan
@@ -53,9 +64,10 @@ class PlannedMCMC(MCMC):
         """
         check_key("rng_key", rng_key)
         with reporting(self.progress_bar):
+            args, kwargs, labels = self._read(args, kwargs)
             plan = self._make_set_up(rng_key, args, kwargs, init_params, stacklevel=2)
         if self._states is None:  # else they are those of the draws
-            self._args, self._kwargs = args, kwargs
+            self._args, self._kwargs, self._labels = args, kwargs, labels
         return plan
 
     def use(self, plan: RunPlan, data: RunData) -> None:

@@ -40,6 +40,11 @@ class SetUp:
         """The data laid out for the plan; None after unpickling."""
         return self._made.data
 
+    @property
+    def arguments(self) -> tuple[tuple, dict]:
+        """The model's arguments that plan and data were made from."""
+        return self._made.args, self._made.kwargs
+
     def __getstate__(self) -> dict[str, Any]:
         # The data are laid out again; the plan says how, and for which model and data.
         try:

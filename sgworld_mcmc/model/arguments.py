@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-__all__ = ["ArgumentLayout", "WholeLayout", "argument_names", "flatten_arguments", "signature_of"]
+from sgworld_mcmc.data.sparse_rows import as_model_sees
+
+__all__ = [
+    "ArgumentLayout",
+    "WholeLayout",
+    "argument_names",
+    "flatten_arguments",
+    "is_array",
+    "leaf_name",
+    "signature_of",
+]
 
 
 class ArgumentLayout(NamedTuple):
@@ -51,13 +61,17 @@ class ArgumentLayout(NamedTuple):
         return pick("data"), pick("constant")
 
     def join(self, rows: tuple, constants: tuple) -> tuple[tuple, dict]:
-        """Return the model's (args, kwargs) with ``rows`` in place of the data."""
+        """Return the model's (args, kwargs) with ``rows`` in place of the data.
+
+        Sparse rows come as the sparse matrix that they are rows of.
+        """
         sources = {
             "data": iter(rows),
             "constant": iter(constants),
             "static": iter(self.statics),
         }
-        return jax.tree.unflatten(self.treedef, [next(sources[kind]) for kind in self.kinds])
+        leaves = [next(sources[kind]) for kind in self.kinds]
+        return as_model_sees(jax.tree.unflatten(self.treedef, leaves))
 
 
 class WholeLayout(ArgumentLayout):
@@ -80,14 +94,12 @@ def is_array(leaf: object) -> bool:
 def flatten_arguments(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
     """Return the leaves of the model's arguments by readable name, in JAX's order.
 
-    Tables such as those of pandas are refused: they look like arrays, but JAX cannot trace them.
+    Other libraries' arrays are refused: they look like arrays, but JAX cannot trace them.
     """
     names = argument_names(model, args)
     result = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path((args, kwargs)):
-        group, key, *rest = path
-        name = names[key.idx] if group.idx == 0 else str(key.key)
-        name += jax.tree_util.keystr(tuple(rest))
+        name = leaf_name(names, path)
         if hasattr(leaf, "__array__") and not is_array(leaf) and np.ndim(leaf) > 0:
             raise TypeError(
                 f"`{name}` is a {type(leaf).__module__.split('.')[0]} {type(leaf).__name__}, which "
@@ -95,6 +107,13 @@ def flatten_arguments(model: Callable, args: tuple, kwargs: dict) -> dict[str, A
             )
         result[name] = leaf
     return result
+
+
+def leaf_name(names: list[str], path: tuple) -> str:
+    """Return a readable name for a leaf of (args, kwargs), given those of the positional ones."""
+    group, key, *rest = path
+    name = names[key.idx] if group.idx == 0 else str(key.key)
+    return name + jax.tree_util.keystr(tuple(rest))
 
 
 def argument_names(model: Callable, args: tuple) -> list[str]:

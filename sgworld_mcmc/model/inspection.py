@@ -18,8 +18,10 @@ from sgworld_mcmc.model.arguments import (
 from sgworld_mcmc.model.enumeration import check_enumerable
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.model.observed_values import observed_values
 from sgworld_mcmc.model.plates import FullData, RowPlates
 from sgworld_mcmc.model.python_values import QUESTIONS, find_answers
+from sgworld_mcmc.model.slips import check_forgotten, explained
 from sgworld_mcmc.model.traces import AskedForKey, Site, trace_of, unconstrained
 
 __all__ = ["minibatch_model", "whole_data_model"]
@@ -38,18 +40,23 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
     """
     layout, arrays = _layout(model, args, kwargs)
     lengths = {name: leaf.shape[0] for name, leaf in arrays.items() if leaf.ndim > 0}
+    given = model
     try:
         model, sites, prototype = _traced(model, layout, tuple(arrays.values()))
     except Exception as error:
         try:
             _describe(FullData(model), *_with_values(layout, arrays))
         except Exception:
+            told = explained(error, model, args, kwargs, arrays)
+            if told is not error:
+                raise told from error
             raise _failed(error, layout, arrays) from None
         raise NotMinibatchable(
             "The model needs the values of its array arguments in Python, in a way that "
             "minibatches cannot repeat. Compute it before the run and pass it as a Python argument "
             f"(for instance num_groups=10). The cause: {_first_line(error)}"
         ) from error
+    check_forgotten(given, args, kwargs, sites)
     _check_sites(sites)
     size = _number_of_rows(sites, lengths)
     kinds = tuple(
@@ -170,8 +177,10 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
                     kind = "factor" if site["infer"].get("is_auxiliary") else "observed"
             plates = tuple((f.name, f.size) for f in site["cond_indep_stack"])
             nesting = max((-f.dim for f in site["cond_indep_stack"]), default=0)
-            shape = jnp.shape(site["value"])
-            sites[name] = Site(kind, shape, discrete, plates, enumerable, nesting)
+            shape, values = jnp.shape(site["value"]), None
+            if kind == "observed" and not rows:
+                values = observed_values(name, site, (*rows, *constants))
+            sites[name] = Site(kind, shape, discrete, plates, enumerable, nesting, values)
             if kind == "latent" and not discrete:
                 latents[name] = unconstrained(site)
         return latents

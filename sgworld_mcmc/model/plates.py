@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
+from sgworld_mcmc.data.sparse_rows import as_model_sees
+
 __all__ = ["FullData", "RowPlates"]
 
 
@@ -40,8 +42,12 @@ class FullData(Messenger):
     """A model with every subsampled plate made full, so that it sees all rows.
 
     It is a Messenger, so that ``numpyro.infer.log_likelihood``, ``Predictive`` and ArviZ can call
-    it like the model itself.
+    it like the model itself. Sparse rows among the arguments reach the model as a sparse matrix.
     """
+
+    def __call__(self, *args, **kwargs):
+        args, kwargs = as_model_sees((args, kwargs))
+        return super().__call__(*args, **kwargs)
 
     def process_message(self, msg: dict) -> None:
         if msg["type"] == "plate":

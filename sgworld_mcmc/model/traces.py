@@ -8,6 +8,8 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
+from sgworld_mcmc.model.observed_values import ObservedValues
+
 __all__ = ["AskedForKey", "Site", "trace_of", "unconstrained"]
 
 
@@ -20,6 +22,7 @@ class Site(NamedTuple):
     plates: tuple[tuple[str, int], ...]  # names and sizes
     enumerable: bool = False
     nesting: int = 0  # number of the axes that are those of plates
+    values: ObservedValues | None = None  # where the values of an observed site must lie
 
 
 class AskedForKey(Messenger):

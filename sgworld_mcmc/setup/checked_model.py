@@ -16,6 +16,7 @@ from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.model.observed_values import check_observed
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
@@ -100,6 +101,8 @@ def check_model(
         # To look at millions of rows takes about as long as to put their numbers in random order.
         order = helper.submit(random_order, generator, base.size)
         contents = _examined(model, args, kwargs)
+        observed = {name: site.values for name, site in base.sites.items() if site.values}
+        check_observed(observed, arrays_of(model, args, kwargs))
         order = order.result()
     with jax.enable_x64(base.precise):
         some = order[:PART_ROWS] if is_large(base.size) else order

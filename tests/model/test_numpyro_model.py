@@ -234,9 +234,16 @@ def test_a_table_is_no_array():
 
 def test_failing_model_keeps_its_own_error_and_gains_a_note():
     X, y = models.regression_data()
-    with pytest.raises(ValueError, match="Incompatible shapes") as caught:
-        SGWORLD(models.plated).run(KEY, X[:100], y)
+
+    def failing(X, y):
+        raise KeyError("no such column")
+
+    with pytest.raises(KeyError, match="no such column") as caught:
+        SGWORLD(failing).run(KEY, X[:100], y)
     assert "X (100, 3), y (203,)" in "".join(caught.value.__notes__)
+    message = "`X` has 100, `y` has 203.* The cause: .*Incompatible shapes"
+    with pytest.raises(ValueError, match=message):
+        SGWORLD(models.plated).run(KEY, X[:100], y)
 
 
 @pytest.mark.parametrize(
