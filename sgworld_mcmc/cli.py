@@ -18,7 +18,7 @@ BENCHMARKS = {
     "bias": "variance errors that the package predicts, against measured ones",
     "chooser": "cost of the settings that the package chooses, against a grid search",
     "accuracy": "error of the default settings on models of many kinds",
-    "models": "whether models as people write them start, and how right their draws are",
+    "models": "starts and errors of the default settings on models as people write them",
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
 }
