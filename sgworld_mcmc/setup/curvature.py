@@ -107,7 +107,8 @@ def dense_scale(hessian: np.ndarray) -> Scale:
 
     The Hessian is scaled to unit diagonal first, so that coordinates of very different units do
     not cost precision. Eigenvalues then count by their absolute value, and the smallest are raised
-    to a floor relative to the largest. The computation is in NumPy and in double precision.
+    to a floor relative to the largest. The computation is in NumPy and in double precision. If the
+    Hessian is not finite, K is the identity and all directions count as indefinite.
 
     Examples
     --------
@@ -116,6 +117,8 @@ def dense_scale(hessian: np.ndarray) -> Scale:
     (True, 0)
     """
     hessian = np.asarray(hessian, float)
+    if not np.isfinite(hessian).all():  # nothing is known: any step has to prove itself
+        return Scale(Dense(np.zeros(len(hessian)), np.eye(len(hessian))), len(hessian))
     units = np.sqrt(np.maximum(np.abs(np.diagonal(hessian)), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(hessian / units[:, None] / units[None, :])
     top = np.max(np.abs(values))

@@ -1,0 +1,44 @@
+"""The search for the mode where derivatives are not finite on the way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import scipy.optimize
+import scipy.stats
+
+from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.setup.curvature import dense_scale
+
+RNG = np.random.default_rng(4)
+X = RNG.normal(size=250)
+Y = np.maximum(0.5 + X + RNG.normal(size=250), 0.0)
+
+
+def censored(x, y):
+    """The gradient of the branch that is not taken is NaN where its probability underflows."""
+    a, b = numpyro.sample("a", dist.Normal(0, 2)), numpyro.sample("b", dist.Normal(0, 2))
+    normal = dist.Normal(a + b * x, numpyro.sample("sigma", dist.HalfNormal(2)))
+    terms = jnp.where(y > 0, normal.log_prob(y), jnp.log(normal.cdf(0.0)))
+    numpyro.factor("likelihood", terms.sum())
+
+
+def test_derivatives_that_are_nan_far_away_do_no_harm():
+    def potential(theta):
+        a, b, s = theta
+        normal = scipy.stats.norm(a + b * X, np.exp(s))
+        terms = np.where(Y > 0, normal.logpdf(Y), normal.logcdf(0))
+        prior = scipy.stats.norm.logpdf([a, b], 0, 2).sum() - np.exp(2 * s) / 8 + s
+        return -terms.sum() - prior
+
+    expected = scipy.optimize.minimize(potential, np.zeros(3), tol=1e-10).x
+    plan = SGWORLD(censored).set_up(jax.random.key(0), X, Y)
+    assert plan.fit.converged
+    np.testing.assert_allclose(plan.fit.coordinates.center, expected, atol=1e-3)
+
+
+def test_a_hessian_that_is_not_finite_says_nothing():
+    coordinates, indefinite = dense_scale(np.array([[1.0, np.nan], [np.nan, 1.0]]))
+    np.testing.assert_array_equal(coordinates.covariance(), np.eye(2))
+    assert indefinite == 2
