@@ -19,6 +19,7 @@ from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
 from sgworld_mcmc.report.stein_check import stein_check
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.prepare import posterior_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -101,8 +102,16 @@ def make_report(
         time_per_epoch=draws.step_size * dynamics.num_batches * plan.fit.extremes()[0],
         examples_per_effective_draw=float(rows / max(np.nanmin(ess), 1e-12)),
         tolerance=plan.tolerance,
-        covariance=plan.fit.coordinates.covariance(),
+        covariance=_covariance(plan),
         center=plan.fit.coordinates.center,
         double=plan.double,
         notes=notes,
     )
+
+
+def _covariance(plan: RunPlan) -> np.ndarray:
+    """Return the covariance (D, D), or the variances (D,) where it would fill the memory."""
+    coordinates = plan.fit.coordinates
+    if plan.fit.dimension <= DENSE_DIMENSION or plan.fit.hessian is not None:
+        return coordinates.covariance()
+    return coordinates.deviations() ** 2

@@ -7,7 +7,7 @@ pilot chains have shown. The cost is the number of rows read for each effective 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from sgworld_mcmc.checks import check_choice
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.settings import GRADIENTS
+from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.batch_terms import batch_terms
 from sgworld_mcmc.setup.row_noise import RowNoise, batch_factor
 from sgworld_mcmc.setup.step_error import Discretisation
@@ -71,6 +72,10 @@ class Request:
     stiffest, softest
         Largest and smallest curvature in the sampler's coordinates: both 1 if the preconditioner
         is the inverse Hessian.
+    batch_sizes
+        The sizes of batches to choose from, beside that of all rows.
+    overhead
+        The cost of a step beyond its rows, in rows of gradient.
     """
 
     size: int
@@ -83,6 +88,8 @@ class Request:
     gradients: tuple[str, ...]
     stiffest: float
     softest: float
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
+    overhead: float = OVERHEAD
 
 
 class Prediction(NamedTuple):
@@ -146,7 +153,7 @@ class Choice(NamedTuple):
     met: bool
 
 
-def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
+def choose(request: Request, noise: RowNoise | BatchNoise, steps: Discretisation) -> Choice:
     """Return the cheapest setting whose predicted errors are within the tolerance.
 
     If there is none, return the cheapest setting within a larger tolerance, or else the one with
@@ -154,8 +161,9 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
     """
     found = candidates(request, noise, steps)
     good = [choice for choice in found if choice.met]
+    cost = partial(_cost, overhead=request.overhead)
     if good:
-        return min(good, key=_cost)
+        return min(good, key=cost)
     # The tolerance is out of reach: choose for a larger one.
     if request.tolerance < 10 and request.step_size is None:
         looser = choose(replace(request, tolerance=2 * request.tolerance), noise, steps)
@@ -174,15 +182,17 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
             "pilot chains is infinite. Leave `batch_size` and `gradient` to the package, or look "
             "for NaN in the model's gradient."
         )
-    return min(found, key=lambda choice: (choice.prediction.worst(), _cost(choice)))
+    return min(found, key=lambda choice: (choice.prediction.worst(), cost(choice)))
 
 
-def _cost(choice: Choice) -> float:
+def _cost(choice: Choice, overhead: float = OVERHEAD) -> float:
     steps = choice.examples / choice.batch_size
-    return steps * (choice.batch_size * GRADIENTS[choice.gradient].cost + OVERHEAD)
+    return steps * (choice.batch_size * GRADIENTS[choice.gradient].cost + overhead)
 
 
-def candidates(request: Request, noise: RowNoise, steps: Discretisation) -> list[Choice]:
+def candidates(
+    request: Request, noise: RowNoise | BatchNoise, steps: Discretisation
+) -> list[Choice]:
     """Return the best choice for each kind of gradient, batch size and phase of the draws."""
     found = []
     for batch_size in _batch_sizes(request):
@@ -199,7 +209,7 @@ def candidates(request: Request, noise: RowNoise, steps: Discretisation) -> list
 def _batch_sizes(request: Request) -> list[int]:
     if request.batch_size is not None:
         return [request.batch_size]
-    sizes = [_even(size, request.size) for size in BATCH_SIZES if size <= request.size / 2]
+    sizes = [_even(size, request.size) for size in request.batch_sizes if size <= request.size / 2]
     return sorted({*sizes, request.size})
 
 
@@ -329,7 +339,7 @@ def _spacing_of_matrices(request: Request, step_size: float, most: int) -> tuple
 
 def predict(
     request: Request,
-    noise: RowNoise,
+    noise: RowNoise | BatchNoise,
     steps: Discretisation,
     kind: str,
     *,
@@ -352,6 +362,9 @@ def predict(
         A name as in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
     """
     check_choice("gradient", kind, tuple(GRADIENTS))
+    noise = noise.at(batch_size)
+    if noise is None:
+        return None
     count = -(-request.size // batch_size)
     factor = batch_factor(batch_size, request.size) / request.stiffest
     batch = noise.center[kind] * factor

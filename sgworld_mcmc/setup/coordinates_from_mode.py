@@ -56,6 +56,9 @@ class CoordinateFit(NamedTuple):
         these coordinates, if ``by_curvature``; else 1 and 1.
     gradient
         (D,) gradient of the log density of all rows at the center, or None if it was not computed.
+    unit
+        Whether the Hessian at the center is the identity in these coordinates. It is then not
+        stored: that of a model with groups would have too many numbers.
     """
 
     coordinates: Coordinates
@@ -69,6 +72,12 @@ class CoordinateFit(NamedTuple):
     width: float = 1.0
     stiffness: float = 1.0
     gradient: np.ndarray | None = None
+    unit: bool = False
+
+    @property
+    def curved(self) -> bool:
+        """Whether the whole Hessian at the center is known."""
+        return self.unit or self.hessian is not None
 
     @property
     def dimension(self) -> int:

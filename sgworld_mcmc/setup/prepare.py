@@ -9,6 +9,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.contents import identity
+from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import (
@@ -17,6 +18,7 @@ from sgworld_mcmc.data.in_memory import (
     is_large,
     joined,
     shuffle,
+    take_rows,
 )
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
@@ -26,9 +28,11 @@ from sgworld_mcmc.protocols import Coordinates, Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
-from sgworld_mcmc.setup.choose import Choice, Request, choose
+from sgworld_mcmc.setup.choose import OVERHEAD, Choice, Request, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
+from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, fit_coordinates, set_up_feed
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
@@ -44,6 +48,8 @@ __all__ = [
     "request_of",
 ]
 
+# Numbers that, beside the seed, begin random numbers of their own.
+BY_GROUP, DEALING = 11, 12
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
 FARTHEST = 1e4
 # The offsets of the batches are kept up to this many numbers (M x D); above, every step computes
@@ -89,14 +95,14 @@ def prepare(
             constants = checked.constants(view.precise)
             check_initial(view, view.evaluate, initial, checked.part, constants)
     _warn_of_left_out(view)
-    posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+    posterior, double, too_coarse = _with_coordinates(generator, seed, checked, settings, initial)
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
         measurements = choice = None
         if settings.complete:
             starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
         else:
-            adapt = settings.adapt and posterior.fit.hessian is not None
+            adapt = settings.adapt and posterior.fit.curved
             posterior, measurements = measure(generator, posterior, adapt)
             starts = measurements.starts
             stage("choosing settings")
@@ -105,6 +111,8 @@ def prepare(
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
+        if posterior.structure is not None and not dynamics.order.redeals:
+            posterior = _dealt(seed, posterior, dynamics.num_batches)
         feed = _feed(posterior.rows, dynamics)
         controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
@@ -219,9 +227,13 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
 def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
     """Return the request from which :func:`~sgworld_mcmc.setup.choose.choose` chooses."""
     kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
-    if fit.hessian is None:
+    if not fit.curved:
         kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
     stiffest, softest = fit.extremes()
+    by_group = {}
+    if fit.unit:
+        sizes = batch_ladder(size, fit.dimension)
+        by_group = {"batch_sizes": sizes, "overhead": OVERHEAD + FOR_EACH * fit.dimension}
     return Request(
         size=size,
         order=settings.order,
@@ -233,11 +245,13 @@ def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
         gradients=tuple(kinds) if settings.gradient is None else (settings.gradient,),
         stiffest=stiffest,
         softest=softest,
+        **by_group,
     )
 
 
 def _with_coordinates(
     generator: np.random.Generator,
+    seed: np.ndarray,
     checked: CheckedModel,
     settings: Settings,
     initial: np.ndarray | None,
@@ -255,16 +269,21 @@ def _with_coordinates(
         with jax.enable_x64(view.precise):
             stage("searching the mode")
             feed = set_up_feed(rows)
+            if is_wanted(settings):
+                own = generator_of(np.append(seed, BY_GROUP))
+                found = fit_by_group(own, functions, feed, constants_double, initial)
+                if found is not None:
+                    return feed, *found
             fit = fit_coordinates(generator, functions, feed, constants_double, initial, settings)
             if large and not fit.converged:
                 # Only a part of many rows was checked: elsewhere the density may be infinite.
                 check_minibatching(view, view.evaluate, rows, constants_double)
-        return feed, fit
+        return feed, fit, None
 
     # Of few rows the set-up and the run have a copy each. Many rows are copied once, as the run
     # will most likely read them: the set-up only adds them up in double precision.
     rows_double = checked.rows(user if large else view.precise)
-    feed, fit = search(rows_double, initial)
+    feed, fit, structure = search(rows_double, initial)
     stage("coordinates")
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
@@ -273,7 +292,7 @@ def _with_coordinates(
     if large and double != user:
         rows_double = rows
         # What was found for rounded rows is only a guess for the rows as they are.
-        feed, fit = search(rows, fit.coordinates.center[None])
+        feed, fit, structure = search(rows, fit.coordinates.center[None])
     posterior = Posterior(
         functions,
         rows,
@@ -283,6 +302,7 @@ def _with_coordinates(
         feed,
         fit,
         settings.temperature or 1.0,
+        structure,
     )
     return posterior, double, bool(too_coarse and not double)
 
@@ -324,6 +344,15 @@ def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) 
         plan.dynamics,
         rows if ragged and jax.default_backend() == "cpu" else None,
     )
+
+
+def _dealt(seed: np.ndarray, posterior: Posterior, count: int) -> Posterior:
+    """Return the posterior with its rows in an order whose batches are dealt by group."""
+    stage("dealing the rows")
+    generator = generator_of(np.append(seed, DEALING))
+    index = posterior.structure.first.index
+    order = deal_by_group(generator, index, posterior.curvatures(), count)
+    return posterior._replace(rows=take_rows(posterior.rows, order))
 
 
 def _feed(rows: tuple, dynamics: Dynamics):
