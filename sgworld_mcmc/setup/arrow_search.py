@@ -70,6 +70,14 @@ class ArrowCenter(NamedTuple):
     converged: bool
 
 
+class ArrowExpansion(NamedTuple):
+    """Value, gradient (D,) and the potential's Hessian of the log density at a point."""
+
+    value: float
+    gradient: np.ndarray
+    hessian: ArrowHessian
+
+
 class ArrowSearch(NamedTuple):
     """A model with groups and its data, in the precision of the set-up.
 
@@ -103,23 +111,36 @@ class ArrowSearch(NamedTuple):
             (D,) position with a finite log density.
         """
         few, count = self._first(), self.feed.num_batches
-        made = self.expand(start, few)
-        if made is None:
-            return None
-        # Given the other parameters, those of the groups have a mode.
-        x = self.descend(start, _of_groups(made[1], self.structure), few, TURNS)
+        x = self.given_the_rest(start, few)
         if few < count:
             rough = self.averaged(x, few)
             x = x if rough is None else rough.coordinates.center
         return self.averaged(x, count)
+
+    def given_the_rest(self, x: np.ndarray, used: int) -> np.ndarray:
+        """Return the mode of the parameters by group, given those that go by no grouping."""
+        best, step, length = -np.inf, np.zeros_like(x), 1.0
+        for _ in range(TURNS):
+            made = self.expand(x + length * step, used)
+            if made is None or made.value < best:
+                length *= 0.3
+                continue
+            x, best = x + length * step, made.value
+            coordinates = _of_groups(made.hessian, self.structure)
+            pulled = coordinates.pull_back(made.gradient)
+            step, length = coordinates.apply(pulled), 1.0
+            if np.abs(pulled).max() < CLOSE:
+                break
+        return x
 
     def at(self, center: np.ndarray) -> ArrowCenter | None:
         """Return what the density is like around a center, which stays where it is."""
         made = self.expand(center, self.feed.num_batches)
         if made is None:
             return None
-        coordinates, indefinite = arrow_scale(made[1])
-        return ArrowCenter(replace(coordinates, center=center), made[0], indefinite, 0.0, True)
+        coordinates, indefinite = arrow_scale(made.hessian)
+        coordinates = replace(coordinates, center=center)
+        return ArrowCenter(coordinates, made.gradient, indefinite, 0.0, True)
 
     def averaged(self, center: np.ndarray, used: int) -> ArrowCenter | None:
         """Move a center to where the mean gradient over draws vanishes; None if it leads nowhere.
@@ -134,8 +155,8 @@ class ArrowSearch(NamedTuple):
             made = self.expand(center, used)
             bound = -np.inf
             if made is not None:
-                gradient, hessian = made
-                coordinates, indefinite = arrow_scale(hessian)
+                gradient = made.gradient
+                coordinates, indefinite = arrow_scale(made.hessian)
                 coordinates = replace(coordinates, center=np.asarray(center, float))
                 values, shift = self._averages(coordinates, gradient, draws, used)
                 bound = values + coordinates.log_volume()
@@ -154,8 +175,8 @@ class ArrowSearch(NamedTuple):
             center = coordinates.to_model(shift)
         return last
 
-    def expand(self, x: np.ndarray, used: int) -> tuple[np.ndarray, ArrowHessian] | None:
-        """Return gradient and Hessian from the first batches; None if the Hessian is no arrow."""
+    def expand(self, x: np.ndarray, used: int) -> "ArrowExpansion | None":
+        """Expand the log density of the first batches; None if its Hessian is no arrow."""
         probes = probes_of(np.random.default_rng(0), self.structure, self.dimension)
         rows = used / self.feed.num_batches * self.feed.size
         count_rows(rows * len(probes))
@@ -178,17 +199,7 @@ class ArrowSearch(NamedTuple):
         whole = coordinates.pull_back(made.products[-1])
         if not np.linalg.norm(missed) <= PRECISION * np.linalg.norm(whole):
             return None
-        return made.gradient, hessian
-
-    def descend(self, start: np.ndarray, coordinates: Arrow, used: int, limit: int) -> np.ndarray:
-        """Make Newton steps with K K^T on the first batches."""
-        start, coordinates = jax.tree.map(from_numpy, (start, coordinates))
-        search = self.functions.descend(
-            start, coordinates, self.feed, self.constants, used, limit, newton=True
-        )
-        if is_counting():
-            count_rows(int(search.evaluations) * used / self.feed.num_batches * self.feed.size)
-        return np.asarray(search.position, float)
+        return ArrowExpansion(float(made.value), made.gradient, hessian)
 
     def _mixed(self, position, used: int) -> list[np.ndarray]:
         """Return what the rows of the first batches couple two groupings by, for all pairs."""

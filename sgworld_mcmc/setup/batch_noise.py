@@ -12,6 +12,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
+from sgworld_mcmc.data.dealing import even_size
 from sgworld_mcmc.data.in_memory import random_order, take_rows
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import GRADIENTS
@@ -23,12 +24,14 @@ __all__ = ["BatchNoise", "batch_ladder", "measure_batches"]
 
 # A batch has at least this many rows, and at least so many for each parameter: the work on the
 # parameters of a step costs as much as that on some rows.
-SMALLEST, FOR_EACH = 256, 0.25
+SMALLEST, FOR_EACH = 256, 1.0
 # Sizes of batches grow by this factor, up to this part of the rows, and are at most so many.
-GROWTH, LARGEST, SIZES = 3, 1 / 4, 5
+GROWTH, LARGEST, SIZES = 3, 1 / 4, 4
 # Noise is measured at this many draws, at each of them on batches of about so many rows together,
 # but on at least FEWEST batches.
-DRAWS, ROWS, FEWEST = 12, 2**17, 4
+DRAWS, ROWS, FEWEST = 8, 2**17, 4
+# Batches move pilot chains if their noise widens no parameter by more than this, at a step of one.
+QUIET = 0.03
 
 
 class BatchNoise(NamedTuple):
@@ -55,6 +58,13 @@ class BatchNoise(NamedTuple):
         smaller = [n for s, n in zip(self.sizes, self.noises, strict=True) if s <= batch_size]
         return smaller[-1] if smaller else None
 
+    def quiet(self, size: int, kind: str) -> int:
+        """Return the smallest size of batches with little noise, or the largest size."""
+        for batch_size, noise in zip(self.sizes, self.noises, strict=True):
+            if np.max(noise.mean[kind]) * batch_factor(batch_size, size) / 2 < QUIET:
+                return batch_size
+        return self.sizes[-1]
+
 
 def batch_ladder(size: int, dimension: int) -> tuple[int, ...]:
     """Return the sizes of batches of which the noise is measured.
@@ -62,11 +72,11 @@ def batch_ladder(size: int, dimension: int) -> tuple[int, ...]:
     Examples
     --------
     >>> batch_ladder(100_000, 1007)
-    (256, 768, 2304, 6912, 20736)
+    (1000, 2500, 8334)
     """
     first = int(min(max(SMALLEST, FOR_EACH * dimension), LARGEST * size))
-    sizes = [first * GROWTH**power for power in range(SIZES)]
-    return tuple(each for each in sizes if each <= LARGEST * size)
+    sizes = [even_size(first * GROWTH**power, size) for power in range(SIZES)]
+    return tuple(sorted({each for each in sizes if each <= LARGEST * size}))
 
 
 def measure_batches(
@@ -85,10 +95,11 @@ def measure_batches(
     """
     size, dimension = posterior.size, posterior.fit.dimension
     ladder = batch_ladder(size, dimension)
-    chosen = positions[np.linspace(0, len(positions) - 1, DRAWS).astype(int)]
+    number = min(DRAWS, len(positions))
+    chosen = positions[np.linspace(0, len(positions) - 1, number).astype(int)]
     y = posterior.coordinates.along(chosen)
     parts = posterior.parts()
-    noises = []
+    noises, length = [], size // -(-size // ladder[0])
     for batch_size in ladder:
         count = -(-size // batch_size)
         each = size // count
@@ -97,8 +108,7 @@ def measure_batches(
             order = random_order(generator, size)
         else:
             order = deal_by_group(generator, posterior.structure.first.index, curvatures, count)
-        pieces = max(each // ladder[0], 1)
-        length = min(ladder[0], each)
+        pieces = max(each // length, 1)
         rows = order[: number * each].reshape(number, each)[:, : pieces * length]
         found = _moments(posterior, chosen, rows.reshape(-1, length), pieces, number)
         # The realised variance over all M batches, from a part of them.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.checks import check_choice
+from sgworld_mcmc.data.dealing import even_size
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
@@ -209,18 +210,8 @@ def candidates(
 def _batch_sizes(request: Request) -> list[int]:
     if request.batch_size is not None:
         return [request.batch_size]
-    sizes = [_even(size, request.size) for size in request.batch_sizes if size <= request.size / 2]
+    sizes = [even_size(size, request.size) for size in request.batch_sizes if size <= request.size / 2]
     return sorted({*sizes, request.size})
-
-
-def _even(batch_size: int, size: int) -> int:
-    """Return a size near ``batch_size`` that cuts the rows into equal batches, if there is one.
-
-    Batches of one size need no extra row, and their loop compiles in half the time.
-    """
-    count = -(-size // batch_size)
-    divisor = next((m for m in range(count, int(1.3 * count) + 1) if size % m == 0), count)
-    return -(-size // divisor)
 
 
 def _phases(request: Request, count: int) -> tuple[bool, ...]:

@@ -79,9 +79,10 @@ def measure(
     positions = gaussian_draws(generator, posterior)
     chains, last = len(positions), None
     parts = None if posterior.structure is None else posterior.parts()
+    batches = None if parts is None else _of_batches(generator, posterior, positions)
     for number in range(ROUNDS + 1):
         stage("pilot chains")
-        pilots, ends, moved_by = reference_pilots(generator, posterior, positions)
+        pilots, ends, moved_by = reference_pilots(generator, posterior, positions, batches)
         positions = ends if len(ends) >= FEWEST_CHAINS else positions
         if last is not None and pilots[0].step_size < last[2][0].step_size:
             # The chains have drifted to where the posterior is stiffer than it was before.
@@ -108,14 +109,19 @@ def measure(
         posterior, positions = other, moved
     stage("pilot chains")
     pilots, ends = other_pilots(generator, posterior, moved_by, positions, pilots)
-    steps = fit_discretisation(pilots, independent(posterior.coordinates.directions), parts)
+    directions = posterior.coordinates.directions
+    margin = 4.0 if parts is None else 2.0
+    steps = fit_discretisation(pilots, independent(directions), parts, margin)
     if posterior.fit.by_curvature:
         posterior = with_width(posterior, steps.spread)
         steps = steps._replace(largest=min(steps.largest, 1 / posterior.fit.stiffness))
     # The number of draws does not depend on how many chains were lost: the noise is compiled once.
     draws, count = np.concatenate(ends), min(NOISE_DRAWS, MOST_ENDS * chains)
     chosen = draws[np.linspace(0, len(draws) - 1, count).astype(int)]
-    noise = _noise(posterior, chosen) if parts is None else _of_batches(generator, posterior, chosen)
+    if parts is None:
+        noise = _noise(posterior, chosen)
+    else:
+        noise = batches if number == 0 else _of_batches(generator, posterior, chosen)
     return posterior, Measurements(
         noise,
         steps,

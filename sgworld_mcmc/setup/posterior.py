@@ -179,6 +179,8 @@ def gaussian_draws(generator: np.random.Generator, posterior: Posterior) -> np.n
     """Draw (P, D) positions of the Gaussian approximation at the center."""
     dimension = posterior.fit.dimension
     chains = 128 if dimension <= 64 else 64 if dimension <= 300 else 32
+    if posterior.fit.unit:  # a step has many parameters to move, and most are alike
+        chains = 16
     draws = generator.standard_normal((chains, dimension))
     values, vectors = posterior.fit.spectrum()
     return draws if values is None else draws / np.sqrt(values) @ vectors.T
