@@ -18,8 +18,8 @@ def batch_moments(
     rows: ArrayTree,
     pieces: jax.Array,
     number: jax.Array,
-) -> dict[str, jax.Array]:
-    """Return the variances over batches of what each kind of gradient leaves, at all draws.
+) -> dict[str, dict[str, jax.Array]]:
+    """Return the variances over batches of what each kind of gradient leaves.
 
     Parameters
     ----------
@@ -31,6 +31,12 @@ def batch_moments(
         Pytree of arrays (C, L, ...): C parts of L rows. A batch is made of ``pieces`` parts.
     pieces, number
         Number of parts in a batch, and of batches.
+
+    Returns
+    -------
+    dict
+        ``"draw"`` and ``"center"`` map every kind of gradient to its (S, Q) variance at the draws
+        and at the center, along the directions of the parameters.
     """
     center, along = coordinates.center, coordinates.projector()
     gradient = jax.grad(log_density)
@@ -48,22 +54,23 @@ def batch_moments(
             some = jax.tree.map(lambda x: x[index * pieces + part], rows)
             return jax.tree.map(jnp.add, total, of_part(some))
 
-        zero = (jnp.zeros_like(draws),) * 3
-        sums = jax.lax.fori_loop(0, pieces, add, zero)
+        sums = jax.lax.fori_loop(0, pieces, add, (zero,) * 3)
         value, base, turned = (along(x / pieces) for x in sums)
-        kinds = {name: kind.residual(value, base, turned) for name, kind in GRADIENTS.items()}
-        return {**kinds, **{f"{name} center": kind.residual(base, base, 0 * turned)
-                            for name, kind in GRADIENTS.items()}}
+        there = {name: kind.residual(value, base, turned) for name, kind in GRADIENTS.items()}
+        here = {name: kind.residual(base, base, 0 * turned) for name, kind in GRADIENTS.items()}
+        return {"draw": there, "center": here}
 
-    # The variance is about the first batch's value: sums of squares would cancel.
-    first = of_batch(0)
-
+    # The variance is taken about the first batch's value: sums of larger squares would cancel.
     def add(index, sums):
-        value = jax.tree.map(jnp.subtract, of_batch(index), first)
-        return jax.tree.map(lambda s, v: (s[0] + v, s[1] + v**2), sums, value,
-                            is_leaf=lambda s: isinstance(s, tuple))
+        value, (first, total, squares) = of_batch(index), sums
+        first = jax.tree.map(lambda x, v: jnp.where(index == 0, v, x), first, value)
+        value = jax.tree.map(jnp.subtract, value, first)
+        total = jax.tree.map(jnp.add, total, value)
+        return first, total, jax.tree.map(lambda s, v: s + v**2, squares, value)
 
-    zero = {name: (jnp.zeros_like(x), jnp.zeros_like(x)) for name, x in first.items()}
-    sums = jax.lax.fori_loop(1, number, add, zero)
-    number = number.astype(draws.dtype)
-    return {name: (b - a**2 / number) / jnp.maximum(number - 1, 1) for name, (a, b) in sums.items()}
+    zero = jnp.zeros_like(draws)
+    empty = {part: dict.fromkeys(GRADIENTS, zero) for part in ("draw", "center")}
+    _, total, squares = jax.lax.fori_loop(0, number, add, (empty,) * 3)
+    count = number.astype(draws.dtype)
+    spread = lambda a, b: (b - a**2 / count) / jnp.maximum(count - 1, 1)  # noqa: E731
+    return jax.tree.map(spread, total, squares)

@@ -113,7 +113,7 @@ def measure_batches(
         found = _moments(posterior, chosen, rows.reshape(-1, length), pieces, number)
         # The realised variance over all M batches, from a part of them.
         scale = (1 - 1 / count) / batch_factor(batch_size, size)
-        noises.append(_summary({key: scale * x for key, x in found.items()}, y, parts))
+        noises.append(_summary(jax.tree.map(lambda x: scale * x, found), y, parts))  # noqa: B023
     return BatchNoise(ladder, tuple(noises))
 
 
@@ -135,10 +135,10 @@ def _moments(posterior: Posterior, draws, order: np.ndarray, pieces: int, number
         np.int32(number),
         dtype.type(posterior.temperature),
     )
-    return {key: np.asarray(x, float) for key, x in found.items()}
+    return jax.tree.map(lambda x: np.asarray(x, float), found)
 
 
-def _summary(measured: dict[str, np.ndarray], y: np.ndarray, parts) -> RowNoise:
+def _summary(measured: dict[str, dict], y: np.ndarray, parts) -> RowNoise:
     """Return means over the draws, with the estimates for the parameters of a site pooled.
 
     The largest of thousands of estimates is mostly noise (docs/theory.md, B16).
@@ -146,8 +146,8 @@ def _summary(measured: dict[str, np.ndarray], y: np.ndarray, parts) -> RowNoise:
     center, mean, tail = {}, {}, {}
     weights = y**2 / np.maximum((y**2).sum(0), np.finfo(float).tiny)
     for kind in GRADIENTS:
-        values = measured[kind]
-        center[kind] = measured[f"{kind} center"].mean(0)
+        values = measured["draw"][kind]
+        center[kind] = measured["center"][kind].mean(0)
         error = values.std(0, ddof=1) / len(values) ** 0.5
         mean[kind] = _upper(values.mean(0), error, parts)
         tail[kind] = _upper(*weighted(values, weights), parts)
