@@ -34,6 +34,7 @@ from sgworld_mcmc.setup.choose import OVERHEAD, Choice, Request, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, fit_coordinates, set_up_feed
+from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
@@ -111,8 +112,7 @@ def prepare(
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
-        if posterior.structure is not None and not dynamics.order.redeals:
-            posterior = _dealt(seed, posterior, dynamics.num_batches)
+        posterior = _dealt(seed, posterior, dynamics)
         feed = _feed(posterior.rows, dynamics)
         controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
@@ -171,6 +171,8 @@ def lay_out(
         )
     with jax.enable_x64(plan.double):
         rows, constants = checked.rows(plan.double), checked.constants(plan.double)
+        if plan.fit.unit:
+            rows = _dealt_again(plan, checked, settings, rows, constants)
         feed = _feed(rows, plan.dynamics)
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
     return _run_data(plan, view, feed, rows, constants, data)
@@ -346,13 +348,32 @@ def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) 
     )
 
 
-def _dealt(seed: np.ndarray, posterior: Posterior, count: int) -> Posterior:
+def _dealt(seed: np.ndarray, posterior: Posterior, dynamics: Dynamics) -> Posterior:
     """Return the posterior with its rows in an order whose batches are dealt by group."""
+    count = dynamics.num_batches
+    if posterior.structure is None or dynamics.order.redeals or count == 1:
+        return posterior
     stage("dealing the rows")
     generator = generator_of(np.append(seed, DEALING))
     index = posterior.structure.first.index
     order = deal_by_group(generator, index, posterior.curvatures(), count)
     return posterior._replace(rows=take_rows(posterior.rows, order))
+
+
+def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows, constants):
+    """Return the rows in the order that they had when a plan was made for them."""
+    view, seed = checked.model, plan.partition
+    functions, double = functions_of(view, settings.init_strategy), rows
+    with jax.enable_x64(view.precise):
+        if not is_large(view.size):
+            double = checked.rows(view.precise)
+        whole, feed = checked.constants(view.precise), set_up_feed(double)
+        own = generator_of(np.append(seed, BY_GROUP))
+        structure = find_structure(own, functions, feed, whole)
+    posterior = Posterior(
+        functions, rows, constants, double, whole, feed, plan.fit, 1.0, structure
+    )
+    return _dealt(seed, posterior, plan.dynamics).rows
 
 
 def _feed(rows: tuple, dynamics: Dynamics):
