@@ -19,6 +19,7 @@ BENCHMARKS = {
     "chooser": "cost of the settings that the package chooses, against a grid search",
     "accuracy": "error of the default settings on models of many kinds",
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
+    "hierarchies": "thousands of latents by group, against NUTS",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
 }
 # Modules whose name is not that of their benchmark.

@@ -105,10 +105,14 @@ class Arrow(Coordinates):
     @classmethod
     def make(cls, center, blocks, coupling, root, segments) -> "Arrow":
         """Return the coordinates of these matrices, with their spread."""
-        rest = coupling @ root
-        grouped = (blocks**2).sum(-1) + (rest**2).sum(-1)
-        spread = np.sqrt(join(grouped, (root**2).sum(-1), segments))
-        return cls(center, blocks, coupling, root, spread, segments)
+        return cls(center, blocks, coupling, root, center, segments).spread_out()
+
+    def spread_out(self) -> "Arrow":
+        """Return the same coordinates with the spread that belongs to their matrices."""
+        rest = self._matrix() @ self.root
+        grouped = (self.blocks**2).sum(-1) + (rest**2).sum(-1).reshape(self.blocks.shape[:2])
+        spread = np.sqrt(join(grouped, (self.root**2).sum(-1), self.segments))
+        return replace(self, spread=spread)
 
     @classmethod
     def from_covariance(cls, center, covariance):

@@ -139,7 +139,7 @@ class ArrowSearch(NamedTuple):
         if made is None:
             return None
         coordinates, indefinite = arrow_scale(made.hessian)
-        coordinates = replace(coordinates, center=center)
+        coordinates = replace(coordinates, center=center).spread_out()
         return ArrowCenter(coordinates, made.gradient, indefinite, 0.0, True)
 
     def averaged(self, center: np.ndarray, used: int) -> ArrowCenter | None:
@@ -167,13 +167,13 @@ class ArrowSearch(NamedTuple):
                 length *= 0.3
                 center = last.coordinates.to_model(length * step)
                 continue
-            moved = float(np.abs(coordinates.along(shift)).max())
+            moved = float(np.abs(shift).max())
             last = ArrowCenter(coordinates, gradient, indefinite, moved, moved < CLOSE)
             best, step, length = bound, shift, 1.0
             if moved < EXACT or number == AVERAGES:
                 break
             center = coordinates.to_model(shift)
-        return last
+        return last and last._replace(coordinates=last.coordinates.spread_out())
 
     def expand(self, x: np.ndarray, used: int) -> "ArrowExpansion | None":
         """Expand the log density of the first batches; None if its Hessian is no arrow."""
@@ -194,9 +194,10 @@ class ArrowSearch(NamedTuple):
         hessian = assemble(
             self.structure, made.products[:-1], self._mixed(position, used), self.dimension
         )
-        coordinates, _ = arrow_scale(hessian)
-        missed = coordinates.pull_back(made.products[-1] - hessian.product(probes[-1]))
-        whole = coordinates.pull_back(made.products[-1])
+        # Errors are compared in units of the blocks' own standard deviations.
+        units = np.sqrt(np.maximum(np.abs(hessian.diagonal()), np.finfo(float).tiny))
+        missed = (made.products[-1] - hessian.product(probes[-1])) / units
+        whole = made.products[-1] / units
         if not np.linalg.norm(missed) <= PRECISION * np.linalg.norm(whole):
             return None
         return ArrowExpansion(float(made.value), made.gradient, hessian)
