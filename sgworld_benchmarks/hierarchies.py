@@ -133,27 +133,29 @@ def run_nuts(
     The warm-up is ``warmup`` transitions long; the draws end early when the time is over.
     """
     kernel = NUTS(model)
+    arrays = tuple(jax.numpy.asarray(x) for x in data if np.ndim(x))
+    numbers = tuple(x for x in data if not np.ndim(x))
 
     @jax.jit
-    def transitions(state):
+    def transitions(state, arrays):
         def one(state, _):
-            state = kernel.sample(state, data, {})
+            state = kernel.sample(state, (*arrays, *numbers), {})
             return state, (state.z, state.num_steps)
 
         return jax.lax.scan(one, state, length=CHUNK)
 
     start = time.perf_counter()
-    state = kernel.init(jax.random.key(seed), warmup, None, data, {})
+    state = kernel.init(jax.random.key(seed), warmup, None, (*arrays, *numbers), {})
     for _ in range(-(-warmup // CHUNK)):
-        state, _ = jax.block_until_ready(transitions(state))
+        state, _ = jax.block_until_ready(transitions(state, arrays))
     before, parts, steps = time.perf_counter() - start, [], 0
     while len(parts) * CHUNK < draws and time.perf_counter() - start < before + max_seconds:
-        state, (z, number) = jax.block_until_ready(transitions(state))
+        state, (z, number) = jax.block_until_ready(transitions(state, arrays))
         parts.append(jax.tree.map(np.asarray, z))
         steps += int(number.sum())
     drawing = time.perf_counter() - start - before
     z = {site: np.concatenate([part[site] for part in parts]) for site in parts[0]}
-    samples = jax.vmap(kernel.postprocess_fn(data, {}))(z)
+    samples = jax.vmap(kernel.postprocess_fn((*arrays, *numbers), {}))(z)
     samples = {site: np.asarray(x, float) for site, x in samples.items() if site in z}
     shared = [x for x in samples.values() if max(x.shape[1:], default=0) < 20]
     ess = min(worst_ess(x[None]) for x in shared)

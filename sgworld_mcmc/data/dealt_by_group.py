@@ -40,8 +40,9 @@ def deal_by_group(
      [0 1 2]]
     """
     size, length = len(index), len(index) // count
+    # Every other group is sorted downwards: where two groups share a round, its rows are alike.
     # Equal rows are in random order, because the rows as a whole are.
-    cards = np.lexsort((value, index))
+    cards = np.lexsort((np.where(index % 2, -value, value), index))
     left = np.sort(generator.choice(size, size - count * length, replace=False))
     rounds = np.delete(cards, left).reshape(length, count)
     # The cards of a round are consecutive: no batch may always get the first of them.
