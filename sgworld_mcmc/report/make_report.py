@@ -80,7 +80,8 @@ def make_report(
     notes = (
         () if brief else (*notes_of(plan, draws), *heavy_tails(draws.samples, data.model.latents))
     )
-    ess = np.asarray(effective_sample_size(along(positions)))
+    # The sample size of thousands of parameters takes longer than a brief check of their draws.
+    ess = np.nan if brief else np.asarray(effective_sample_size(along(positions)))
     rows = draws.count * dynamics.steps_per_draw * plan.batch_size
     return BiasReport(
         names=tuple(data.model.scalar_names()),
@@ -100,7 +101,7 @@ def make_report(
         step_size=draws.step_size,
         steps_per_draw=dynamics.steps_per_draw,
         time_per_epoch=draws.step_size * dynamics.num_batches * plan.fit.extremes()[0],
-        examples_per_effective_draw=float(rows / max(np.nanmin(ess), 1e-12)),
+        examples_per_effective_draw=float(rows / np.fmax(np.fmin.reduce(np.ravel(ess)), 1e-12)),
         tolerance=plan.tolerance,
         covariance=_covariance(plan),
         center=plan.fit.coordinates.center,

@@ -224,19 +224,21 @@ class ArrowSearch(NamedTuple):
 
     def _averages(self, coordinates: Arrow, gradient, draws, used) -> tuple[float, np.ndarray]:
         """Return the means over draws of log density and gradient (D,), in the coordinates."""
-        feed = self._part(used)
-        if feed.num_batches < used:
+        part = min(used, self._part())
+        count_rows((len(draws) + (part < used)) * part / self.feed.num_batches * self.feed.size)
+        coordinates_now = jax.tree.map(from_numpy, coordinates)
+
+        def averages(positions):
+            found = self.functions.values(
+                from_numpy(positions), coordinates_now, self.feed, self.constants, part
+            )
+            values, gradients = (np.asarray(x, float) for x in found)
+            return values.mean(), gradients.mean(0)
+
+        value, mean = averages(draws)
+        if part < used:
             # A part of the rows tells how the gradient changes, and all of them what it is.
-            draws = np.concatenate([draws, np.zeros((1, self.dimension))])
-        count_rows(len(draws) * feed.size)
-        values, found = self.functions.values(
-            from_numpy(draws), jax.tree.map(from_numpy, coordinates), feed, self.constants
-        )
-        values, found = np.asarray(values, float), np.asarray(found, float)
-        number = 2 * PAIRS
-        value, mean = values[:number].mean(), found[:number].mean(0)
-        if len(found) > number:
-            mean = mean - found[-1] + coordinates.pull_back(gradient)
+            mean = mean - averages(0 * draws[:1])[1] + coordinates.pull_back(gradient)
         return value, mean
 
     def _first(self) -> int:
@@ -244,11 +246,10 @@ class ArrowSearch(NamedTuple):
         rows = max(ROWS_FOR_EACH * self.dimension, self.feed.size / 8)
         return int(min(np.ceil(rows / self.feed.size * self.feed.num_batches), self.feed.num_batches))
 
-    def _part(self, used: int) -> FixedPartition:
-        """Return the batches in which the change of the gradient is averaged."""
+    def _part(self) -> int:
+        """Return in how many batches the change of the gradient is averaged at most."""
         rows = max(2 * ROWS_FOR_EACH * self.dimension, 2**20)
-        most = int(np.ceil(rows / self.feed.size * self.feed.num_batches))
-        return first_batches(self.feed, min(used, most))
+        return int(np.ceil(rows / self.feed.size * self.feed.num_batches))
 
 
 def coordinates_about(coordinates: Arrow, center: np.ndarray) -> Arrow:

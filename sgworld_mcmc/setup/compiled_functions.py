@@ -114,11 +114,11 @@ class SetUpFunctions:
         return lambda flat, rows: self.model.log_likelihood(flat, rows, constants)
 
     def _touched(self, position, tangents, feed, constants, groups):
-        """Return the (N,) indices that rows touch, and the number of rows that touch several."""
+        """Return the (N,) indices that rows touch, and the numbers of rows that are no guide."""
         likelihood = self._likelihood(constants)
         one = lambda rows: touched(likelihood, position, tangents, rows, groups)  # noqa: E731
-        index, several = along_rows(one, feed)
-        return index, several.sum()
+        index, several, infinite = along_rows(one, feed)
+        return index, several.sum(), infinite.sum()
 
     def _products(self, position, probes, feed, constants, used, first):
         return expand_along(self._density(constants), position, probes, feed, used, first)
@@ -179,10 +179,10 @@ class SetUpFunctions:
         one = lambda z: gradient(z, feed)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
 
-    def _values(self, positions, coordinates, feed, constants):
+    def _values(self, positions, coordinates, feed, constants, used):
         """Return (S,) log densities and (S, D) gradients, in the sampler's coordinates."""
         function = jax.value_and_grad(target_of(self.model, constants, coordinates))
-        one = lambda z: epoch_mean(function, z, feed)  # noqa: E731
+        one = lambda z: epoch_mean(function, z, feed, used)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
 
     def _part_gradients(

@@ -16,7 +16,6 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.arrow import Segments, size_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import first_batches
 from sgworld_mcmc.progress import count_rows, stage
 
 __all__ = ["Grouping", "Structure", "find_structure", "row_values", "slopes_of_rows"]
@@ -125,7 +124,7 @@ def touched(
     tangents: jax.Array,
     rows: tuple,
     groups: jax.Array | int,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the (n,) indices that the rows touch, and how many rows touch several.
 
     Parameters
@@ -137,8 +136,9 @@ def touched(
 
     Returns
     -------
-    index, several
-        The index is -1 where a row touches none.
+    index, several, infinite
+        The index is -1 where a row touches none. The last is the number of rows whose derivatives
+        are not finite.
     """
     zeroth, first, second = slopes_of_rows(log_likelihood, position, tangents, rows)
     precise = 1e4 * jnp.finfo(zeroth.dtype).eps
@@ -149,8 +149,8 @@ def touched(
     index = jnp.round(place)
     one = jnp.abs(second * zeroth - first**2) <= precise * zeroth**2
     one &= (jnp.abs(place - index) < 0.1) & (index >= 0) & (index < groups)
-    several = jnp.sum(~(none | one) | ~finite)[None]
-    return jnp.where(none | ~one, -1, index).astype(jnp.int32), several
+    several, infinite = jnp.sum(~(none | one))[None], jnp.sum(~finite)[None]
+    return jnp.where(none | ~one, -1, index).astype(jnp.int32), several, infinite
 
 
 def _candidates(latents, shapes) -> list[tuple[int, tuple[int, int, int]]]:
@@ -177,20 +177,14 @@ def _index(generator, functions, feed, constants, start, shape) -> np.ndarray | 
             weights * t[:, None] ** power + np.zeros(shape)
         )
     direction = generator.standard_normal(dimension)
-    few = first_batches(feed, 1)
     for radius in RADII:
         arguments = from_numpy(radius * direction), from_numpy(tangents)
-        # Most sites that do not go by group show it in a few thousand rows.
-        some, several = functions.touched(*arguments, few, constants, groups)
-        if int(several) == 0:
-            break
-    else:
-        return None
-    if feed.num_batches > 1:
         count_rows(feed.size)
-        some, several = functions.touched(*arguments, feed, constants, groups)
-    index = np.asarray(some)
-    return None if int(several) or np.max(index) < 0 else index
+        found, several, infinite = functions.touched(*arguments, feed, constants, groups)
+        if int(infinite) == 0:
+            index = np.asarray(found)
+            return None if int(several) or np.max(index) < 0 else index
+    return None
 
 
 def _add(found: dict, index: np.ndarray, start: int, shape: tuple) -> None:
