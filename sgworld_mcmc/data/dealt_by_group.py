@@ -1,8 +1,8 @@
 """Deal rows into batches like cards, so that the batches are alike.
 
-Any fixed partition is allowed: what the theory needs of it is only the noise that it leaves, and that
-is measured. Rows of one group have nearly the same curvature, up to a factor. Sorted by group and
-then by that factor, every stretch of M rows gives one row to each of the M batches
+Any fixed partition is allowed: what the theory needs of it is only the noise that it leaves, and
+that is measured. Rows of one group have nearly the same curvature, up to a factor. Sorted by group
+and then by that factor, every stretch of M rows gives one row to each of the M batches
 (docs/theory.md, section 2.7).
 """
 

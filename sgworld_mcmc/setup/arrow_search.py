@@ -1,9 +1,9 @@
 """Find the center and the coordinates of a posterior with latents by group.
 
-The highest point of such a posterior is no good center: with thousands of latents the hyperparameters
-lie many standard deviations away from it. The Gaussian that is closest to the posterior has a center
-c at which the gradient vanishes on average over its draws, E grad U(c + K z) = 0, and
-c <- c - K K^T E grad U finds it from the mode in a few steps (docs/theory.md, B23).
+The highest point of such a posterior is no good center: with thousands of latents the
+hyperparameters lie many standard deviations away from it. The Gaussian that is closest to the
+posterior has a center c at which the gradient vanishes on average over its draws,
+E grad U(c + K z) = 0, and c <- c - K K^T E grad U finds it in a few steps (docs/theory.md, B23).
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.arrow import Arrow, split
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import first_batches, is_large
-from sgworld_mcmc.progress import count_rows, is_counting
+from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.setup.arrow_hessian import (
     ArrowHessian,
     arrow_scale,
@@ -244,7 +244,9 @@ class ArrowSearch(NamedTuple):
     def _first(self) -> int:
         """Return how many batches the first steps need."""
         rows = max(ROWS_FOR_EACH * self.dimension, self.feed.size / 8)
-        return int(min(np.ceil(rows / self.feed.size * self.feed.num_batches), self.feed.num_batches))
+        return int(
+            min(np.ceil(rows / self.feed.size * self.feed.num_batches), self.feed.num_batches)
+        )
 
     def _part(self) -> int:
         """Return in how many batches the change of the gradient is averaged at most."""

@@ -1,8 +1,8 @@
 """Measure the noise of batches of rows that are dealt by group.
 
-Such batches are much more alike than batches of random rows, and how much depends on their size: the
-noise of single rows does not tell. The batches of a partition are dealt as they will be in the run,
-at several sizes, and a part of them is looked at (docs/theory.md, section 2.7).
+Such batches are much more alike than batches of random rows, and how much depends on their size:
+the noise of single rows does not tell. The batches of a partition are dealt as they will be in the
+run, at several sizes, and a part of them is looked at (docs/theory.md, section 2.7).
 """
 
 from typing import NamedTuple
@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
-from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.dealing import even_size
+from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.in_memory import random_order, take_rows
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import GRADIENTS

@@ -210,7 +210,9 @@ def candidates(
 def _batch_sizes(request: Request) -> list[int]:
     if request.batch_size is not None:
         return [request.batch_size]
-    sizes = [even_size(size, request.size) for size in request.batch_sizes if size <= request.size / 2]
+    sizes = [
+        even_size(size, request.size) for size in request.batch_sizes if size <= request.size / 2
+    ]
     return sorted({*sizes, request.size})
 
 

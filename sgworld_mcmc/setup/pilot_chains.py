@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype
-from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, first_batches, head, take_rows
 from sgworld_mcmc.gradients.control_variate import ControlVariate
 from sgworld_mcmc.gradients.plain import Plain

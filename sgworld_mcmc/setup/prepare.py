@@ -370,9 +370,7 @@ def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows,
         whole, feed = checked.constants(view.precise), set_up_feed(double)
         own = generator_of(np.append(seed, BY_GROUP))
         structure = find_structure(own, functions, feed, whole)
-    posterior = Posterior(
-        functions, rows, constants, double, whole, feed, plan.fit, 1.0, structure
-    )
+    posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0, structure)
     return _dealt(seed, posterior, plan.dynamics).rows
 
 
