@@ -87,22 +87,25 @@ class Posterior(NamedTuple):
         return np.asarray(hessian, float)
 
     def curvatures(self) -> np.ndarray:
-        """Return the (N,) curvatures of the rows at the center, along all entries of their group.
+        """Return the (N,) traces of the rows' curvatures at the center, in their group's parameters.
 
         Rows are dealt into batches by them.
         """
-        direction = np.zeros(self.fit.dimension)
-        direction[self.structure.first.columns] = 1
-        count_rows(self.size)
-        with jax.enable_x64(self.functions.model.precise):
-            values = self.functions.mixed(
-                from_numpy(np.asarray(self.coordinates.center)),
-                from_numpy(direction),
-                from_numpy(direction),
-                self.feed_double,
-                self.constants_double,
-            )
-        return np.asarray(values, float)
+        total = np.zeros(self.size)
+        for places in self.structure.first.columns.T:
+            direction = np.zeros(self.fit.dimension)
+            direction[places] = self.coordinates.deviations()[places]
+            count_rows(self.size)
+            with jax.enable_x64(self.functions.model.precise):
+                direction = from_numpy(direction)
+                total += self.functions.mixed(
+                    from_numpy(np.asarray(self.coordinates.center)),
+                    direction,
+                    direction,
+                    self.feed_double,
+                    self.constants_double,
+                )
+        return total
 
     def parts(self) -> tuple[tuple[np.ndarray, float], ...]:
         """Return which parameters are judged together where they go by group.
