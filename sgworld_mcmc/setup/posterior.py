@@ -87,7 +87,7 @@ class Posterior(NamedTuple):
         return np.asarray(hessian, float)
 
     def curvatures(self) -> np.ndarray:
-        """Return the (N,) traces of the rows' curvatures at the center, in their group's parameters.
+        """Return the (N,) traces of the rows' curvatures at the center, in their group's entries.
 
         Rows are dealt into batches by them.
         """
