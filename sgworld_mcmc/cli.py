@@ -20,6 +20,7 @@ BENCHMARKS = {
     "accuracy": "error of the default settings on models of many kinds",
     "models": "starts and errors of the default settings on models as people write them",
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
+    "hierarchies": "thousands of latents by group, against NUTS",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
 }
 # Modules whose name is not that of their benchmark.

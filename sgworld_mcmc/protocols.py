@@ -201,7 +201,7 @@ class Gradient(ABC):
             The position of the origin, (D,) zeros.
         gradient, jacobian
             (D,) gradient of the log density of all rows at the origin, and (D, D) its Jacobian,
-            if they are known.
+            if they are known. A Jacobian (D,) is the diagonal of one whose other entries are zero.
         """
         return ()
 
@@ -372,8 +372,17 @@ class Coordinates(ABC):
 
     @property
     def directions(self) -> np.ndarray | None:
-        """The (D, D) unit vectors of the parameters theta in z; None if they are the axes."""
+        """The (D, D) unit vectors of the parameters theta in z.
+
+        They are None if they are the axes, or if there are too many numbers in them:
+        :meth:`along` then projects on them all the same.
+        """
         return None
+
+    def deviations(self) -> np.ndarray:
+        """Return the standard deviations of theta (D,), if those of z are one."""
+        covariance = self.covariance()
+        return np.sqrt(covariance if covariance.ndim == 1 else np.diagonal(covariance))
 
     def to_model(self, z: Any) -> Any:
         """Return theta at positions z (..., D)."""

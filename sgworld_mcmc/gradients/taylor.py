@@ -24,7 +24,7 @@ class TaylorControls(NamedTuple):
     gradient
         (D,) gradient of the log density of all rows.
     jacobian
-        (D, D) Jacobian of that gradient.
+        (D, D) Jacobian of that gradient, or its diagonal (D,) if all else is zero.
     """
 
     gradient: jax.Array
@@ -60,5 +60,7 @@ class Taylor(Gradient):
             at_origin, change = jax.jvp(lambda x: gradient(x, rows), (origin,), (z,))
             return value - change - at_origin
 
-        known = controls.gradient + controls.jacobian @ position
+        jacobian = controls.jacobian
+        turned = jacobian @ position if jacobian.ndim == 2 else jacobian * position
+        known = controls.gradient + turned
         return batch_estimate(estimator, position, batch, feed) + known

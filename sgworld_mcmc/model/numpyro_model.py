@@ -188,6 +188,11 @@ class MinibatchModel:
         prior = sum(v for name, v in terms.items() if name not in self.additive)
         return prior + (self.size / count) * sum(terms[name] for name in self.additive)
 
+    def log_likelihood(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
+        """Return the part of the log density that is a sum over rows, for these rows."""
+        terms = self.log_densities(self.unravel(flat), rows, constants)
+        return sum(terms[name] for name in self.additive)
+
     def constrain(
         self, params: dict[str, jax.Array], data: tuple, constants: tuple
     ) -> dict[str, jax.Array]:

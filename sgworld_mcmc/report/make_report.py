@@ -19,6 +19,7 @@ from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
 from sgworld_mcmc.report.stein_check import stein_check
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.prepare import posterior_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -79,7 +80,8 @@ def make_report(
     notes = (
         () if brief else (*notes_of(plan, draws), *heavy_tails(draws.samples, data.model.latents))
     )
-    ess = np.asarray(effective_sample_size(along(positions)))
+    # The sample size of thousands of parameters takes longer than a brief check of their draws.
+    ess = np.nan if brief else np.asarray(effective_sample_size(along(positions)))
     rows = draws.count * dynamics.steps_per_draw * plan.batch_size
     return BiasReport(
         names=tuple(data.model.scalar_names()),
@@ -99,10 +101,18 @@ def make_report(
         step_size=draws.step_size,
         steps_per_draw=dynamics.steps_per_draw,
         time_per_epoch=draws.step_size * dynamics.num_batches * plan.fit.extremes()[0],
-        examples_per_effective_draw=float(rows / max(np.nanmin(ess), 1e-12)),
+        examples_per_effective_draw=float(rows / np.fmax(np.fmin.reduce(np.ravel(ess)), 1e-12)),
         tolerance=plan.tolerance,
-        covariance=plan.fit.coordinates.covariance(),
+        covariance=_covariance(plan),
         center=plan.fit.coordinates.center,
         double=plan.double,
         notes=notes,
     )
+
+
+def _covariance(plan: RunPlan) -> np.ndarray:
+    """Return the covariance (D, D), or the variances (D,) where it would fill the memory."""
+    coordinates = plan.fit.coordinates
+    if plan.fit.dimension <= DENSE_DIMENSION or plan.fit.hessian is not None:
+        return coordinates.covariance()
+    return coordinates.deviations() ** 2

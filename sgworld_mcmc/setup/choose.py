@@ -7,14 +7,16 @@ pilot chains have shown. The cost is the number of rows read for each effective 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
 from sgworld_mcmc.checks import check_choice
+from sgworld_mcmc.data.dealing import even_size
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.settings import GRADIENTS
+from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.batch_terms import batch_terms
 from sgworld_mcmc.setup.row_noise import RowNoise, batch_factor
 from sgworld_mcmc.setup.step_error import Discretisation
@@ -71,6 +73,10 @@ class Request:
     stiffest, softest
         Largest and smallest curvature in the sampler's coordinates: both 1 if the preconditioner
         is the inverse Hessian.
+    batch_sizes
+        The sizes of batches to choose from, beside that of all rows.
+    overhead
+        The cost of a step beyond its rows, in rows of gradient.
     """
 
     size: int
@@ -83,6 +89,8 @@ class Request:
     gradients: tuple[str, ...]
     stiffest: float
     softest: float
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
+    overhead: float = OVERHEAD
 
 
 class Prediction(NamedTuple):
@@ -146,7 +154,7 @@ class Choice(NamedTuple):
     met: bool
 
 
-def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
+def choose(request: Request, noise: RowNoise | BatchNoise, steps: Discretisation) -> Choice:
     """Return the cheapest setting whose predicted errors are within the tolerance.
 
     If there is none, return the cheapest setting within a larger tolerance, or else the one with
@@ -154,14 +162,15 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
     """
     found = candidates(request, noise, steps)
     good = [choice for choice in found if choice.met]
+    cost = partial(_cost, overhead=request.overhead)
     if good:
-        return min(good, key=_cost)
+        return min(good, key=cost)
     if request.steps_per_draw is None:
         # Draws that stay correlated are better than draws with a larger error.
         slow = candidates(replace(request, steps_per_draw=MOST_STEPS), noise, steps)
         good = [choice for choice in slow if choice.met]
         if good:
-            return min(good, key=_cost)
+            return min(good, key=cost)
     # The tolerance is out of reach: choose for a larger one.
     if request.tolerance < 10 and request.step_size is None:
         looser = choose(replace(request, tolerance=2 * request.tolerance), noise, steps)
@@ -180,15 +189,17 @@ def choose(request: Request, noise: RowNoise, steps: Discretisation) -> Choice:
             "pilot chains is infinite. Leave `batch_size` and `gradient` to the package, or look "
             "for NaN in the model's gradient."
         )
-    return min(found, key=lambda choice: (choice.prediction.worst(), _cost(choice)))
+    return min(found, key=lambda choice: (choice.prediction.worst(), cost(choice)))
 
 
-def _cost(choice: Choice) -> float:
+def _cost(choice: Choice, overhead: float = OVERHEAD) -> float:
     steps = choice.examples / choice.batch_size
-    return steps * (choice.batch_size * GRADIENTS[choice.gradient].cost + OVERHEAD)
+    return steps * (choice.batch_size * GRADIENTS[choice.gradient].cost + overhead)
 
 
-def candidates(request: Request, noise: RowNoise, steps: Discretisation) -> list[Choice]:
+def candidates(
+    request: Request, noise: RowNoise | BatchNoise, steps: Discretisation
+) -> list[Choice]:
     """Return the best choice for each kind of gradient, batch size and phase of the draws."""
     found = []
     for batch_size in _batch_sizes(request):
@@ -205,18 +216,10 @@ def candidates(request: Request, noise: RowNoise, steps: Discretisation) -> list
 def _batch_sizes(request: Request) -> list[int]:
     if request.batch_size is not None:
         return [request.batch_size]
-    sizes = [_even(size, request.size) for size in BATCH_SIZES if size <= request.size / 2]
+    sizes = [
+        even_size(size, request.size) for size in request.batch_sizes if size <= request.size / 2
+    ]
     return sorted({*sizes, request.size})
-
-
-def _even(batch_size: int, size: int) -> int:
-    """Return a size near ``batch_size`` that cuts the rows into equal batches, if there is one.
-
-    Batches of one size need no extra row, and their loop compiles in half the time.
-    """
-    count = -(-size // batch_size)
-    divisor = next((m for m in range(count, int(1.3 * count) + 1) if size % m == 0), count)
-    return -(-size // divisor)
 
 
 def _phases(request: Request, count: int) -> tuple[bool, ...]:
@@ -335,7 +338,7 @@ def _spacing_of_matrices(request: Request, step_size: float, most: int) -> tuple
 
 def predict(
     request: Request,
-    noise: RowNoise,
+    noise: RowNoise | BatchNoise,
     steps: Discretisation,
     kind: str,
     *,
@@ -358,6 +361,9 @@ def predict(
         A name as in :func:`sgworld_mcmc.theory.variance_bias.relative_variance_error`.
     """
     check_choice("gradient", kind, tuple(GRADIENTS))
+    noise = noise.at(batch_size)
+    if noise is None:
+        return None
     count = -(-request.size // batch_size)
     factor = batch_factor(batch_size, request.size) / request.stiffest
     batch = noise.center[kind] * factor

@@ -11,10 +11,13 @@ from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.interrupts import waiting
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.target import target_of
+from sgworld_mcmc.setup.arrow_hessian import along_rows, expand_along, mixed_of_rows
+from sgworld_mcmc.setup.batch_moments import batch_moments
 from sgworld_mcmc.setup.coupled_chains import advance_chains
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION, dense_hessian, diagonal_hessian
 from sgworld_mcmc.setup.descent import adam, descend
 from sgworld_mcmc.setup.gaussian_fit import fit_gaussian
+from sgworld_mcmc.setup.groups import touched
 from sgworld_mcmc.setup.one_pass import expand
 from sgworld_mcmc.setup.part_gradients import part_gradients
 from sgworld_mcmc.setup.row_noise import measure_noise
@@ -59,9 +62,14 @@ class SetUpFunctions:
         self.hessian = compiled(self._hessian, work)
         self.expansion = compiled(self._expansion, once)
         self.diagonal = compiled(self._diagonal, work)
+        self.touched = compiled(self._touched, once)
+        self.products = compiled(self._products, once)
+        self.mixed = compiled(self._mixed, once)
         self.noise = compiled(self._noise, static_argnames="block")
+        self.batch_moments = compiled(self._batch_moments)
         self.pilot = compiled(self._pilot, static_argnames="gradient")
         self.offsets = compiled(self._offsets, work, static_argnames="gradient")
+        self.values = compiled(self._values, work)
         self.gradients = compiled(self._gradients, work)
         static = ("length", "gradient")
         self.part_gradients = compiled(self._part_gradients, static_argnames=static)
@@ -102,6 +110,24 @@ class SetUpFunctions:
     def _diagonal(self, probes, position, feed, constants):
         return diagonal_hessian(probes, self._density(constants), position, feed)
 
+    def _likelihood(self, constants):
+        return lambda flat, rows: self.model.log_likelihood(flat, rows, constants)
+
+    def _touched(self, position, tangents, feed, constants, groups):
+        """Return the (N,) indices that rows touch, and the numbers of rows that are no guide."""
+        likelihood = self._likelihood(constants)
+        one = lambda rows: touched(likelihood, position, tangents, rows, groups)  # noqa: E731
+        index, several, infinite = along_rows(one, feed)
+        return index, several.sum(), infinite.sum()
+
+    def _products(self, position, probes, feed, constants, used, first):
+        return expand_along(self._density(constants), position, probes, feed, used, first)
+
+    def _mixed(self, position, one, other, feed, constants):
+        """Return the (N,) mixed derivatives of the potential of single rows."""
+        likelihood = self._likelihood(constants)
+        return along_rows(lambda rows: mixed_of_rows(likelihood, position, one, other, rows), feed)
+
     def _tempered(self, coordinates, constants, temperature):
         """Return the target log p / tau in coordinates where it is nearly a standard Gaussian."""
         density = target_of(self.model, constants, coordinates.scaled(jnp.sqrt(temperature)))
@@ -111,6 +137,11 @@ class SetUpFunctions:
         density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731
         scaled = coordinates.scaled(jnp.sqrt(temperature))
         return measure_noise(density, scaled, draws, rows, block)
+
+    def _batch_moments(self, coordinates, draws, rows, constants, pieces, number, temperature):
+        density = lambda flat, some: self.model.log_density(flat, some, constants) / temperature  # noqa: E731
+        scaled = coordinates.scaled(jnp.sqrt(temperature))
+        return batch_moments(density, scaled, draws, rows, pieces, number)
 
     def _pilot(
         self,
@@ -146,6 +177,12 @@ class SetUpFunctions:
         """Return (S, D) gradients of the log density of all rows, in the sampler's coordinates."""
         gradient = partial(epoch_mean, jax.grad(target_of(self.model, constants, coordinates)))
         one = lambda z: gradient(z, feed)  # noqa: E731
+        return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
+
+    def _values(self, positions, coordinates, feed, constants, used):
+        """Return (S,) log densities and (S, D) gradients, in the sampler's coordinates."""
+        function = jax.value_and_grad(target_of(self.model, constants, coordinates))
+        one = lambda z: epoch_mean(function, z, feed, used)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
 
     def _part_gradients(

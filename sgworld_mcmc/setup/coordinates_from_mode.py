@@ -59,6 +59,9 @@ class CoordinateFit(NamedTuple):
     modes
         (S, D) modes to which the S points lead that the user has given, or None if they lead to
         one, or are not several.
+    unit
+        Whether the Hessian at the center is the identity in these coordinates. It is then not
+        stored: that of a model with groups would have too many numbers.
     """
 
     coordinates: Coordinates
@@ -73,6 +76,12 @@ class CoordinateFit(NamedTuple):
     stiffness: float = 1.0
     gradient: np.ndarray | None = None
     modes: np.ndarray | None = None
+    unit: bool = False
+
+    @property
+    def curved(self) -> bool:
+        """Whether the whole Hessian at the center is known."""
+        return self.unit or self.hessian is not None
 
     @property
     def dimension(self) -> int:

@@ -7,6 +7,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.posterior import Posterior
+from sgworld_mcmc.theory.shrinkage import pool_parts
 
 __all__ = ["MOST_LOST", "adapted", "is_far", "with_width"]
 
@@ -20,14 +21,23 @@ MOST_LOST = 0.5
 CURVATURE_NUMBERS, CURVATURE_DRAWS = 3200, (4, 32)
 
 
-def is_far(pilots: list[Pilot], fit: CoordinateFit) -> bool:
+def is_far(
+    pilots: list[Pilot],
+    fit: CoordinateFit,
+    parts: tuple[tuple[np.ndarray, float], ...] | None = None,
+) -> bool:
     """Return whether the posterior is far from the Gaussian that the coordinates were made for.
 
     A posterior that is too stiff for its coordinates counts as far too. In coordinates of the mean
     curvature the posterior may be wide but not narrow: the distance between draws allows for the
-    width.
+    width. Parameters of one part of ``parts`` are judged together, since the largest of thousands
+    of estimates is mostly noise.
     """
     pilot = pilots[0]
+    if parts is not None:
+        variance, _ = pool_parts(pilot.variance, pilot.variance_error, parts)
+        mean, _ = pool_parts(pilot.mean, pilot.mean_error, parts)
+        pilot = pilot._replace(variance=variance, mean=mean)
     if pilot.diverged > MOST_LOST or not np.isfinite(pilot.variance).all():
         return not fit.by_curvature
     sd = np.sqrt(np.maximum(pilot.variance, 1e-12))

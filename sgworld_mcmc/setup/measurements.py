@@ -7,6 +7,8 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.progress import count_rows, stage
+from sgworld_mcmc.setup.batch_noise import BatchNoise, measure_batches
+from sgworld_mcmc.setup.coordinates_by_group import recentred
 from sgworld_mcmc.setup.coordinates_from_pilots import (
     MOST_LOST,
     adapted,
@@ -41,7 +43,7 @@ class Measurements(NamedTuple):
     Attributes
     ----------
     noise
-        The noise of single rows.
+        The noise of single rows, or of batches dealt by group.
     steps
         The error of the step size itself.
     starts
@@ -52,7 +54,7 @@ class Measurements(NamedTuple):
         Fraction of the pilot chains that were lost at the smallest step size.
     """
 
-    noise: RowNoise
+    noise: RowNoise | BatchNoise
     steps: Discretisation
     starts: np.ndarray
     recentred: bool
@@ -76,17 +78,27 @@ def measure(
     """
     positions = gaussian_draws(generator, posterior)
     chains, last = len(positions), None
+    parts = None if posterior.structure is None else posterior.parts()
+    batches = None if parts is None else _of_batches(generator, posterior, positions)
     for number in range(ROUNDS + 1):
         stage("pilot chains")
-        pilots, ends, moved_by = reference_pilots(generator, posterior, positions)
+        pilots, ends, moved_by = reference_pilots(generator, posterior, positions, batches)
         positions = ends if len(ends) >= FEWEST_CHAINS else positions
         if last is not None and pilots[0].step_size < last[2][0].step_size:
             # The chains have drifted to where the posterior is stiffer than it was before.
             posterior, positions, pilots, moved_by = last
             break
         fit = posterior.fit
-        if not adapt or number == ROUNDS or not is_far(pilots, fit):
+        if not adapt or number == ROUNDS or not is_far(pilots, fit, parts):
             break
+        if posterior.structure is not None:
+            moved = recentred(posterior, pilots[0])
+            if moved is None or pilots[0].diverged > MOST_LOST:
+                break
+            # The chains go on from the same points of the model's coordinates.
+            positions = _same_points(posterior, moved, positions)
+            posterior = moved
+            continue
         last = (posterior, positions, pilots, moved_by) if fit.by_curvature else None
         lost = len(pilots) > 1 or fit.by_curvature
         stage("coordinates")
@@ -97,20 +109,38 @@ def measure(
         posterior, positions = other, moved
     stage("pilot chains")
     pilots, ends = other_pilots(generator, posterior, moved_by, positions, pilots)
-    steps = fit_discretisation(pilots, independent(posterior.coordinates.directions))
+    directions = posterior.coordinates.directions
+    margin = 4.0 if parts is None else 2.0
+    steps = fit_discretisation(pilots, independent(directions), parts, margin)
     if posterior.fit.by_curvature:
         posterior = with_width(posterior, steps.spread)
         steps = steps._replace(largest=min(steps.largest, 1 / posterior.fit.stiffness))
     # The number of draws does not depend on how many chains were lost: the noise is compiled once.
     draws, count = np.concatenate(ends), min(NOISE_DRAWS, MOST_ENDS * chains)
     chosen = draws[np.linspace(0, len(draws) - 1, count).astype(int)]
+    if parts is None:
+        noise = _noise(posterior, chosen)
+    else:
+        noise = batches if number == 0 else _of_batches(generator, posterior, chosen)
     return posterior, Measurements(
-        _noise(posterior, chosen),
+        noise,
         steps,
         ends[0] * np.sqrt(posterior.temperature),
         number > 0,
         min(pilot.diverged for pilot in pilots),
     )
+
+
+def _same_points(before: Posterior, after: Posterior, z: np.ndarray) -> np.ndarray:
+    """Return where positions z in the coordinates before lie in those after."""
+    root = np.sqrt(before.temperature)
+    return after.coordinates.solve(before.at(z) - after.coordinates.center) / root
+
+
+def _of_batches(generator, posterior: Posterior, positions: np.ndarray) -> BatchNoise:
+    """Measure the noise of batches that are dealt by group, at some of these positions."""
+    stage("noise of the batches")
+    return measure_batches(generator, posterior, positions, posterior.curvatures())
 
 
 def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:

@@ -6,13 +6,15 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype
+from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import cut, first_batches, head
+from sgworld_mcmc.data.in_memory import cut, first_batches, head, take_rows
 from sgworld_mcmc.gradients.control_variate import ControlVariate
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.gradients.taylor import Taylor
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import ArrayTree, Gradient
+from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.coupled_chains import (
     Pilot,
@@ -33,6 +35,9 @@ PILOT_BATCHES = 512
 # The first of these step sizes at which no chain is lost is the reference. It is doubled as long
 # as the error is small, and at most to one.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
+# The same for models with groups, whose coordinates fit better: steps of thousands of parameters
+# cost more. At most so many of their batches are copied.
+DEALT_REFERENCES, DEALT_BATCHES = (1 / 4, 1 / 8, 1 / 32, 1 / 128), 64
 # The reference is halved at most this many times if the error of twice its step is too large to
 # learn from.
 HALVINGS = 2
@@ -60,9 +65,18 @@ class PilotGradient(NamedTuple):
     controls: ArrayTree
 
 
-def _pilot_gradient(posterior: Posterior) -> PilotGradient:
+def _pilot_gradient(posterior: Posterior, batches: BatchNoise | None) -> PilotGradient:
     if posterior.size <= WHOLE:
         return PilotGradient(cut(posterior.rows, 1), Plain(), ())
+    if batches is not None:
+        gradient, controls = control_variates(posterior, posterior.temperature)
+        batch_size = batches.quiet(posterior.size, gradient.name)
+        generator, count = np.random.default_rng(0), -(-posterior.size // batch_size)
+        index = posterior.structure.first.index
+        order = deal_by_group(generator, index, posterior.curvatures(), count)
+        length = len(order) // count
+        rows = take_rows(posterior.rows, order[: min(count, DEALT_BATCHES) * length])
+        return PilotGradient(cut(rows, min(count, DEALT_BATCHES)), gradient, controls)
     feed = head(first_batches(set_up_feed(posterior.rows), PILOT_BATCHES), PILOT_ROWS)
     return PilotGradient(feed, *control_variates(posterior, posterior.temperature))
 
@@ -78,14 +92,16 @@ def control_variates(posterior: Posterior, temperature: float = 1.0) -> tuple[Gr
 
 
 def reference_pilots(
-    generator, posterior, positions
+    generator, posterior, positions, batches: BatchNoise | None = None
 ) -> tuple[list[Pilot], np.ndarray, PilotGradient]:
     """Run pilots from the largest reference step size down to the first without a lost chain.
 
     Return the pilots, the positions where the chains of the last one ended, and what moved them.
+    Batches that are dealt by group, of the first size with little noise, move them if the noise of
+    such ``batches`` is given.
     """
-    moved_by, pilots = _pilot_gradient(posterior), []
-    for h in REFERENCES:
+    moved_by, pilots = _pilot_gradient(posterior, batches), []
+    for h in REFERENCES if batches is None else DEALT_REFERENCES:
         pilot, ends = _pilot(generator, posterior, moved_by, positions, h)
         pilots.insert(0, pilot)
         if pilot.diverged == 0:
@@ -150,7 +166,7 @@ def _pilot(
     length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
     for done in range(0, burn_in + counted, length):
         steps = min(length, burn_in + counted - done)
-        count_rows(steps * (posterior.size if moved_by.feed.num_batches == 1 else PILOT_ROWS))
+        count_rows(steps * moved_by.feed.size / moved_by.feed.num_batches)
         fresh = generator.standard_normal((length, *positions.shape), dtype.type)
         order = generator.integers(0, moved_by.feed.num_batches, length).astype(np.int32)
         clock = PilotClock(

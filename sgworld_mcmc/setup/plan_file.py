@@ -19,6 +19,7 @@ from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import COORDINATES, GRADIENTS, INTEGRATORS, ORDERS
+from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.choose import Choice, Prediction
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
@@ -32,8 +33,8 @@ __all__ = ["VERSION", "load_plan", "save_plan"]
 VERSION = 1
 _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
-    *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, Discretisation),
-    *(Choice, Prediction, ModelDescription, TaylorControls),
+    *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),
+    *(Discretisation, Choice, Prediction, ModelDescription, TaylorControls),
 )
 
 

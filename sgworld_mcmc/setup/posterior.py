@@ -12,7 +12,11 @@ from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.groups import FEWEST_GROUPS, Structure
 from sgworld_mcmc.setup.mode_search import ModeSearch
+
+# Vectors of random signs that estimate the correlation of many parameters.
+SIGNS = 32
 
 __all__ = ["Derivatives", "Posterior", "derivatives", "gaussian_draws"]
 
@@ -36,6 +40,8 @@ class Posterior(NamedTuple):
         The coordinates.
     temperature
         The temperature tau > 0.
+    structure
+        How the parameters go by group, if the coordinates are made for that; else None.
     """
 
     functions: SetUpFunctions
@@ -46,6 +52,7 @@ class Posterior(NamedTuple):
     feed_double: FixedPartition
     fit: CoordinateFit
     temperature: float
+    structure: Structure | None = None
 
     @property
     def size(self) -> int:
@@ -79,6 +86,60 @@ class Posterior(NamedTuple):
             )
         return np.asarray(hessian, float)
 
+    def curvatures(self) -> np.ndarray:
+        """Return the (N,) traces of the rows' curvatures at the center, in their group's entries.
+
+        Rows are dealt into batches by them.
+        """
+        total = np.zeros(self.size)
+        for places in self.structure.first.columns.T:
+            direction = np.zeros(self.fit.dimension)
+            direction[places] = self.coordinates.deviations()[places]
+            count_rows(self.size)
+            with jax.enable_x64(self.functions.model.precise):
+                direction = from_numpy(direction)
+                total += self.functions.mixed(
+                    from_numpy(np.asarray(self.coordinates.center)),
+                    direction,
+                    direction,
+                    self.feed_double,
+                    self.constants_double,
+                )
+        return total
+
+    def parts(self) -> tuple[tuple[np.ndarray, float], ...]:
+        """Return which parameters are judged together where they go by group.
+
+        The entries of a site along an axis of groups are exchangeable. All parameters without such
+        an axis are one part. Each part comes with the number of independent directions that it is
+        worth.
+        """
+        model, start, parts, rest = self.functions.model, 0, [], []
+        for name in model.latents:
+            shape = model.shapes[name]
+            places = start + np.arange(int(np.prod(shape))).reshape(shape)
+            start += places.size
+            if max(shape, default=0) < FEWEST_GROUPS:
+                rest.append(places.ravel())
+                continue
+            axis = int(np.argmax(shape))
+            parts += list(np.moveaxis(places, axis, -1).reshape(-1, shape[axis]))
+        parts += [np.concatenate(rest)] if rest else []
+        return tuple((places, self._worth(places)) for places in parts)
+
+    def _worth(self, places: np.ndarray) -> float:
+        """Return how many independent directions some parameters are worth.
+
+        That is Q^2 over the sum of their squared correlations, which random signs estimate.
+        """
+        coordinates, generator = self.coordinates, np.random.default_rng(0)
+        signs = np.zeros((SIGNS, self.fit.dimension))
+        signs[:, places] = generator.choice([-1.0, 1.0], (SIGNS, len(places)))
+        deviations = coordinates.deviations()
+        turned = coordinates.apply(coordinates.pull_back(signs / deviations)) / deviations
+        squares = (turned[:, places] ** 2).sum(1).mean()
+        return float(np.clip(len(places) ** 2 / squares, 1, len(places)))
+
     def at(self, z: np.ndarray) -> np.ndarray:
         """Return the model's unconstrained parameters at positions z (..., D).
 
@@ -97,7 +158,8 @@ class Derivatives(NamedTuple):
     gradient
         (D,) gradient.
     jacobian
-        (D, D) Jacobian of the gradient, or None if the Hessian is not known.
+        (D, D) Jacobian of the gradient, its diagonal (D,) if all else is zero, or None if the
+        Hessian is not known.
     """
 
     gradient: jax.Array
@@ -109,7 +171,9 @@ def derivatives(posterior: Posterior, temperature: float = 1.0) -> Derivatives:
     coordinates, dtype = posterior.coordinates, float_dtype()
     gradient = coordinates.pull_back(posterior.gradient()) / temperature**0.5
     jacobian = None
-    if posterior.fit.hessian is not None:
+    if posterior.fit.unit:
+        jacobian = from_numpy(-np.ones(posterior.fit.dimension), dtype)
+    elif posterior.fit.hessian is not None:
         jacobian = from_numpy(-coordinates.whiten(posterior.fit.hessian), dtype)
     return Derivatives(from_numpy(gradient, dtype), jacobian)
 
@@ -120,6 +184,8 @@ def gaussian_draws(generator: np.random.Generator, posterior: Posterior) -> np.n
     chains = 128 if dimension <= 64 else 64 if dimension <= 300 else 32
     if posterior.functions.model.reason is not None:
         chains = 32  # each step of a chain takes the gradient of all rows
+    if posterior.fit.unit:  # a step has many parameters to move, and most are alike
+        chains = 16
     draws = generator.standard_normal((chains, dimension))
     values, vectors = posterior.fit.spectrum()
     return draws if values is None else draws / np.sqrt(values) @ vectors.T

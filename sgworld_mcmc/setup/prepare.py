@@ -9,6 +9,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.contents import identity
+from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import (
@@ -17,6 +18,7 @@ from sgworld_mcmc.data.in_memory import (
     is_large,
     joined,
     shuffle,
+    take_rows,
 )
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
@@ -27,15 +29,18 @@ from sgworld_mcmc.protocols import Coordinates, Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
-from sgworld_mcmc.setup.choose import Choice, Request, choose
+from sgworld_mcmc.setup.choose import OVERHEAD, Choice, Request, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
+from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
 from sgworld_mcmc.setup.coordinates_from_mode import (
     CoordinateFit,
     coordinates_at,
     fit_coordinates,
     set_up_feed,
 )
+from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
@@ -53,6 +58,8 @@ __all__ = [
     "warn_of",
 ]
 
+# Numbers that, beside the seed, begin random numbers of their own.
+BY_GROUP, DEALING = 11, 12
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
 FARTHEST = 1e4
 # The offsets of the batches are kept up to this many numbers (M x D); above, every step computes
@@ -99,12 +106,13 @@ def prepare(
             constants = checked.constants(view.precise)
             check_initial(view, view.evaluate, initial, checked.part, constants)
     try:
-        posterior, double, too_coarse = _with_coordinates(generator, checked, settings, initial)
+        found = _with_coordinates(generator, seed, checked, settings, initial)
     except NotMinibatchable as error:
         if settings.batch_size is not None:
             raise
         see_whole(model, args, kwargs, cache, str(error))
         return prepare(seed, model, settings, args, kwargs, init_params, cache)
+    posterior, double, too_coarse = found
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
         measurements = choice = None
@@ -112,7 +120,7 @@ def prepare(
             starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
         else:
             searched = settings.start != "given"
-            adapt = settings.adapt and posterior.fit.hessian is not None and searched
+            adapt = settings.adapt and posterior.fit.curved and searched
             posterior, measurements = measure(generator, posterior, adapt)
             starts = measurements.starts
             stage("choosing settings")
@@ -121,6 +129,7 @@ def prepare(
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
+        posterior = _dealt(seed, posterior, dynamics)
         feed = _feed(posterior.rows, dynamics)
         controls = _controls(posterior, dynamics.gradient, feed)
         tuning = Tuning(
@@ -189,6 +198,8 @@ def lay_out(
         )
     with jax.enable_x64(plan.double):
         rows, constants = checked.rows(plan.double), checked.constants(plan.double)
+        if plan.fit.unit:
+            rows = _dealt_again(plan, checked, settings, rows, constants)
         feed = _feed(rows, plan.dynamics)
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
     return _run_data(plan, view, feed, rows, constants, data)
@@ -245,9 +256,13 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
 def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
     """Return the request from which :func:`~sgworld_mcmc.setup.choose.choose` chooses."""
     kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
-    if fit.hessian is None:
+    if not fit.curved:
         kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
     stiffest, softest = fit.extremes()
+    by_group = {}
+    if fit.unit:
+        sizes = batch_ladder(size, fit.dimension)
+        by_group = {"batch_sizes": sizes, "overhead": OVERHEAD + FOR_EACH * fit.dimension}
     return Request(
         size=size,
         order=settings.order,
@@ -259,11 +274,13 @@ def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
         gradients=tuple(kinds) if settings.gradient is None else (settings.gradient,),
         stiffest=stiffest,
         softest=softest,
+        **by_group,
     )
 
 
 def _with_coordinates(
     generator: np.random.Generator,
+    seed: np.ndarray,
     checked: CheckedModel,
     settings: Settings,
     initial: np.ndarray | None,
@@ -281,17 +298,22 @@ def _with_coordinates(
         with jax.enable_x64(view.precise):
             stage("searching the mode")
             feed = set_up_feed(rows)
+            if is_wanted(settings) and view.reason is None:
+                own = generator_of(np.append(seed, BY_GROUP))
+                found = fit_by_group(own, functions, feed, constants_double, initial)
+                if found is not None:
+                    return feed, *found
             find = coordinates_at if settings.start == "given" else fit_coordinates
             fit = find(generator, functions, feed, constants_double, initial, settings)
             if large and not fit.converged:
                 # Only a part of many rows was checked: elsewhere the density may be infinite.
                 check_minibatching(view, view.evaluate, rows, constants_double)
-        return feed, fit
+        return feed, fit, None
 
     # Of few rows the set-up and the run have a copy each. Many rows are copied once, as the run
     # will most likely read them: the set-up only adds them up in double precision.
     rows_double = checked.rows(user if large else view.precise)
-    feed, fit = search(rows_double, initial)
+    feed, fit, structure = search(rows_double, initial)
     stage("coordinates")
     _check_at(fit, checked, constants_double)
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
@@ -301,7 +323,7 @@ def _with_coordinates(
     if large and double != user:
         rows_double = rows
         # What was found for rounded rows is only a guess for the rows as they are.
-        feed, fit = search(rows, fit.coordinates.center[None])
+        feed, fit, structure = search(rows, fit.coordinates.center[None])
     posterior = Posterior(
         functions,
         rows,
@@ -311,6 +333,7 @@ def _with_coordinates(
         feed,
         fit,
         settings.temperature or 1.0,
+        structure,
     )
     return posterior, double, bool(too_coarse and not double)
 
@@ -373,6 +396,32 @@ def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) 
         plan.dynamics,
         rows if ragged and jax.default_backend() == "cpu" else None,
     )
+
+
+def _dealt(seed: np.ndarray, posterior: Posterior, dynamics: Dynamics) -> Posterior:
+    """Return the posterior with its rows in an order whose batches are dealt by group."""
+    count = dynamics.num_batches
+    if posterior.structure is None or dynamics.order.redeals or count == 1:
+        return posterior
+    stage("dealing the rows")
+    generator = generator_of(np.append(seed, DEALING))
+    index = posterior.structure.first.index
+    order = deal_by_group(generator, index, posterior.curvatures(), count)
+    return posterior._replace(rows=take_rows(posterior.rows, order))
+
+
+def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows, constants):
+    """Return the rows in the order that they had when a plan was made for them."""
+    view, seed = checked.model, plan.partition
+    functions, double = functions_of(view, settings.init_strategy), rows
+    with jax.enable_x64(view.precise):
+        if not is_large(view.size):
+            double = checked.rows(view.precise)
+        whole, feed = checked.constants(view.precise), set_up_feed(double)
+        own = generator_of(np.append(seed, BY_GROUP))
+        structure = find_structure(own, functions, feed, whole)
+    posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0, structure)
+    return _dealt(seed, posterior, plan.dynamics).rows
 
 
 def _feed(rows: tuple, dynamics: Dynamics):

@@ -17,7 +17,7 @@ import numpy as np
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import GRADIENTS
 
-__all__ = ["RowNoise", "batch_factor", "measure_noise", "summarise_noise"]
+__all__ = ["RowNoise", "batch_factor", "measure_noise", "summarise_noise", "weighted"]
 
 
 class RowNoise(NamedTuple):
@@ -47,6 +47,10 @@ class RowNoise(NamedTuple):
     tail: dict[str, np.ndarray]
     coupling: np.ndarray
     widening: np.ndarray | float = 0.0
+
+    def at(self, batch_size: int) -> "RowNoise":
+        """Return the noise of the rows for batches of this size: the same for random batches."""
+        return self
 
 
 def batch_factor(batch_size: int, size: int) -> float:
@@ -120,12 +124,12 @@ def summarise_noise(measured: dict[str, Any], coordinates: np.ndarray) -> RowNoi
     return RowNoise(
         {kind: x.mean(0) for kind, x in measured["center"].items()},
         {kind: x.mean(0) + error[kind] for kind, x in values.items()},
-        {kind: _weighted(x, weights) for kind, x in values.items()},
+        {kind: sum(weighted(x, weights)) for kind, x in values.items()},
         measured["coupling"].mean(0),
     )
 
 
-def _weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of (S, Q) values over the draws, plus its standard error."""
+def weighted(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted mean of (S, Q) values over the draws, and its standard error."""
     mean = (weights * values).sum(0)
-    return mean + np.sqrt((weights**2 * (values - mean) ** 2).sum(0))
+    return mean, np.sqrt((weights**2 * (values - mean) ** 2).sum(0))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.setup.coupled_chains import Pilot
-from sgworld_mcmc.theory.shrinkage import pool
+from sgworld_mcmc.theory.shrinkage import pool_parts
 
 __all__ = ["Discretisation", "fit_discretisation", "is_in_range", "unmeasured"]
 
@@ -59,28 +59,41 @@ def unmeasured(dimension: int) -> Discretisation:
     return Discretisation(zero, zero, zero, zero, zero, zero + 1, 1.0)
 
 
-def fit_discretisation(pilots: list[Pilot], independent: float | None = None) -> Discretisation:
+def fit_discretisation(
+    pilots: list[Pilot],
+    independent: float | None = None,
+    parts: tuple[tuple[np.ndarray, float], ...] | None = None,
+    margin: float = 4.0,
+) -> Discretisation:
     """Fit the coefficients to pilots at several step sizes, of which the smallest is the reference.
 
     Parameters
     ----------
     pilots
         Pilots whose error is too large for the expansion are not used, unless there is no other.
-        If a chain diverged, only step sizes up to a quarter of its own are used.
+        If a chain diverged, only step sizes smaller by ``margin`` than its own are used.
     independent
         Number of independent directions that the Q directions are worth; default Q.
+    margin
+        The curvature at the draws of a few parameters varies, and a longer run sees larger values.
+        Where thousands of parameters share in it, it is nearly the same at all draws.
+    parts
+        The parts of the directions that are judged together, as for
+        :func:`~sgworld_mcmc.theory.shrinkage.pool_parts`; by default they are all one part.
     """
     pilots = sorted(pilots, key=lambda pilot: pilot.step_size)
     reference, rest = pilots[0], pilots[1:]
     failed = [pilot.step_size for pilot in pilots if pilot.diverged > 0]
-    largest = min(failed) / 4 if failed else max(pilot.step_size for pilot in pilots)
+    largest = min(failed) / margin if failed else max(pilot.step_size for pilot in pilots)
     usable = [p for p in rest if p.step_size <= largest and np.isfinite(p.variance).all()]
     usable = [p for p in usable if is_in_range(reference, p)] or usable[:1]
     squares = [p.step_size**2 for p in (reference, *usable)]
     variances, means = zip(*(_relative(reference, p) for p in (reference, *usable)), strict=True)
     independent = len(reference.mean) if independent is None else independent
-    variance, variance_error = pool(*_slope(squares, variances), independent)
-    mean, mean_error = pool(*_slope(squares, means), independent)
+    if parts is None or len(squares) < 2:
+        parts = ((slice(None), independent),)
+    variance, variance_error = pool_parts(*_slope(squares, variances), parts)
+    mean, mean_error = pool_parts(*_slope(squares, means), parts)
     found = Discretisation(variance, variance_error, mean, mean_error, mean, mean, float(largest))
     # The error of the reference itself is taken out.
     grown, moved = found.errors(reference.step_size)

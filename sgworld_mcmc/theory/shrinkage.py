@@ -9,7 +9,7 @@ of Efron & Morris, JASA 67, 130 (1972)).
 
 import numpy as np
 
-__all__ = ["pool"]
+__all__ = ["pool", "pool_parts"]
 
 
 def pool(value: np.ndarray, error: np.ndarray, independent: float) -> tuple[np.ndarray, np.ndarray]:
@@ -35,3 +35,19 @@ def pool(value: np.ndarray, error: np.ndarray, independent: float) -> tuple[np.n
     most = np.sqrt(2 * np.log(count)) * error
     pooled = value + np.clip((1 - kept) * (middle - value), -most, most)
     return pooled, np.sqrt(kept * error**2 + (1 - kept) ** 2 * noise / independent)
+
+
+def pool_parts(
+    value: np.ndarray, error: np.ndarray, parts: tuple[tuple[np.ndarray, float], ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (Q,) estimates and errors, where those of each part are pooled by themselves.
+
+    Parameters
+    ----------
+    parts
+        For each part the numbers of its estimates, and how many independent ones they are worth.
+    """
+    pooled, remaining = np.array(value, float), np.array(error, float)
+    for places, independent in parts:
+        pooled[places], remaining[places] = pool(value[places], error[places], independent)
+    return pooled, remaining
