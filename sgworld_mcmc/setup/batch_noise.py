@@ -72,7 +72,7 @@ def batch_ladder(size: int, dimension: int) -> tuple[int, ...]:
     Examples
     --------
     >>> batch_ladder(100_000, 1007)
-    (1000, 2500, 8334)
+    (1000, 2500, 8334, 25000)
     """
     first = int(min(max(SMALLEST, FOR_EACH * dimension), LARGEST * size))
     sizes = [even_size(first * GROWTH**power, size) for power in range(SIZES)]

@@ -106,7 +106,7 @@ def test_deterministic_sites_with_a_value_for_each_row_are_kept():
 
 @pytest.mark.slow
 def test_draws_are_those_of_the_posterior():
-    target = LinearRegression.from_data(X.astype(float), Y.astype(float), noise_sd=1.0)
+    target = LinearRegression.from_data(X.astype(float), Y.astype(float), noise_scale=1.0)
     mcmc = SGWORLD(lambda: target.model(*target.data), num_samples=2000)
     with pytest.warns(WholeDataWarning):
         mcmc.run(KEY)

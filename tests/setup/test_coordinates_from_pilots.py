@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from sgworld_mcmc import SGWORLD, TuningWarning
+from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.coordinates_from_pilots import adapted, is_far
@@ -90,11 +90,20 @@ def overflowing(y):
 
 
 @pytest.mark.slow
-def test_where_the_density_overflows_the_run_ends_with_a_warning_not_an_error():
-    mcmc = SGWORLD(overflowing, num_chains=2, num_samples=50)
-    with pytest.warns(TuningWarning):
-        mcmc.run(jax.random.key(0), jnp.zeros(20))
-    assert mcmc.get_samples()["x"].shape == (100, 3)
+def test_where_the_density_overflows_the_draws_are_right_all_the_same():
+    """Against sums over a grid; draws a thousand steps apart are better than a larger error."""
+    x = np.linspace(-300, 20, 161)
+    rate = np.exp(np.exp(x / 5)[:, None, None] + np.exp(x / 5)[:, None] + np.exp(x / 5) - 4)
+    squares = x[:, None, None] ** 2 + x[:, None] ** 2 + x**2
+    weight = np.exp(-20 * rate - squares / (2 * 50**2)).sum((1, 2))
+    mean = np.average(x, weights=weight)
+    sd = np.sqrt(np.average((x - mean) ** 2, weights=weight))
+
+    mcmc = SGWORLD(overflowing, num_samples=1000)
+    mcmc.run(jax.random.key(0), jnp.zeros(20))
+    draws = np.asarray(mcmc.get_samples()["x"], float)
+    assert np.all(np.abs(draws.mean(0) - mean) < 0.1 * sd)
+    np.testing.assert_allclose(draws.std(0), sd, rtol=0.07)
 
 
 class Cliff(Posterior):
