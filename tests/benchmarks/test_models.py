@@ -13,6 +13,8 @@ from sgworld_benchmarks.models.problems import FAMILIES, MODELS, build
 from sgworld_benchmarks.models.table import line, summary, verdict
 from sgworld_mcmc.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def outcome(mean_error=None, warnings=(), error=None, num_batches=10):
     """The outcome of a run whose only mean is off by so many standard deviations."""

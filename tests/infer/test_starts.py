@@ -12,6 +12,8 @@ from numpyro.infer import MCMC
 from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.exact import GaussianMean
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 Y = np.random.default_rng(0).normal(5, 1, 200)
 QUICK = {"num_samples": 30, "num_warmup": 3, "step_size": 0.3, "batch_size": 20, "num_chains": 2}

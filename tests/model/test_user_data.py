@@ -15,6 +15,8 @@ from numpyro.infer import MCMC
 
 from sgworld_mcmc import SGWORLD
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 # Nothing to choose: the set-up compiles little.
 SETTINGS = {"gradient": "plain", "batch_size": 20, "step_size": 0.05}

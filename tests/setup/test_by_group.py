@@ -20,6 +20,8 @@ from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 SIZE, GROUPS = 6001, 310
 RNG = np.random.default_rng(3)
