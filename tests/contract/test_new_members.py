@@ -14,6 +14,8 @@ from sgworld_mcmc.gradients.taylor import Taylor
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import COORDINATES, GRADIENTS
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 DATA = models.regression_data()
 

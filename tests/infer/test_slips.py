@@ -10,6 +10,8 @@ from numpyro.infer.util import potential_energy
 
 from sgworld_mcmc import SGLD, SGWORLD
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 DATA = models.regression_data()
 QUICK = {"num_samples": 20, "num_warmup": 2, "num_chains": 2, "step_size": 0.1, "batch_size": 20}

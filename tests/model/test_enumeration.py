@@ -13,6 +13,8 @@ from sgworld_mcmc import SGWORLD, WholeDataWarning
 from sgworld_mcmc.model.enumeration import SUMMED
 from sgworld_mcmc.setup.checked_model import check_model
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 Y = np.random.default_rng(2).normal(size=203) + np.repeat([-2.0, 2.0], [100, 103])
 QUICK = {"num_samples": 20, "num_warmup": 2, "num_chains": 2, "step_size": 0.1, "gradient": "plain"}

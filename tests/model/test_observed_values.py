@@ -12,6 +12,8 @@ from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.model.inspection import minibatch_model
 from sgworld_mcmc.model.observed_values import check_observed
 
+pytestmark = pytest.mark.slow
+
 X, Y = models.regression_data()
 NUMBERS = np.arange(len(Y))
 POSITIVE = np.abs(Y)

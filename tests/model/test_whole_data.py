@@ -13,6 +13,8 @@ from numpyro.infer import log_likelihood
 from sgworld_mcmc import SGWORLD, WholeDataWarning
 from sgworld_mcmc.exact import LinearRegression
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 X, Y = models.regression_data()
 # Nothing is searched or measured: the tests ask how a model is seen.
