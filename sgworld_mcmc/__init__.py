@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         TuningWarning,
         WholeDataWarning,
     )
-    from sgworld_mcmc.kernels import sgd, sgld, sgworld
+    from sgworld_mcmc.kernels import sgd, sgld, sgworld, ubu
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "sgd",
     "sgld",
     "sgworld",
+    "ubu",
 ]
 
 # The module that defines each public name.
@@ -50,6 +51,7 @@ _DEFINED_IN = {
     "sgd": "sgworld_mcmc.kernels",
     "sgld": "sgworld_mcmc.kernels",
     "sgworld": "sgworld_mcmc.kernels",
+    "ubu": "sgworld_mcmc.kernels",
 }
 # Subpackages that are attributes without an import of their own; the last two are not public.
 _SUBPACKAGES = ("diagnostics", "exact", "nonequilibrium", "infer", "kernels")

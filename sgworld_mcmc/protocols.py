@@ -264,6 +264,9 @@ class Integrator(ABC):
         The public spelling.
     normals
         Number of vectors of standard normal numbers that a step needs.
+    joined_normals
+        The same for a step in a row of them, if the end of one can be joined with the beginning of
+        the next: :meth:`joined_step` and :meth:`close` then make the row. None if it cannot.
     law
         The ``noise`` of :mod:`sgworld_mcmc.theory.variance_bias` for which the closed forms hold;
         None if there are no closed forms, and predictions come from :meth:`affine`.
@@ -271,6 +274,7 @@ class Integrator(ABC):
 
     name: ClassVar[str]
     normals: ClassVar[int] = 1
+    joined_normals: ClassVar[int | None] = None
     law: ClassVar[str | None] = None
 
     @abstractmethod
@@ -300,6 +304,32 @@ class Integrator(ABC):
         step_size, temperature
             Step size h in BlackJAX's convention, and temperature tau.
         """
+
+    def joined_step(
+        self,
+        state: ArrayTree,
+        gradient: Callable,
+        normals: ArrayTree | tuple,
+        step_size: jax.Array | float,
+        temperature: jax.Array | float,
+        first: jax.Array | bool,
+    ) -> ArrayTree:
+        """Advance the state by a step in a row, all but the end that the next step makes up for.
+
+        The arguments are those of :meth:`step`, and whether this is the first step of the row. A
+        row is as good in law as that many steps: :meth:`close` makes its end.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no joined steps.")
+
+    def close(
+        self,
+        state: ArrayTree,
+        normals: ArrayTree | tuple,
+        step_size: jax.Array | float,
+        temperature: jax.Array | float,
+    ) -> ArrayTree:
+        """Make the end of the last step of a row."""
+        raise NotImplementedError(f"{type(self).__name__} has no joined steps.")
 
     @abstractmethod
     def position(self, state: ArrayTree) -> ArrayTree:

@@ -80,14 +80,21 @@ def sweep(
         After every step ``observed = observer(observed, position)``; no observer by default.
     """
     position, length = integrator.position(state), order.shape[0]
-    block, normals_of = _normals(rng_key, position, length, integrator.normals)
+    joined = integrator.joined_normals is not None
+    if joined:
+        rng_key, close_key = jax.random.split(rng_key)
+    number = integrator.joined_normals if joined else integrator.normals
+    block, normals_of = _normals(rng_key, position, length, number)
+    first = jnp.arange(length) == 0 if joined else ()
 
     def step(carry, inputs):
         state, finite_steps, active, observed = carry
-        index, drawn = inputs
-        proposal = integrator.step(
-            state, lambda x: gradient(x, index), normals_of(drawn), step_size, temperature
-        )
+        index, drawn, first = inputs
+        given = (lambda x: gradient(x, index), normals_of(drawn), step_size, temperature)
+        if joined:
+            proposal = integrator.joined_step(state, *given, first)
+        else:
+            proposal = integrator.step(state, *given)
         active = active & is_finite(_tested(integrator, proposal), limit)
         state = jax.tree.map(lambda new, old: jnp.where(active, new, old), proposal, state)
         if observer is not None:
@@ -95,7 +102,14 @@ def sweep(
         return (state, finite_steps + active, active, observed), None
 
     carry = (state, jnp.zeros((), jnp.int32), jnp.asarray(active), observed)
-    (state, finite_steps, _, observed), _ = jax.lax.scan(step, carry, (order, block))
+    carry, _ = jax.lax.scan(step, carry, (order, block, first))
+    state, finite_steps, active, observed = carry
+    if joined:
+        normals = draw_normals(close_key, (position,) * number)
+        closed = integrator.close(state, normals, step_size, temperature)
+        finite = is_finite(_tested(integrator, closed), limit)
+        state = jax.tree.map(lambda new, old: jnp.where(active & finite, new, old), closed, state)
+        finite_steps = finite_steps - (active & ~finite)  # the last step was not completed
     return Sweep(state, finite_steps, observed)
 
 

@@ -1,0 +1,119 @@
+"""Kinetic Langevin dynamics: the free motion, its order of convergence, and its kernel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from blackjax.sgmcmc.gradients import grad_estimator
+from kinetic import UBU as Reference
+from tolerances import SIGMAS
+
+import sgworld_mcmc as sg
+from sgworld_mcmc import exact
+from sgworld_mcmc.integrators.ubu import UBU, _motion
+from sgworld_mcmc.theory.affine_recursion import relative_variance_error
+
+
+@pytest.mark.parametrize("friction", [0.3, 2.0, 50.0])
+@pytest.mark.parametrize("h", [0.01, 0.5, 3.0])
+def test_a_step_has_the_covariances_of_free_motion(friction, h):
+    hessian = np.array([[2.0, 0.3], [0.3, 0.5]])
+    here, there = (each(friction).affine(h, hessian, 0.7) for each in (UBU, Reference))
+    np.testing.assert_allclose(here.advance, there.advance, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(here.push, there.push, rtol=1e-10)
+    covariances = [step.kick @ step.kick.T for step in (here, there)]
+    np.testing.assert_allclose(*covariances, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("y", [1e-6, 1e-3, 0.1, 0.9, 0.999999, 1.000001, 3.0, 40.0])
+def test_free_motion_is_accurate_in_single_precision(y):
+    # The rest of the position's variance is y^3/12 for small y: it is a difference of terms y.
+    exact_values = [np.exp(-y), np.tanh(y / 2), np.sqrt(-np.expm1(-2 * y))]
+    with jax.enable_x64(False):
+        *found, spread = _motion(1.0, jnp.float32(y), jnp)
+    np.testing.assert_allclose(found, exact_values, rtol=1e-6)
+    rest = y**3 / 12 - y**5 / 120 if y < 0.01 else y - 2 * np.tanh(y / 2)
+    np.testing.assert_allclose(spread, np.sqrt(2 * rest), rtol=1e-5)
+
+
+def test_the_error_is_of_second_order_in_theory():
+    for law, noise in (("symmetric", 100.0), ("batches", 100.0), ("replacement", 0.0)):
+        errors = [relative_variance_error(UBU(2.0), h, 100, noise, law=law) for h in (0.002, 0.001)]
+        # The batches may add terms of higher order, which fall faster.
+        assert errors[0] / errors[1] > 3.8, law
+    first = [
+        relative_variance_error(UBU(2.0), h, 100, 100.0, law="replacement") for h in (2e-3, 1e-3)
+    ]
+    assert 1.9 < first[0] / first[1] < 2.1  # with replacement it is of first order
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["BetaBernoulli", "GammaPoisson"])
+def test_the_error_is_of_second_order_on_an_exact_posterior(family):
+    """Full gradients at steps h and h/2: the errors of mean and variance fall by four."""
+    if family == "BetaBernoulli":
+        target = exact.BetaBernoulli(num_data=12)
+        log_density = lambda u: (  # noqa: E731
+            target.a * jax.nn.log_sigmoid(u) + target.b * jax.nn.log_sigmoid(-u)
+        )
+        sites = jax.scipy.special.logit(target.sample(jax.random.key(8), 400_000)["p"])
+    else:
+        target = exact.GammaPoisson(num_data=4)
+        log_density = lambda u: target.a * u - target.b * jnp.exp(u)  # noqa: E731
+        sites = jnp.log(target.sample(jax.random.key(8), 400_000)["rate"])
+    reference = np.asarray(sites, float)
+    sd = reference.std()
+    estimator = lambda x, rows: jax.grad(log_density)(x)  # noqa: E731
+    chains, draws = 8000, 60
+    errors = []
+    for h in (0.8 * sd, 0.4 * sd):
+        alg = sg.ubu(estimator, jnp.zeros(1), batch_size=1, step_size=h, friction=1.5 / sd)
+
+        def chain(key, alg=alg):
+            first, rest = jax.random.split(key)
+            state = alg.init(jnp.asarray(reference.mean()), first)
+            move = lambda state, key: (new := alg.step(key, state)[0], new.position)  # noqa: E731
+            return jax.lax.scan(move, state, jax.random.split(rest, draws + 20))[1][20:]
+
+        found = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(3), chains)))
+        second = ((found - reference.mean()) ** 2).mean(1)
+        error = second.std() / np.sqrt(chains) / reference.var()
+        errors.append((second.mean() / reference.var() - 1, error))
+    (large, large_error), (small, small_error) = errors
+    # The sample of the reference has an error of its own, common to both.
+    common = np.sqrt(2 / len(reference))
+    assert abs(large) > 10 * large_error
+    assert abs(small - large / 4) < SIGMAS * np.hypot(small_error, large_error / 4) + 3 * common + (
+        0.1 * abs(large) / 4
+    )
+
+
+@pytest.mark.parametrize("order", ["symmetric", "batches"])
+def test_the_kernel_runs_in_blackjax_form_on_a_pytree(order):
+    rows = {"x": jax.random.normal(jax.random.key(0), (203, 2))}
+    estimator = grad_estimator(
+        lambda p: -jnp.sum(p["w"] ** 2) / 2,
+        lambda p, row: -jnp.sum((row["x"] - p["w"]) ** 2) / 2,
+        203,
+    )
+    alg = sg.ubu(estimator, rows, batch_size=20, step_size=0.01, friction=30.0, order=order)
+    state = alg.init({"w": jnp.zeros(2)}, jax.random.key(1))
+    step = jax.jit(alg.step)
+    same, info = step(jax.random.key(2), state)
+    again, _ = step(jax.random.key(2), state)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, again))
+    assert int(same.step) == 11 and not bool(info.diverging)
+    assert same.velocity["w"].shape == (2,)
+
+
+@pytest.mark.parametrize("friction", [0.0, -1.0, float("nan")])
+def test_friction_must_be_positive(friction):
+    with pytest.raises(ValueError, match="friction"):
+        sg.ubu(lambda x, rows: -x, jnp.zeros(4), 2, 0.1, friction)
+
+
+def test_a_step_that_is_too_long_is_reported():
+    alg = sg.ubu(lambda x, rows: -x, jnp.zeros(400), 1, 3.0, 1.0)
+    state = alg.init(jnp.ones(()), jax.random.key(0))
+    state, info = jax.jit(alg.step)(jax.random.key(1), state)
+    assert bool(info.diverging) and np.isfinite(state.position)
