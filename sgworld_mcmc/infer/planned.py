@@ -8,8 +8,8 @@ from sgworld_mcmc.checks import check_key
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.model.user_data import Labels, UserData, read_user_data
 from sgworld_mcmc.progress import reporting
+from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.plan_file import save_plan
-from sgworld_mcmc.setup.prepare import warn_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["PlannedMCMC"]
