@@ -16,9 +16,8 @@ from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
-from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
 from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
-from sgworld_mcmc.setup.choose import OVERHEAD, Choice, Request, choose
+from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
 from sgworld_mcmc.setup.coordinates_from_mode import (
@@ -30,10 +29,11 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
 from sgworld_mcmc.setup.lay_out import BY_GROUP, controls_of, dealt, feed_of, run_data
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
+from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
 
-__all__ = ["check_start", "prepare", "request_of"]
+__all__ = ["check_start", "prepare"]
 
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
 FARTHEST = 1e4
@@ -133,31 +133,6 @@ def check_start(settings: Settings, init_params: object) -> None:
             "`start='given'` starts the chains at given points: pass them as `init_params`, a dict "
             "of unconstrained values by site, for all chains or with the axis of chains first."
         )
-
-
-def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
-    """Return the request from which :func:`~sgworld_mcmc.setup.choose.choose` chooses."""
-    kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
-    if not fit.curved:
-        kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
-    stiffest, softest = fit.extremes()
-    by_group = {}
-    if fit.unit:
-        sizes = batch_ladder(size, fit.dimension)
-        by_group = {"batch_sizes": sizes, "overhead": OVERHEAD + FOR_EACH * fit.dimension}
-    return Request(
-        size=size,
-        order=settings.order,
-        integrator=settings.integrator,
-        tolerance=settings.tolerance,
-        batch_size=settings.batch_size,
-        step_size=settings.step_size,
-        steps_per_draw=settings.steps_per_draw,
-        gradients=tuple(kinds) if settings.gradient is None else (settings.gradient,),
-        stiffest=stiffest,
-        softest=softest,
-        **by_group,
-    )
 
 
 def _with_coordinates(
