@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from sgworld_mcmc import coordinates, data, gradients, integrators
 from sgworld_mcmc.checks import check_choice, check_integer, check_positive
 from sgworld_mcmc.data import orders
+from sgworld_mcmc.integrators.ubu import UBU
 from sgworld_mcmc.protocols import Coordinates, Feed, Gradient, Integrator, Order
 
 __all__ = [
@@ -134,6 +135,15 @@ class Settings:
     step_schedule, temperature_schedule
         Functions of the step, or None. ``step_size`` is then the first value and ``temperature``
         the last one.
+    dynamics
+        ``"overdamped"`` or ``"kinetic"``, or ``"auto"`` if both are allowed; ``integrator`` is then
+        the overdamped one.
+    friction
+        The friction of kinetic dynamics, or None to choose it.
+    any_order
+        Whether the order may be chosen with the dynamics.
+    quantities, keep
+        The user's functions of the sites of a draw, or None.
     """
 
     order: Order
@@ -152,6 +162,17 @@ class Settings:
     start: str = "auto"
     step_schedule: Callable | None = None
     temperature_schedule: Callable | None = None
+    dynamics: str = "overdamped"
+    friction: float | None = None
+    any_order: bool = False
+    quantities: Callable | None = None
+    keep: Callable | None = None
+
+    def kinetic(self) -> "Settings":
+        """Return the settings with kinetic dynamics."""
+        order = ORDERS["symmetric"]() if self.any_order else self.order
+        integrator = UBU(self.friction or UBU.friction)
+        return replace(self, dynamics="kinetic", integrator=integrator, order=order)
 
     @property
     def complete(self) -> bool:
@@ -167,7 +188,9 @@ class Settings:
 
 def make_settings(
     *,
-    order: str | Order = "batches",
+    order: str | Order = "auto",
+    dynamics: str = "auto",
+    friction: float | str = "auto",
     batch_size: int | None = None,
     step_size: float | str | Callable = "auto",
     temperature: float | Callable = 1.0,
@@ -180,6 +203,8 @@ def make_settings(
     init_strategy: Callable | None = None,
     record_moments: bool = False,
     start: str = "auto",
+    quantities: Callable | None = None,
+    keep: Callable | None = None,
 ) -> Settings:
     """Check the settings as users spell them, and turn names into objects.
 
@@ -188,11 +213,13 @@ def make_settings(
     ValueError, TypeError
         If an argument makes no sense; the message names it and says what it may be.
     """
-    order = resolve("order", order, ORDERS)
+    any_order = order == "auto"
+    order = resolve("order", "batches" if any_order else order, ORDERS)
     if integrator is not None and noise != "averaged":
         raise ValueError(
             "`noise` is part of overdamped dynamics: leave it out beside `integrator`."
         )
+    dynamics, friction = _dynamics(dynamics, friction, noise, integrator)
     integrator = choose_integrator(noise, integrator)
     for name, value in (("order", order), ("integrator", integrator)):
         try:
@@ -203,6 +230,12 @@ def make_settings(
                 "compiled programs are found again by it."
             ) from error
     check_choice("start", start, ("auto", "mode", "given"))
+    for name, value in (("quantities", quantities), ("keep", keep)):
+        if not (value is None or callable(value)):
+            raise TypeError(
+                f"`{name}` must be a function of the sites of one draw, a dict of arrays by name, "
+                f"not {value!r}."
+            )
     check_choice("gradient", gradient, ("auto", *GRADIENTS))
     if batch_size is not None:
         batch_size = check_integer("batch_size", batch_size, 1)
@@ -224,14 +257,17 @@ def make_settings(
         step_size = check_positive("step_size", step_size)
     if not isinstance(record_moments, bool):
         raise TypeError(f"`record_moments` must be True or False, not {record_moments!r}.")
-    if step_size is None and integrator.law is None:
+    if step_size is None and integrator.law is None and not isinstance(integrator, UBU):
         raise ValueError(
             f"`step_size` must be given for the integrator {type(integrator).__name__}: it is "
             "chosen by itself only for overdamped Langevin dynamics."
         )
-    return Settings(
+    settings = Settings(
         order=order,
         integrator=integrator,
+        dynamics=dynamics,
+        friction=friction,
+        any_order=any_order,
         batch_size=batch_size,
         step_size=step_size,
         temperature=check_positive("temperature", temperature, zero=True),
@@ -241,10 +277,42 @@ def make_settings(
         init_strategy=init_strategy,
         record_moments=record_moments,
         start=start,
+        quantities=quantities,
+        keep=keep,
         step_schedule=step_schedule,
         temperature_schedule=temperature_schedule,
         **_preconditioner(preconditioner),
     )
+    return settings.kinetic() if dynamics == "kinetic" else settings
+
+
+def _dynamics(
+    dynamics: str, friction: Any, noise: str, integrator: Any
+) -> tuple[str, float | None]:
+    """Return the dynamics and the friction, None to choose it, as users spell them."""
+    check_choice("dynamics", dynamics, ("auto", "overdamped", "kinetic"))
+    if isinstance(friction, str):
+        check_choice("friction", friction, ("auto",))
+        friction = None
+    else:
+        friction = check_positive("friction", friction)
+    if isinstance(integrator, UBU):
+        if dynamics == "overdamped" or friction not in (None, integrator.friction):
+            raise ValueError(
+                "`integrator` UBU is kinetic dynamics with a friction of its own: leave out "
+                "`dynamics` and `friction`."
+            )
+        return "kinetic", integrator.friction
+    if integrator is not None or noise != "averaged":
+        if dynamics == "kinetic" or friction is not None:
+            raise ValueError(
+                "`noise` and `integrator` are other dynamics than `dynamics='kinetic'`, to which "
+                "`friction` belongs: leave one of them out."
+            )
+        return "overdamped", None
+    if dynamics == "overdamped" and friction is not None:
+        raise ValueError("`friction` belongs to `dynamics='kinetic'`: leave it out.")
+    return ("kinetic" if friction is not None else dynamics), friction
 
 
 def _value_of(name: str, schedule: Callable, step: int) -> float:

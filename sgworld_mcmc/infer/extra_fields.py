@@ -3,16 +3,13 @@
 import difflib
 from typing import Any
 
-import jax
-
-from sgworld_mcmc.gradients.weighting import epoch_mean
-from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.sampling.chain import SGMCMCState
-from sgworld_mcmc.setup.run_plan import RunData
 
-__all__ = ["check_extra_fields", "potential_energy"]
+__all__ = ["CHECKS", "check_extra_fields"]
 
 COMPUTED = ("potential_energy",)
+# The field of :mod:`sgworld_mcmc.infer.quantities`, which is not shown.
+CHECKS = "_checks"
 
 
 def check_extra_fields(fields: Any) -> None:
@@ -38,12 +35,3 @@ def check_extra_fields(fields: Any) -> None:
                 f"There is no field {name!r} to collect as `extra_fields`: there are "
                 f"{', '.join(known)}.{hint}"
             )
-
-
-def potential_energy(state: SGMCMCState, data: RunData) -> jax.Array:
-    """Return minus the log density of all rows at a chain's position, as NumPyro's HMC does.
-
-    It costs a pass over all rows for every draw.
-    """
-    target = target_of(data.model, data.constants, data.tuning.coordinates)
-    return -epoch_mean(target, state.position, data.feed, dealing=state.dealing)

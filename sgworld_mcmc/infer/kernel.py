@@ -13,11 +13,12 @@ from numpyro.util import is_prng_key
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.in_memory import seed_of
-from sgworld_mcmc.infer.extra_fields import potential_energy
+from sgworld_mcmc.infer.extra_fields import CHECKS
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.model.user_data import read_user_data
+from sgworld_mcmc.report.quantities import checks_of, potential_energy
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings
 from sgworld_mcmc.setup.checked_model import warn_of
@@ -26,6 +27,9 @@ from sgworld_mcmc.setup.prepare import prepare
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["SGMCMCKernel"]
+
+# Sets of starts up to this number have one for each chain; larger ones are samples.
+FEW_STARTS = 16
 
 
 class SGMCMCKernel(MCMCKernel):
@@ -91,6 +95,7 @@ class SGMCMCKernel(MCMCKernel):
         kwargs: dict,
         init_params: dict | None = None,
         leading: tuple[int, ...] | None = None,
+        chains: int = 4,
     ) -> tuple[RunPlan, RunData]:
         """Check the model and its arguments, choose all settings, and lay the data out.
 
@@ -106,11 +111,15 @@ class SGMCMCKernel(MCMCKernel):
             the search for the mode begins there.
         leading
             The leading axis that the initial values must have; None allows any one, or none.
+        chains
+            Number of chains of the run, which begin apart where no mode is searched.
         """
         initial = None if init_params is None else (init_params, leading)
         seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
         args, kwargs, _ = read_user_data(self._model, args, kwargs)
-        return prepare(seed, self._model, self._settings, args, kwargs, initial, self._models)
+        return prepare(
+            seed, self._model, self._settings, args, kwargs, initial, self._models, chains
+        )
 
     def lay_out(self, plan: RunPlan, args: tuple, kwargs: dict) -> RunData:
         """Lay the data out for a plan that was made before.
@@ -174,11 +183,35 @@ class SGMCMCKernel(MCMCKernel):
             one = lambda state: potential_energy(state, self._resolve(args, kwargs))  # noqa: E731
             return jax.vmap(one)(state) if state.i.ndim else one(state)
 
-        return {"potential_energy": energy}
+        def checks(state, args, kwargs):
+            data = self._resolve(args, kwargs)
+            sites = self._sites_fn(data)
+
+            def one(state):
+                return checks_of(state, data, sites(state.z), self._settings.quantities)
+
+            return jax.vmap(one)(state) if state.i.ndim else one(state)
+
+        return {"potential_energy": energy, CHECKS: checks}
 
     def postprocess_fn(self, args, kwargs):
+        """Return a function from unconstrained sites to constrained and deterministic ones.
+
+        With the setting ``keep`` it returns what that keeps of them.
+        """
+        sites, keep = self._sites_fn(self._resolve(args, kwargs or {})), self._settings.keep
+        if keep is None:
+            return sites
+
+        def kept(z):
+            made = keep(sites(z))
+            return made if isinstance(made, dict) else {"kept": made}
+
+        return kept
+
+    @staticmethod
+    def _sites_fn(data: RunData) -> Callable:
         """Return a function from unconstrained sites to constrained and deterministic ones."""
-        data = self._resolve(args, kwargs or {})
         if data.originals is not None:
             rows = data.originals
         elif isinstance(data.feed, DealtRows):
@@ -249,9 +282,13 @@ class SGMCMCKernel(MCMCKernel):
         """Return the initial states of all chains, at the ``given`` points if there are any."""
         tuning = data.tuning
 
-        def one(key, given):
+        # Where each chain has a start of its own, no two of them have the same.
+        apart = len(keys) <= len(tuning.starts) <= FEW_STARTS
+
+        def one(key, given, number):
             start_key, rows_key, state_key = jax.random.split(key, 3)
-            position = tuning.starts[jax.random.bits(start_key) % len(tuning.starts)]
+            place = number if apart else jax.random.bits(start_key) % len(tuning.starts)
+            position = tuning.starts[place]
             if given is not None:
                 position = tuning.coordinates.to_z(given.astype(position.dtype))
             return initial_state(
@@ -264,7 +301,7 @@ class SGMCMCKernel(MCMCKernel):
                 dynamics=data.dynamics,
             )
 
-        return jax.vmap(one)(keys, given)
+        return jax.vmap(one)(keys, given, np.arange(len(keys)))
 
 
 @cache

@@ -10,7 +10,7 @@ from numpyro.util import is_prng_key
 
 from sgworld_mcmc.arrays import reshaped
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
-from sgworld_mcmc.infer.extra_fields import check_extra_fields
+from sgworld_mcmc.infer.extra_fields import CHECKS, check_extra_fields
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.reported import ReportedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
@@ -129,8 +129,8 @@ class MinibatchMCMC(ReportedMCMC):
                 note = divergence_note(self.last_state)
                 if note:
                     warnings.warn(note, DivergenceWarning, stacklevel=2)
-                if "position" not in (self._states or {}):  # a warm-up that is not collected
-                    return
+                if not any(name in (self._states or {}) for name in ("position", CHECKS)):
+                    return  # a warm-up that is not collected
                 self._take_positions(extra_fields)
             finally:
                 self._interrupts.release()
@@ -166,7 +166,7 @@ class MinibatchMCMC(ReportedMCMC):
         try:
             read = self._read(args, kwargs)
             plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=3)
-            hidden = () if "position" in extra_fields else ("position",)
+            hidden = self._hidden_fields(extra_fields)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
             given = self._given_starts(init_params)

@@ -7,10 +7,13 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
+from sgworld_mcmc.infer.extra_fields import CHECKS
 from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.report.bias_report import BiasReport
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
+from sgworld_mcmc.report.kinetic_report import KineticReport
+from sgworld_mcmc.report.make_kinetic_report import kinetic_notes, make_kinetic_report
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Collection, collect
@@ -28,6 +31,8 @@ class ReportedMCMC(PlannedMCMC):
     # The positions of the last run's draws, and the plan that they were made with.
     _positions: np.ndarray | None = None
     _drawn_with: RunPlan | None = None
+    # What was computed of the draws of the last run, beside the sites.
+    _checks: dict[str, Any] | None = None
     # The plan whose draws have been checked.
     _checked: RunPlan | None = None
     # The fields that the last run has collected: a further run shares its program.
@@ -35,7 +40,7 @@ class ReportedMCMC(PlannedMCMC):
     # The numbers of draws and chains that were asked for, after a run that was interrupted.
     _asked: tuple[int, int] | None = None
 
-    def bias_report(self, *, control: bool = False) -> BiasReport:
+    def bias_report(self, *, control: bool = False) -> BiasReport | KineticReport:
         """Report how biased the draws are, as predicted from the theory and as measured.
 
         Parameters
@@ -46,10 +51,11 @@ class ReportedMCMC(PlannedMCMC):
 
         Returns
         -------
-        BiasReport
+        BiasReport or KineticReport
             For each parameter the predicted errors of variance and mean and their causes, the
-            check by Stein's identity with gradients of all rows, and the settings used. ``print``
-            shows it as a table.
+            check by Stein's identity with gradients of all rows, and the settings used. Of kinetic
+            dynamics without a mode: temperatures by site, and the convergence and expected errors
+            of the quantities. ``print`` shows it as a table.
 
         Raises
         ------
@@ -76,6 +82,8 @@ class ReportedMCMC(PlannedMCMC):
         if control and plan.dynamics.step_schedule is not None:
             raise ValueError("`control=True` needs a constant `step_size`, not a schedule.")
         half = self._control_run() if control else None
+        if plan.kinetic is not None:
+            return make_kinetic_report(plan, data, self.draws(), control=half)
         strategy = self.sampler.settings.init_strategy
         return make_report(plan, data, self.draws(), control=half, strategy=strategy)
 
@@ -126,12 +134,25 @@ class ReportedMCMC(PlannedMCMC):
                 postprocess=None,
                 numbers=self._numbers(),
             )
-        return Draws(np.asarray(found.draws["position"], float), found.state)
+        return self._draws_of(found.draws, found.state)
 
     def draws(self) -> Draws:
         """Return the draws of the last run in the sampler's own coordinates, for diagnostics."""
         samples = (self._states or {}).get(self._sample_field, {})
-        return Draws(self._positions, self.last_state, samples)
+        return Draws(self._positions, self.last_state, samples, self._checks)
+
+    def quantities(self) -> Any:
+        """Return the quantities of the last run's draws, a pytree of arrays (chains, draws, ...).
+
+        They are those that ``quantities=`` names, or the default ones of a network
+        (:func:`sgworld_mcmc.infer.quantities.default_quantities`).
+        """
+        if self._checks is None:
+            raise ValueError(
+                "No quantities were computed: give `quantities=`, a function of the sites of one "
+                "draw, and call run(...)."
+            )
+        return self._checks["quantities"]
 
     def to_arviz(self, **options) -> Any:
         """Return the draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""
@@ -143,6 +164,8 @@ class ReportedMCMC(PlannedMCMC):
     def _notes(self) -> list[str]:
         """Return what a user should know about the draws."""
         plan, draws = self.plan, self.draws()
+        if plan.kinetic is not None:
+            return kinetic_notes(plan, self.data, draws)
         notes = notes_of(plan, draws)
         # The draws are checked once for each set-up, and only if nothing else is wrong, which the
         # user should mend first.
@@ -153,13 +176,34 @@ class ReportedMCMC(PlannedMCMC):
             notes = list(filter(None, [contradiction(plan, self.data, draws, strategy)]))
         return [*notes, *heavy_tails(draws.samples, self.data.model.latents)]
 
+    def _hidden_fields(self, extra_fields) -> tuple[str, ...]:
+        """Return the fields that the diagnostics need and the user has not asked for."""
+        kinetic = self.plan.kinetic is not None
+        wanted = self.sampler.settings.quantities is not None
+        checks = (CHECKS,) if kinetic or wanted else ()
+        if kinetic or "position" in extra_fields:  # positions of many dimensions fill the memory
+            return checks
+        return ("position", *checks)
+
     def _take_positions(self, extra_fields) -> None:
-        """Keep the positions for the diagnostics; show them only if they were asked for."""
-        self._positions, self._drawn_with = np.asarray(self._states["position"], float), self.plan
-        if "position" not in extra_fields:
-            del self._states["position"]
+        """Keep what the diagnostics need; show of it only what was asked for."""
+        taken = self._draws_of(self._states, None)
+        self._positions, self._checks, self._drawn_with = taken.positions, taken.checks, self.plan
+        for name in self._hidden_fields(extra_fields):
+            del self._states[name]
             if self._states_flat is not None:
-                del self._states_flat["position"]
+                del self._states_flat[name]
+
+    def _draws_of(self, states: dict, last_state: Any) -> Draws:
+        """Return the record of the draws, by which they are judged."""
+        checks = states.get(CHECKS)
+        if checks is not None:
+            checks = jax.tree.map(lambda x: np.asarray(x, float), checks)
+        if self.plan.kinetic is None:
+            return Draws(np.asarray(states["position"], float), last_state, checks=checks)
+        leaves = jax.tree.leaves((checks["quantities"], checks["potential"]))
+        flat = [np.reshape(x, (*x.shape[:2], -1)) for x in leaves]
+        return Draws(np.concatenate(flat, axis=2), last_state, checks=checks)
 
     def _control_run(self) -> np.ndarray:
         """Return the (chains, draws, D) positions of a second run at half the step size."""

@@ -114,7 +114,7 @@ class SetUp:
         # The set-up's random numbers come from NumPy's generator, seeded with the same key.
         key = rng_key if is_prng_key(rng_key) else rng_key[0]
         leading = (num_chains,) if num_chains > 1 else ()
-        return self._sampler.prepare(key, args, kwargs, init_params, leading)
+        return self._sampler.prepare(key, args, kwargs, init_params, leading, num_chains)
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
         """Return whether the data that are laid out are those of these arguments."""

@@ -51,10 +51,12 @@ class UBU(Integrator):
     normals: ClassVar[int] = 4
     joined_normals: ClassVar[int | None] = 2
 
-    friction: float = 2.0
+    friction: Any = 2.0
 
     def __post_init__(self):
-        if not (math.isfinite(self.friction) and self.friction > 0):
+        # Inside of compiled functions the friction may be traced.
+        number = isinstance(self.friction, int | float)
+        if number and not (math.isfinite(self.friction) and self.friction > 0):
             raise ValueError(f"`friction` must be a positive number, not {self.friction!r}.")
 
     def init(self, rng_key, position):

@@ -14,16 +14,20 @@ class Draws(NamedTuple):
     Attributes
     ----------
     positions
-        (chains, draws, D) positions in the sampler's coordinates, float64.
+        (chains, draws, D) positions in the sampler's coordinates, float64. Of a plan without a mode
+        they are the Q quantities by which the draws are judged.
     last_state
         The :class:`~sgworld_mcmc.sampling.chain.SGMCMCState` of the chains at the end.
     samples
         Constrained values by site, (chains, draws, ...); may be empty.
+    checks
+        What :mod:`sgworld_mcmc.infer.quantities` has computed of the draws, or None.
     """
 
     positions: np.ndarray
     last_state: Any
     samples: Mapping[str, np.ndarray] = {}
+    checks: Mapping[str, Any] | None = None
 
     @property
     def step_size(self) -> float:

@@ -8,7 +8,7 @@ from sgworld_mcmc.sampling.chain import Dynamics, SGMCMCState
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.run_plan import RunPlan
 
-__all__ = ["notes_of"]
+__all__ = ["notes_of", "schedule_notes"]
 
 
 def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
@@ -57,12 +57,12 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
                 else "The posterior is far from Gaussian: reparametrise it, or use NUTS."
             )
         )
-    notes += _schedule_notes(plan.dynamics, draws.last_state)
+    notes += schedule_notes(plan.dynamics, draws.last_state)
     notes += _mixing_notes(found, draws.positions, plan.dynamics.temperature or 1.0)
     return notes
 
 
-def _schedule_notes(dynamics: Dynamics, last_state: SGMCMCState) -> list[str]:
+def schedule_notes(dynamics: Dynamics, last_state: SGMCMCState) -> list[str]:
     """Return a note if the temperature was not yet what it will be when the draws began."""
     schedule = dynamics.temperature_schedule
     if schedule is None:

@@ -27,6 +27,9 @@ from sgworld_mcmc.setup.predict import Prediction
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.run_plan import RunPlan, Tuning
 from sgworld_mcmc.setup.step_error import Discretisation
+from sgworld_mcmc.setup.without_mode.choice import KineticChoice
+from sgworld_mcmc.setup.without_mode.spectrum import Spectrum
+from sgworld_mcmc.setup.without_mode.tune import KineticFit
 
 __all__ = ["VERSION", "load_plan", "save_plan"]
 
@@ -36,6 +39,7 @@ _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
     *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),
     *(Discretisation, Choice, Prediction, ModelDescription, TaylorControls),
+    *(KineticFit, KineticChoice, Spectrum),
 )
 
 

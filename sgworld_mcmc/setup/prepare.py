@@ -32,6 +32,8 @@ from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
+from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
+from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
 __all__ = ["check_start", "prepare"]
 
@@ -53,6 +55,7 @@ def prepare(
     kwargs: dict,
     init_params: tuple[dict, tuple | None] | None,
     cache: dict,
+    chains: int = 4,
 ) -> tuple[RunPlan, RunData]:
     """Check the model and its arguments, choose all settings, and lay the data out.
 
@@ -65,6 +68,8 @@ def prepare(
         allows any); or None without initial values.
     cache
         Models seen before, by the signature of their arguments.
+    chains
+        Number of chains of the run; without a mode each of them is brought to the posterior.
     """
     stage("checking the model")
     generator = generator_of(seed)
@@ -82,7 +87,9 @@ def prepare(
         if settings.batch_size is not None:
             raise
         see_whole(model, args, kwargs, cache, str(error))
-        return prepare(seed, model, settings, args, kwargs, init_params, cache)
+        return prepare(seed, model, settings, args, kwargs, init_params, cache, chains)
+    if found is None:
+        return plan_without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     posterior, double, too_coarse = found
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
@@ -141,13 +148,14 @@ def _with_coordinates(
     checked: CheckedModel,
     settings: Settings,
     initial: np.ndarray | None,
-) -> tuple[Posterior, bool, bool]:
+) -> tuple[Posterior, bool, bool] | None:
     """Return the posterior in the coordinates of its mode, and the precision of the run.
 
-    Two flags say whether the precision is double, and whether it should be but cannot.
+    Two flags say whether the precision is double, and whether it should be but cannot. None if the
+    mode is not to be searched.
     """
     view, user = checked.model, bool(jax.config.jax_enable_x64)
-    large = is_large(view.size)
+    large, without_mode = is_large(view.size), kinetic_is_wanted(settings, view)
     functions = functions_of(view, settings.init_strategy)
     constants_double = checked.constants(view.precise)
 
@@ -160,6 +168,8 @@ def _with_coordinates(
                 found = fit_by_group(own, functions, feed, constants_double, initial)
                 if found is not None:
                     return feed, *found
+            if without_mode:
+                return feed, None, None
             find = coordinates_at if settings.start == "given" else fit_coordinates
             fit = find(generator, functions, feed, constants_double, initial, settings)
             if large and not fit.converged:
@@ -171,6 +181,8 @@ def _with_coordinates(
     # will most likely read them: the set-up only adds them up in double precision.
     rows_double = checked.rows(user if large else view.precise)
     feed, fit, structure = search(rows_double, initial)
+    if fit is None:
+        return None
     stage("coordinates")
     _check_at(fit, checked, constants_double)
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2

@@ -19,6 +19,7 @@ from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
+from sgworld_mcmc.setup.without_mode.tune import KineticFit
 
 __all__ = ["RunData", "RunPlan", "Tuning"]
 
@@ -73,6 +74,8 @@ class RunPlan:
         The relative error of the posterior variance that was asked for.
     fixed
         Whether the user had given anything on which the predicted error depends.
+    kinetic
+        What a set-up without a mode has found; None if there is a mode.
     """
 
     dynamics: Dynamics
@@ -86,6 +89,7 @@ class RunPlan:
     description: ModelDescription
     tolerance: float
     fixed: bool
+    kinetic: KineticFit | None = None
 
     def with_step_size(self, step_size: float) -> "RunPlan":
         """Return the same plan at another step size."""

@@ -1,0 +1,185 @@
+"""Make the report of kinetic dynamics without a mode, from a plan, its data and draws."""
+
+import jax
+import numpy as np
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.report.control_run import control_check
+from sgworld_mcmc.report.draws import Draws
+from sgworld_mcmc.report.kinetic_report import KineticReport, Temperatures
+from sgworld_mcmc.report.notes import schedule_notes
+from sgworld_mcmc.report.quantities import quantity_names
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.theory.mean_temperature import temperature_error
+
+__all__ = ["kinetic_notes", "make_kinetic_report", "measured_temperatures"]
+
+# Each chain is cut into this many blocks, whose scatter gives standard errors.
+BLOCKS = 5
+# The chains disagree above this R-hat of a quantity. It is the largest of hundreds.
+LARGEST_R_HAT = 1.1
+# A temperature is wrong if it differs from one by more than this many standard errors, and by more
+# than this for a single site.
+SIGMAS, MATTERS = 4.0, 0.1
+
+
+def make_kinetic_report(
+    plan: RunPlan, data: RunData, draws: Draws, *, control: np.ndarray | None = None
+) -> KineticReport:
+    """Make the report of draws; ``control`` are quantities of a run at half the step size."""
+    dynamics, quantities = plan.dynamics, draws.positions
+    found = measured_temperatures(data.model, draws, dynamics.temperature or 1.0)
+    predicted = _predicted(plan, draws.step_size)
+    first = _first_draw(draws.checks["quantities"])
+    expected, predictive = _expected_errors(draws, predicted, found, dynamics.temperature or 1.0)
+    return KineticReport(
+        sites=data.model.latents,
+        temperatures=found,
+        predicted_temperature_error=predicted,
+        names=(*quantity_names(first), "potential"),
+        r_hat=_r_hat(quantities),
+        ess=np.asarray(effective_sample_size(quantities)),
+        expected_error=expected,
+        predictive_error=predictive,
+        control=None if control is None else control_check(quantities, control),
+        order=dynamics.order.name,
+        batch_size=plan.batch_size,
+        num_batches=dynamics.num_batches,
+        step_size=draws.step_size,
+        friction=dynamics.integrator.friction,
+        steps_per_draw=dynamics.steps_per_draw,
+        tolerance=plan.tolerance,
+        notes=tuple(kinetic_notes(plan, data, draws)),
+    )
+
+
+def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
+    """Return what a user should know about the draws, in whole sentences."""
+    notes = schedule_notes(plan.dynamics, draws.last_state)
+    count = draws.positions.shape[1]
+    if count < 20 or not np.isfinite(draws.positions).all():
+        return [
+            *notes,
+            f"There are {count} draws in a chain: whether the chains have mixed, and how large the "
+            "errors are, cannot be told from so few.",
+        ]
+    r_hat = _r_hat(draws.positions)
+    if np.nanmax(r_hat) > LARGEST_R_HAT:
+        names = (*quantity_names(_first_draw(draws.checks["quantities"])), "potential")
+        worst = int(np.nanargmax(r_hat))
+        share = np.mean(r_hat > LARGEST_R_HAT)
+        return [
+            *notes,
+            f"The chains have not mixed: R-hat is {r_hat[worst]:.2f} for {names[worst]}, and above "
+            f"{LARGEST_R_HAT:g} for {share:.0%} of the quantities. Raise `num_samples` or "
+            "`steps_per_draw`; if chains stay in modes of their own, more of them (`num_chains`) "
+            "average over the modes.",
+        ]
+    found = measured_temperatures(data.model, draws, plan.dynamics.temperature or 1.0)
+    excess, error = abs(found.total - 1), SIGMAS * found.total_se
+    if excess > max(error, 2 * plan.tolerance):
+        notes.append(
+            f"The draws have the temperature {found.total:.3f} ± {found.total_se:.3f} instead of "
+            f"one: their variances are wrong by about {found.total - 1:+.0%} on average. "
+            + _cure(plan)
+        )
+    off = np.abs(found.configurational - 1)
+    limit = SIGMAS + np.sqrt(2 * np.log(len(off)))
+    wrong = (off > limit * found.configurational_se) & (off > MATTERS)
+    if wrong.any() and not notes:
+        worst = int(np.argmax(np.where(wrong, off, 0)))
+        notes.append(
+            f"The site {data.model.latents[worst]!r} has the temperature "
+            f"{found.configurational[worst]:.2f} ± {found.configurational_se[worst]:.2f} instead "
+            "of one. " + _cure(plan)
+        )
+    choice = plan.kinetic.choice
+    if not choice.met and not notes:
+        notes.append(
+            f"The tolerance {plan.tolerance:g} could not be met: the predicted error of the "
+            f"temperature is {choice.error:.2g}. " + _cure(plan)
+        )
+    return notes
+
+
+def measured_temperatures(model: MinibatchModel, draws: Draws, temperature: float) -> Temperatures:
+    """Return the temperatures of the sites over the draws, with errors from blocks of draws."""
+    kinetic, kinetic_se = _block_mean(draws.checks["kinetic"] / temperature)
+    values = draws.checks["configurational"] / temperature
+    position, position_se = _block_mean(values)
+    sizes = np.array([int(np.prod(shape)) for shape in model.shapes.values()])
+    total, total_se = _block_mean(values @ sizes[:, None] / sizes.sum())
+    return Temperatures(
+        kinetic, kinetic_se, position, position_se, float(total[0]), float(total_se[0])
+    )
+
+
+def _predicted(plan: RunPlan, step_size: float) -> float:
+    """Return the predicted error of the temperature at a step size."""
+    fit, dynamics = plan.kinetic, plan.dynamics
+    size = plan.description.size
+    factor = size * (1 / plan.batch_size - 1 / size) / (dynamics.temperature or 1.0)
+    return fit.factor * temperature_error(
+        dynamics.integrator,
+        step_size,
+        dynamics.num_batches,
+        fit.spectrum.curvature,
+        fit.spectrum.weight,
+        fit.spectrum.noise * factor,
+        law=dynamics.order.law,
+    )
+
+
+def _expected_errors(draws: Draws, predicted: float, found: Temperatures, temperature: float):
+    """Return (Q,) expected errors in standard deviations, and that of predictive probabilities.
+
+    If all draws were at the temperature 1 + e, the mean of A would be off by e Cov(A, U) / tau
+    (the fluctuation-response relation; docs/theory.md, K6).
+    """
+    excess = max(abs(found.total - 1) - 2 * found.total_se, abs(predicted))
+    excess = np.copysign(excess, found.total - 1)
+    flat = draws.positions.reshape(-1, draws.positions.shape[2])
+    energy = draws.checks["potential"].reshape(-1)
+    energy = energy - energy.mean()
+    sd = np.maximum(flat.std(0), 1e-300)
+    shift = excess * ((flat - flat.mean(0)) * energy[:, None]).mean(0) / temperature
+    likelihood = draws.checks["quantities"]
+    likelihood = likelihood.get("log_likelihood") if isinstance(likelihood, dict) else None
+    if likelihood is None or likelihood.ndim != 3:
+        return shift / sd, np.nan
+    densities = np.exp(likelihood.reshape(len(flat), -1))
+    moved = excess * ((densities - densities.mean(0)) * energy[:, None]).mean(0) / temperature
+    if likelihood.max() > 0:  # densities rather than probabilities
+        moved = moved / densities.mean(0)
+    return shift / sd, float(np.abs(moved).mean())
+
+
+def _block_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of (chains, draws, S) over the draws, and its standard error."""
+    chains, draws, size = values.shape
+    length = max(1, draws // BLOCKS)
+    count = draws // length
+    blocks = values[:, : count * length].reshape(chains * count, length, size).mean(1)
+    return values.mean((0, 1)), blocks.std(0, ddof=1) / np.sqrt(len(blocks))
+
+
+def _r_hat(quantities: np.ndarray) -> np.ndarray:
+    """Return (Q,) split R-hat; one for a quantity that is constant."""
+    moving = np.ptp(quantities, axis=(0, 1)) > 0
+    r_hat = np.ones(quantities.shape[2])
+    if quantities.shape[1] >= 4 and moving.any():
+        r_hat[moving] = np.asarray(split_gelman_rubin(quantities[:, :, moving]))
+    return r_hat
+
+
+def _first_draw(quantities):
+    return jax.tree.map(lambda x: x[0, 0], quantities)
+
+
+def _cure(plan: RunPlan) -> str:
+    if plan.fixed:
+        return (
+            "Leave `step_size`, `batch_size` and `friction` to the package, or halve `step_size`."
+        )
+    return "Halve `tolerance` (it rules the step size), or give a smaller `step_size`."

@@ -1,0 +1,110 @@
+"""What a run computes of every draw besides the sites: quantities, and gauges of the temperature.
+
+Where there are thousands of parameters, convergence and bias are judged by functions of the draws:
+those that the user names, or log likelihoods of some rows, the potential and small sites.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.gradients.weighting import epoch_mean
+from sgworld_mcmc.model.target import target_of
+from sgworld_mcmc.sampling.chain import SGMCMCState
+from sgworld_mcmc.setup.run_plan import RunData
+from sgworld_mcmc.setup.without_mode.prior_scales import by_site
+
+__all__ = ["SHOWN_ROWS", "checks_of", "default_quantities", "potential_energy", "quantity_names"]
+
+# Log likelihoods of so many rows are among the quantities.
+SHOWN_ROWS = 256
+# Sites with at most this many numbers are among the quantities.
+SMALL_SITE = 10
+# A number that, beside a chain's key, begins random numbers of its own.
+GAUGE = 17
+
+
+def checks_of(
+    state: SGMCMCState, data: RunData, sites: dict[str, jax.Array], quantities: Callable | None
+) -> dict[str, Any]:
+    """Return what is computed of one draw.
+
+    Parameters
+    ----------
+    sites
+        The constrained sites of the draw.
+    quantities
+        The user's function of them, or None for :func:`default_quantities`.
+
+    Returns
+    -------
+    dict
+        ``quantities``, a pytree; ``potential``; and ``kinetic`` and ``configurational``, the
+        temperatures of each site at this draw (docs/theory.md, K3), if the dynamics is kinetic.
+    """
+    position = state.position
+    potential = potential_energy(state, data)
+    if quantities is None:
+        made = default_quantities(position, data, sites)
+    else:
+        made = jax.tree.map(jnp.asarray, quantities(sites))
+    found = {"quantities": made, "potential": potential}
+    velocity = getattr(state.motion, "velocity", None)
+    if velocity is not None:
+        places = by_site(data.model)
+        mean = lambda x: jnp.stack([jnp.mean(x[place]) for place in places])  # noqa: E731
+        found["kinetic"] = mean(velocity**2)
+        found["configurational"] = mean(-position * _one_gradient(state, data))
+    return found
+
+
+def default_quantities(
+    position: jax.Array, data: RunData, sites: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Return log likelihoods of up to :data:`SHOWN_ROWS` rows, and the sites of few numbers."""
+    rows = _first_rows(data, min(SHOWN_ROWS, data.model.size))
+    flat = data.tuning.coordinates.to_model(position)
+    single = jax.tree.map(lambda x: x[:, None], rows)
+    likelihood = lambda row: data.model.log_likelihood(flat, row, data.constants)  # noqa: E731
+    small = {name: x for name, x in sites.items() if jnp.size(x) <= SMALL_SITE}
+    return {"log_likelihood": jax.vmap(likelihood)(single), **small}
+
+
+def quantity_names(quantities: Any) -> list[str]:
+    """Return a name for each number of the quantities of one draw, in the order of raveling."""
+    names = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(quantities):
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "quantity"
+        for index in np.ndindex(*np.shape(leaf)):
+            names.append(name + (f"[{','.join(map(str, index))}]" if index else ""))
+    return names
+
+
+def potential_energy(state: SGMCMCState, data: RunData) -> jax.Array:
+    """Return minus the log density of all rows at a chain's position, as NumPyro's HMC does.
+
+    It costs a pass over all rows for every draw.
+    """
+    target = target_of(data.model, data.constants, data.tuning.coordinates)
+    return -epoch_mean(target, state.position, data.feed, dealing=state.dealing)
+
+
+def _first_rows(data: RunData, number: int) -> tuple:
+    """Return the first rows of the batches, which are random ones and always the same."""
+    if isinstance(data.feed, DealtRows):
+        return jax.tree.map(lambda x: x[:number], data.feed.data)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:number], data.feed.main)
+
+
+def _one_gradient(state: SGMCMCState, data: RunData) -> jax.Array:
+    """Return the gradient estimated from a batch that does not depend on the position."""
+    dynamics, feed = data.dynamics, data.feed
+    key = jax.random.fold_in(state.rng_key, GAUGE)
+    index = jax.random.randint(key, (), 0, dynamics.num_batches)
+    target = target_of(data.model, data.constants, data.tuning.coordinates)
+    batch = feed.fetch(state.dealing, index)
+    return dynamics.gradient(target, data.tuning.controls, feed, state.position, batch, index)

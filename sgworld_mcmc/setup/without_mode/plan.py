@@ -1,0 +1,124 @@
+"""Make a plan of kinetic dynamics without a mode, and lay the data out for it."""
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.arrays import float_dtype, from_numpy
+from sgworld_mcmc.data.in_memory import generator_of
+from sgworld_mcmc.gradients.plain import Plain
+from sgworld_mcmc.integrators.ubu import UBU
+from sgworld_mcmc.model.description import describe
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
+from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.setup.checked_model import CheckedModel
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
+from sgworld_mcmc.setup.lay_out import feed_of, run_data
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
+from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
+
+__all__ = ["is_possible", "is_wanted", "plan_without_mode"]
+
+# A number that, beside the seed, begins random numbers of its own.
+WITHOUT_MODE = 13
+# Chains that the set-up brings to the posterior: those of the run, if that many.
+FEWEST, MOST = 2, 16
+
+
+def is_possible(settings: Settings) -> bool:
+    """Return whether the settings leave room for kinetic dynamics without a mode."""
+    plain = settings.gradient in (None, "plain")
+    diagonal = settings.covariance is None or np.ndim(settings.covariance) == 1
+    kind = settings.coordinates
+    diagonal = diagonal and (kind is None or kind.name in ("diagonal", "none"))
+    if settings.dynamics == "kinetic":
+        return plain and diagonal
+    # A step size or preconditioner was given for overdamped dynamics.
+    free = settings.step_size is None and kind is None and settings.covariance is None
+    return settings.dynamics == "auto" and plain and free and settings.order.period > 0
+
+
+def is_wanted(settings: Settings, model: MinibatchModel) -> bool:
+    """Return whether kinetic dynamics without a mode is to be used if there are no groups."""
+    many = model.dimension > DENSE_DIMENSION
+    whole = model.reason is not None and settings.dynamics == "auto"
+    return many and not whole and is_possible(settings)
+
+
+def plan_without_mode(
+    seed: np.ndarray,
+    checked: CheckedModel,
+    settings: Settings,
+    arguments: tuple,
+    initial: np.ndarray | None,
+    chains: int,
+) -> tuple[RunPlan, RunData]:
+    """Find starts and settings, and lay the data out.
+
+    Parameters
+    ----------
+    seed
+        Integers that decide everything random in the set-up.
+    checked
+        The model and its data.
+    settings
+        The user's settings; the dynamics is kinetic whatever they say.
+    arguments
+        The model's arguments, ``(args, kwargs)``.
+    initial
+        (S, D) unconstrained points from which the chains begin, or None.
+    chains
+        Number of chains of the run.
+    """
+    view, settings = checked.model, settings.kinetic()
+    generator = generator_of(np.append(seed, WITHOUT_MODE))
+    double = bool(jax.config.jax_enable_x64)
+    rows, constants = checked.rows(double), checked.constants(double)
+    number = int(np.clip(chains, FEWEST, MOST))
+    coordinates, starts, fit = tune(generator, view, rows, constants, settings, initial, number)
+    dynamics = _dynamics(settings, view, fit)
+    feed = feed_of(rows, dynamics)
+    tuning = Tuning(
+        coordinates.cast(float_dtype()),
+        from_numpy(fit.choice.step_size, float_dtype()),
+        (),
+        from_numpy(starts, float_dtype()),
+    )
+    data, _ = view.layout.split(*arguments)
+    plan = RunPlan(
+        dynamics=dynamics,
+        tuning=tuning,
+        fit=CoordinateFit(coordinates, None, True, 0.0, 0, (), fitted=True),
+        measurements=None,
+        choice=None,
+        double=double,
+        too_coarse=False,
+        partition=np.asarray(seed),
+        description=describe(view, data, checked.constants(double), checked.contents),
+        tolerance=settings.tolerance,
+        fixed=settings.fixed,
+        kinetic=fit,
+    )
+    return plan, run_data(plan, view, feed, rows, constants, data)
+
+
+def _dynamics(settings: Settings, view: MinibatchModel, fit: KineticFit) -> Dynamics:
+    """Return the static choices of the run."""
+    choice = fit.choice
+    # A call of the warm-up is an epoch, or a draw if an epoch is a single step.
+    warmup = choice.num_batches if choice.num_batches > 1 else choice.steps_per_draw
+    return Dynamics(
+        order=settings.order,
+        gradient=Plain(),
+        integrator=UBU(choice.friction),
+        temperature=settings.temperature,
+        num_batches=choice.num_batches,
+        steps_per_draw=choice.steps_per_draw,
+        steps_per_warmup=min(warmup, choice.steps_per_draw),
+        limit=None,
+        step_schedule=settings.step_schedule,
+        temperature_schedule=settings.temperature_schedule,
+        recorded=min(view.dimension, MAX_COORDINATES) if settings.record_moments else 0,
+    )

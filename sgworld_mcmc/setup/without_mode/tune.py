@@ -1,0 +1,367 @@
+"""Find coordinates, starts and settings of kinetic dynamics without a mode."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.arrays import float_dtype, from_numpy, reshaped
+from sgworld_mcmc.coordinates.diagonal import Diagonal
+from sgworld_mcmc.data.dealing import even_size
+from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.data.in_memory import cut
+from sgworld_mcmc.integrators.ubu import UBUState
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.progress import count_rows, stage
+from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.setup.without_mode.choice import (
+    KineticChoice,
+    choose_kinetic,
+    predicted_temperature_error,
+)
+from sgworld_mcmc.setup.without_mode.functions import kinetic_functions_of
+from sgworld_mcmc.setup.without_mode.prior_scales import PriorMoments, by_site, pooled_scales
+from sgworld_mcmc.setup.without_mode.spectrum import STEPS, Spectrum, make_spectrum
+from sgworld_mcmc.setup.without_mode.warm_start import ROW, BurnIn
+
+__all__ = ["KineticFit", "tune"]
+
+# Radii of the starts, in standard deviations of the prior: the first with a finite density.
+RADII = (1.0, 0.3, 0.1, 0.01, 0.0)
+# Rows of the batches of Adam, and its steps; it reads at most half an epoch of many rows.
+ADAM_ROWS, ADAM_STEPS = 100, 300
+# Rows, and chains, from which curvature and noise are found.
+CURVATURE_ROWS, CURVATURE_CHAINS = 1024, 2
+# The burn-in lasts this many relaxation times of the typical direction, as far as its rows allow:
+# each chain may read this many epochs, or rows times parameters.
+RELAXATIONS, BURN_IN_EPOCHS, BURN_IN_WORK = 8.0, 1.5, 2**29
+# The rows of steps of one call.
+CALL = 128
+# Before anything has been measured, errors are expected to be this many times the predicted ones;
+# afterwards no more than MOST times.
+FACTOR, MOST = 2.0, 10.0
+# Step sizes are halved at most this often if chains diverge.
+HALVINGS = 8
+# The first burn-in: rows of a batch, number of steps, step size and friction in units of the
+# largest and the typical curvature. It is repeated with half the step while velocities are hotter.
+WARM_ROWS, WARM_STEPS, WARM_STEP, WARM_FRICTION = 500, 128, 0.35, 8.0
+WARM_ROUNDS, HOT = 4, 1.5
+
+
+class KineticFit(NamedTuple):
+    """What a set-up without a mode has found.
+
+    Attributes
+    ----------
+    choice
+        The settings.
+    spectrum
+        Curvature and noise in the sampler's coordinates, at the end of the burn-in.
+    factor
+        The measured error of the velocities' temperature over the predicted one, at least 1.
+    temperature
+        Mean squared velocity at the end of the burn-in, which should be the temperature.
+    """
+
+    choice: KineticChoice
+    spectrum: Spectrum
+    factor: float
+    temperature: float
+
+
+class _Walk(NamedTuple):
+    """Where chains of a burn-in ended.
+
+    Attributes
+    ----------
+    positions
+        (P, D) positions.
+    step_size, largest
+        The step size, and the largest one that is allowed after it: infinity if no chain diverged.
+    temperature
+        Mean squared velocity in the second half, in units of the temperature.
+    """
+
+    positions: np.ndarray
+    step_size: float
+    largest: float
+    temperature: float
+
+
+class _Problem(NamedTuple):
+    """What all steps of the set-up are given."""
+
+    generator: np.random.Generator
+    model: MinibatchModel
+    rows: tuple
+    constants: tuple
+    settings: Settings
+
+    @property
+    def functions(self):
+        return kinetic_functions_of(self.model)
+
+    def seed(self) -> np.uint32:
+        return self.generator.integers(2**32, dtype=np.uint32)
+
+    def part(self, number: int) -> tuple:
+        """Return the first rows, which are random ones."""
+        number = min(number, self.model.size)
+        return jax.tree.map(lambda x: reshaped(x, (number, *x.shape[1:]), number), self.rows)
+
+
+def tune(
+    generator: np.random.Generator,
+    model: MinibatchModel,
+    rows: tuple,
+    constants: tuple,
+    settings: Settings,
+    initial: np.ndarray | None,
+    chains: int,
+) -> tuple[Diagonal, np.ndarray, KineticFit]:
+    """Return coordinates, starts (P, D) in them, and what was found.
+
+    Parameters
+    ----------
+    rows, constants
+        The data leaves in random order, and the others, in the precision of the run.
+    initial
+        (S, D) unconstrained points from which the chains begin, or None.
+    chains
+        Number of chains P that are brought to the posterior.
+    """
+    problem = _Problem(generator, model, rows, constants, settings)
+    stage("scales of the prior")
+    coordinates = _prior_coordinates(problem)
+    positions = _starts(problem, coordinates, initial, chains)
+    if settings.start != "given":
+        stage("first steps of each chain")
+        positions = _descended(problem, coordinates, positions, initial is not None)
+    stage("curvature and noise")
+    found = _lanczos(problem, coordinates, positions)
+    coordinates, positions = _by_site(problem, coordinates, positions, found)
+    walked, largest = _thermalised(problem, coordinates, positions)
+    stage("curvature and noise")
+    spectrum = make_spectrum(_lanczos(problem, coordinates, walked))
+    size, dimension = model.size, model.dimension
+    choice = choose_kinetic(spectrum, settings, size, dimension, factor=FACTOR, largest=largest)
+    feed, steps = cut(rows, choice.num_batches), _burn_in_steps(spectrum, choice, size, dimension)
+    walk = _burn_in(problem, coordinates, feed, steps, walked, choice)
+    spectrum = make_spectrum(_lanczos(problem, coordinates, walk.positions))
+    factor = _factor(problem, spectrum, choice._replace(step_size=walk.step_size), walk.temperature)
+    fixed = {"batch_size": choice.batch_size, "friction": choice.friction}
+    largest = min(largest, walk.largest)
+    choice = choose_kinetic(
+        spectrum, settings, size, dimension, factor=factor, largest=largest, **fixed
+    )
+    starts = positions if settings.start == "given" else walk.positions
+    return coordinates, starts, KineticFit(choice, spectrum, factor, walk.temperature)
+
+
+def _thermalised(
+    problem: _Problem, coordinates: Diagonal, positions: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Return where large batches and a high friction lead, and the largest step size allowed.
+
+    Where Adam ends, a network may fit every row: neither the noise nor the curvature there are
+    those of the posterior. The stiff directions, on which they depend, soon have its temperature.
+    """
+    size = problem.model.size
+    spectrum = make_spectrum(_lanczos(problem, coordinates, positions))
+    batch_size = problem.settings.batch_size or even_size(min(WARM_ROWS, size), size)
+    batch_size = max(batch_size, even_size(min(WARM_ROWS, size), size))
+    choice = KineticChoice(
+        batch_size,
+        -(-size // batch_size),
+        WARM_STEP / np.sqrt(spectrum.largest),
+        WARM_FRICTION * np.sqrt(spectrum.typical),
+        0,
+        0.0,
+        True,
+    )
+    feed = cut(problem.rows, choice.num_batches)
+    for _ in range(WARM_ROUNDS):
+        walk = _burn_in(problem, coordinates, feed, WARM_STEPS, positions, choice)
+        positions = walk.positions
+        if walk.temperature < HOT:
+            break
+        choice = choice._replace(step_size=walk.step_size / 2)
+    return positions, walk.largest
+
+
+def _prior_coordinates(problem: _Problem) -> Diagonal:
+    """Return the coordinates in which the prior has about unit scale, or those the user gives."""
+    model, settings = problem.model, problem.settings
+    rows = problem.part(ADAM_ROWS)
+    count_rows(len(jax.tree.leaves(rows)[0]))
+    try:
+        found = problem.functions.prior(problem.seed(), rows, problem.constants)
+    except NotImplementedError:  # an improper prior has no draws
+        found = PriorMoments(*np.full((2, model.dimension), np.nan))
+    mean, scale = pooled_scales(model, found)
+    if settings.covariance is not None:
+        scale = np.sqrt(np.asarray(settings.covariance, float))
+    elif settings.coordinates is not None and not settings.coordinates.whitens:
+        scale = np.ones_like(scale)
+    return Diagonal(mean, scale)
+
+
+def _starts(problem: _Problem, coordinates: Diagonal, initial, chains: int) -> np.ndarray:
+    """Return (P, D) starts: the given points, or random ones of about the prior's size."""
+    if initial is not None:
+        points = np.resize(initial, (max(chains, len(initial)), initial.shape[1]))
+        return coordinates.to_z(points)
+    return problem.generator.standard_normal((chains, problem.model.dimension))
+
+
+def _descended(problem: _Problem, coordinates: Diagonal, positions, given: bool) -> np.ndarray:
+    """Return where steps of Adam lead, or the start where they lead nowhere.
+
+    Starts that are not ``given`` are drawn nearer to the center while their density is not finite.
+    """
+    size = problem.model.size
+    feed = cut(problem.rows, -(-size // even_size(min(ADAM_ROWS, size), size)))
+    order = problem.generator.integers(0, feed.num_batches, ADAM_STEPS).astype(np.int32)
+    count_rows(ADAM_STEPS * size / feed.num_batches * len(positions))
+    radii = np.ones(len(RADII)) if given else np.array(RADII)
+    starts, found = problem.functions.adam(
+        _cast(positions),
+        _cast(radii),
+        order,
+        coordinates.cast(float_dtype()),
+        feed,
+        problem.constants,
+    )
+    starts, found = np.asarray(starts, float), np.asarray(found, float)
+    return np.where(np.isfinite(found).all(1, keepdims=True), found, starts)
+
+
+def _lanczos(problem: _Problem, coordinates: Diagonal, positions: np.ndarray):
+    """Return Lanczos runs at the positions of the first chains."""
+    rows, used = problem.part(CURVATURE_ROWS), positions[:CURVATURE_CHAINS]
+    count_rows(len(used) * 4 * STEPS * len(jax.tree.leaves(rows)[0]))
+    return problem.functions.lanczos(
+        problem.seed(), _cast(used), coordinates.cast(float_dtype()), rows, problem.constants
+    )
+
+
+def _by_site(problem: _Problem, coordinates: Diagonal, positions, found):
+    """Return coordinates in which each site has about unit curvature, and the positions there.
+
+    The curvature of a site is that of its prior, one, and the mean square of the rows' gradients.
+    """
+    if problem.settings.coordinates is not None or problem.settings.covariance is not None:
+        return coordinates, positions
+    squares = np.asarray(found.squares, float).mean(0)
+    factor = np.ones_like(squares)
+    for places in by_site(problem.model):
+        factor[places] = 1 / np.sqrt(1 + squares[places].mean())
+    if not np.isfinite(factor).all():
+        return coordinates, positions
+    new = Diagonal(coordinates.center, coordinates.scale * factor)
+    return new, positions / factor
+
+
+def _burn_in_steps(spectrum: Spectrum, choice: KineticChoice, size: int, dimension: int) -> int:
+    """Return the number of steps of the burn-in."""
+    gamma, curvature = choice.friction, spectrum.typical
+    rate = (
+        gamma / 2 if gamma**2 < 4 * curvature else (gamma / 2 - np.sqrt(gamma**2 / 4 - curvature))
+    )
+    wanted = RELAXATIONS / rate / choice.step_size
+    most = max(BURN_IN_EPOCHS * size, BURN_IN_WORK / dimension) / choice.batch_size
+    return int(np.clip(wanted, 8 * ROW, max(most, 8 * ROW)))
+
+
+def _burn_in(
+    problem: _Problem,
+    coordinates: Diagonal,
+    feed: FixedPartition,
+    steps: int,
+    positions: np.ndarray,
+    choice: KineticChoice,
+) -> _Walk:
+    """Run the chains by steps in rows; the step size is halved until none of them diverges."""
+    stage("burn-in")
+    settings, chains = problem.settings, len(positions)
+    order = _visits(problem.generator, settings, feed.num_batches, -(-steps // ROW) * ROW)
+    order = order.reshape(-1, ROW)
+    tau = settings.temperature or 1.0
+    for halvings in range(HALVINGS):
+        h = choice.step_size / 2**halvings
+        velocity = problem.generator.standard_normal(positions.shape) * np.sqrt(tau)
+        state = BurnIn(
+            UBUState(_cast(positions), _cast(velocity)),
+            np.ones(chains, bool),
+            _cast(np.zeros(positions.shape)),
+        )
+        total, counted, done = 0.0, 0, 0
+        # The second half counts.
+        for number in (*_portions(len(order) // 2), *_portions(-(-len(order) // 2))):
+            counts = number if done >= len(order) // 2 else 0
+            some = np.zeros((CALL, ROW), np.int32)
+            some[:number] = order[done : done + number]
+            count_rows(number * ROW * feed.size / feed.num_batches * chains)
+            state = problem.functions.advance(
+                problem.seed(),
+                state,
+                some,
+                (np.int32(number), np.int32(counts)),
+                tuple(float_dtype().type(x) for x in (h, choice.friction, tau)),
+                coordinates.cast(float_dtype()),
+                feed,
+                problem.constants,
+            )
+            if not np.asarray(state.alive).all():
+                break
+            total += float(np.asarray(state.squares).mean())
+            counted, done = counted + counts, done + number
+        alive = bool(np.asarray(state.alive).all())
+        if alive or settings.step_size is not None:
+            break
+    else:
+        raise ValueError(
+            f"Chains of kinetic dynamics diverge even at the step size {h:.2g} (in standard "
+            "deviations of the prior): the gradient is not finite, or the density has no bound. "
+            "Give `init_params`, or take proper priors."
+        )
+    ends = np.asarray(state.motion.position, float)
+    return _Walk(ends, h, np.inf if halvings == 0 else h, total / max(counted, 1) / tau)
+
+
+def _portions(number: int) -> list[int]:
+    """Return how many rows of steps are made in each call."""
+    return [min(CALL, number - first) for first in range(0, number, CALL)]
+
+
+def _visits(generator, settings: Settings, count: int, steps: int) -> np.ndarray:
+    """Return (steps,) batch numbers in the order of the run."""
+    if settings.order.period == 0:
+        return generator.integers(0, count, steps).astype(np.int32)
+    epochs, made = [], 0
+    while made < steps:
+        sweep = generator.permutation(count).astype(np.int32)
+        epochs += [sweep, sweep[::-1]] if settings.order.period == 2 else [sweep]
+        made += count * max(1, settings.order.period)
+    return np.concatenate(epochs)[:steps]
+
+
+def _factor(
+    problem: _Problem, spectrum: Spectrum, choice: KineticChoice, temperature: float
+) -> float:
+    """Return the measured error of the temperature over the predicted one, from 1 to MOST."""
+    predicted = predicted_temperature_error(
+        spectrum,
+        problem.settings,
+        problem.model.size,
+        batch_size=choice.batch_size,
+        step_size=choice.step_size,
+        friction=choice.friction,
+    )
+    if not (predicted > 0 and np.isfinite(temperature)):
+        return 1.0
+    return float(np.clip((temperature - 1) / predicted, 1.0, MOST))
+
+
+def _cast(x: np.ndarray) -> jax.Array:
+    return from_numpy(x, float_dtype())
