@@ -5,24 +5,26 @@ posterior standard deviations and all standard deviations within 7 %, and if not
 package gave a warning.
 """
 
-import json
 import sys
-from pathlib import Path
 
 import jax
 
 from sgworld_benchmarks.accuracy.problem import describe
-from sgworld_benchmarks.accuracy.problems import PROBLEMS, chosen
+from sgworld_benchmarks.accuracy.problems import PROBLEMS
 from sgworld_benchmarks.accuracy.references import (
     REFERENCES,
     reference,
     regenerate,
     regenerate_by_importance,
+    smallest_ess,
 )
 from sgworld_benchmarks.accuracy.run import Outcome, run_problem
+from sgworld_benchmarks.accuracy.suite import add_options, named, run_and_print, run_each
 from sgworld_mcmc.checks import check_integer
 
 __all__ = ["add_arguments", "run", "run_cli", "summary", "table"]
+
+FILE = "accuracy.json"
 
 
 def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outcome]:
@@ -48,17 +50,7 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
     >>> outcomes[0].dimension
     1
     """
-    outcomes = []
-    for name, build in chosen(models).items():
-        problem = build()
-        truth = reference(name, problem)
-        key = jax.random.fold_in(jax.random.key(seed), list(PROBLEMS).index(name))
-        outcomes.append(run_problem(name, problem, truth, describe(problem).dimension, key))
-        # The compiled programs of one model are of no use to the next, and fill the memory.
-        jax.clear_caches()
-        if progress is not None:
-            progress(outcomes[-1])
-    return outcomes
+    return run_each(PROBLEMS, models, seed, _run_one, progress)
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -105,12 +97,7 @@ def summary(outcomes: list[Outcome]) -> str:
 
 def add_arguments(parser) -> None:
     """Add the options of ``sgworld-mcmc benchmark accuracy`` to an `argparse` parser."""
-    parser.epilog = f"Models: {', '.join(PROBLEMS)}."
-    parser.add_argument(
-        "--models", nargs="+", default=(), metavar="NAME", help="which models (default: all)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument("--out", metavar="FOLDER", help="for accuracy.json, with every scalar")
+    add_options(parser, PROBLEMS, "--models", FILE)
     parser.add_argument("--reports", action="store_true", help="print warnings and bias reports")
     parser.add_argument(
         "--regenerate",
@@ -129,32 +116,29 @@ def run_cli(namespace) -> int:
     """Run with the parsed options and print the table; return 1 if a miss went unnoticed."""
     check_integer("seed", namespace.seed, 0)
     if namespace.regenerate:
-        return _regenerate(namespace.models, namespace.seed, namespace.method)
-    if namespace.out:
-        Path(namespace.out).mkdir(parents=True, exist_ok=True)
+        return _regenerate(namespace.names, namespace.seed, namespace.method)
     print(
         "SGWORLD(model).run(key, *data), 4 chains of 1000 draws; ok: every mean within 0.1 sd, "
         "every sd within 7 %"
     )
-    print(HEADER, flush=True)
-
-    def show(outcome):
-        print(line(outcome), flush=True)
-        if namespace.reports:
-            print("\n".join([*outcome.warnings, outcome.report or ""]), flush=True)
-
-    outcomes = run(tuple(namespace.models), namespace.seed, show)
-    print(summary(outcomes))
-    if namespace.out:
-        path = Path(namespace.out) / "accuracy.json"
-        path.write_text(json.dumps([o.to_dict() for o in outcomes], indent=1, default=str))
+    details = (lambda outcome: outcome.report) if namespace.reports else None
+    outcomes = run_and_print(
+        namespace, run, FILE, header=HEADER, line=line, summary=summary, details=details
+    )
     return int(any(outcome.silent_miss for outcome in outcomes))
+
+
+def _run_one(name, build, rng_key):
+    """Run one model, and compare it with its exact or stored moments."""
+    problem = build()
+    truth = reference(name, problem)
+    return run_problem(name, problem, truth, describe(problem).dimension, rng_key)
 
 
 def _regenerate(models, seed, method):
     """Make references again, and name those that fail."""
     make = regenerate if method == "nuts" else regenerate_by_importance
-    problems, failed = chosen(models), 0
+    problems, failed = named(PROBLEMS, models), 0
     for name, build in problems.items():
         try:
             entry = make(name, build(), seed)
@@ -162,13 +146,13 @@ def _regenerate(models, seed, method):
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             failed += 1
             continue
-        ess = min(e for e, sd in zip(entry["ess"], entry["sd"], strict=True) if sd > 0)
         rest = (
             f"R-hat at most {max(entry['rhat']):.4f}"
             if "rhat" in entry
             else (f"k-hat {entry['k_hat']:.2f}")
         )
-        print(f"{name:21} ESS at least {ess:.0f}, {rest}, {entry['seconds']:.0f} s", flush=True)
+        ess, seconds = smallest_ess(entry), entry["seconds"]
+        print(f"{name:21} ESS at least {ess:.0f}, {rest}, {seconds:.0f} s", flush=True)
         jax.clear_caches()
     print(f"{len(problems) - failed} of {len(problems)} stored in {REFERENCES}")
     return int(failed > 0)

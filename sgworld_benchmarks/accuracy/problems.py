@@ -4,8 +4,9 @@ from sgworld_benchmarks.accuracy.conjugate import CONJUGATE
 from sgworld_benchmarks.accuracy.hierarchies import HIERARCHIES
 from sgworld_benchmarks.accuracy.problem import Problem
 from sgworld_benchmarks.accuracy.regressions import REGRESSIONS
+from sgworld_benchmarks.accuracy.suite import named
 
-__all__ = ["PROBLEMS", "build", "chosen"]
+__all__ = ["PROBLEMS", "build"]
 
 PROBLEMS = {**CONJUGATE, **REGRESSIONS, **HIERARCHIES}
 
@@ -23,18 +24,4 @@ def build(name: str) -> Problem:
     >>> build("beta_bernoulli").size
     40
     """
-    return chosen((name,))[name]()
-
-
-def chosen(names=()) -> dict:
-    """Return the builders of the problems with these names, or of all if no name is given.
-
-    Raises
-    ------
-    ValueError
-        If there is no problem of a given name; no data are made then.
-    """
-    for name in names:
-        if name not in PROBLEMS:
-            raise ValueError(f"There is no model {name!r}; choose from {', '.join(PROBLEMS)}.")
-    return {name: PROBLEMS[name] for name in names or PROBLEMS}
+    return named(PROBLEMS, (name,))[name]()

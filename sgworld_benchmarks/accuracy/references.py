@@ -24,6 +24,7 @@ __all__ = [
     "reference",
     "regenerate",
     "regenerate_by_importance",
+    "smallest_ess",
     "store",
     "stored",
 ]
@@ -185,6 +186,11 @@ def entry_of(problem: Problem, fingerprint: float, moments: Moments, made: dict)
         "names": list(moments.names),
         **{field: _rounded(getattr(moments, field)) for field in Moments._fields[1:]},
     }
+
+
+def smallest_ess(entry: dict) -> float:
+    """Return the smallest effective sample size of a stored entry; constants have none."""
+    return min(e for e, sd in zip(entry["ess"], entry["sd"], strict=True) if sd > 0)
 
 
 def store(name: str, entry: dict, path: Path = REFERENCES) -> None:

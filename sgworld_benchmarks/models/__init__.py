@@ -5,7 +5,6 @@ within 0.1 posterior standard deviations and its standard deviations within 7 % 
 or the package gave a warning.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -16,15 +15,18 @@ from sgworld_benchmarks.accuracy.references import (
     check_fingerprint,
     moments_from,
     regenerate,
+    smallest_ess,
     stored,
 )
 from sgworld_benchmarks.accuracy.run import Outcome, run_problem
-from sgworld_benchmarks.models.problems import MODELS, chosen
+from sgworld_benchmarks.accuracy.suite import add_options, named, run_and_print, run_each
+from sgworld_benchmarks.models.problems import MODELS
 from sgworld_benchmarks.models.table import HEADER, line, summary, verdict
 from sgworld_mcmc.checks import check_integer
 
 __all__ = ["REFERENCES", "add_arguments", "run", "run_cli", "run_one"]
 
+FILE = "models.json"
 REFERENCES = Path(__file__).with_name("references.json")
 # Half of what the accuracy benchmark asks for: here there are many models, and an error of 0.1 sd
 # is what matters.
@@ -54,15 +56,7 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
     Traceback (most recent call last):
     ValueError: There is no model 'no such model'; choose from ...
     """
-    outcomes = []
-    for name, build in chosen(models).items():
-        key = jax.random.fold_in(jax.random.key(seed), list(MODELS).index(name))
-        outcomes.append(run_one(name, build, key))
-        # The compiled programs of one model are of no use to the next, and fill the memory.
-        jax.clear_caches()
-        if progress is not None:
-            progress(outcomes[-1])
-    return outcomes
+    return run_each(MODELS, models, seed, run_one, progress)
 
 
 def run_one(name: str, build, rng_key: jax.Array, path: Path = REFERENCES) -> Outcome:
@@ -95,12 +89,7 @@ def run_one(name: str, build, rng_key: jax.Array, path: Path = REFERENCES) -> Ou
 
 def add_arguments(parser) -> None:
     """Add the options of ``sgworld-mcmc benchmark models`` to an `argparse` parser."""
-    parser.epilog = f"Models: {', '.join(MODELS)}."
-    parser.add_argument(
-        "--only", nargs="+", default=(), metavar="NAME", help="which models (default: all)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument("--out", metavar="FOLDER", help="for models.json, with every scalar")
+    add_options(parser, MODELS, "--only", FILE)
     parser.add_argument("--messages", action="store_true", help="print warnings and whole errors")
     parser.add_argument(
         "--reference",
@@ -114,29 +103,21 @@ def run_cli(namespace) -> int:
     """Run with the parsed options and print the table; return 1 if a miss went unnoticed."""
     check_integer("seed", namespace.seed, 0)
     if namespace.reference:
-        return _make_references(namespace.only, namespace.seed)
-    if namespace.out:
-        Path(namespace.out).mkdir(parents=True, exist_ok=True)
+        return _make_references(namespace.names, namespace.seed)
     print("SGWORLD(model).run(key, ...), 4 chains of 1000 draws, against long runs of NUTS")
-    print(HEADER, flush=True)
-
-    def show(outcome):
-        print(line(outcome), flush=True)
-        if namespace.messages:
-            print("\n".join([*outcome.warnings, outcome.error or ""]), flush=True)
-
-    outcomes = run(tuple(namespace.only), namespace.seed, show)
-    print(summary(outcomes))
-    if namespace.out:
-        path = Path(namespace.out) / "models.json"
-        path.write_text(json.dumps([o.to_dict() for o in outcomes], indent=1, default=str))
+    details = (lambda outcome: outcome.error) if namespace.messages else None
+    outcomes = run_and_print(
+        namespace, run, FILE, header=HEADER, line=line, summary=summary, details=details
+    )
     return int(any(verdict(outcome) == "MISS" for outcome in outcomes))
 
 
 def _make_references(names, seed):
     """Make references of models that can be compared, and name those that fail."""
     known, failed = stored(REFERENCES), 0
-    builders = chosen(names) if names else {n: b for n, b in MODELS.items() if n not in known}
+    builders = (
+        named(MODELS, names) if names else {n: b for n, b in MODELS.items() if n not in known}
+    )
     for name, build in builders.items():
         problem = build()
         if not problem.sites:
@@ -147,7 +128,7 @@ def _make_references(names, seed):
             print(f"{name}: {type(error).__name__}: {error}", flush=True)
             failed += 1
         else:
-            ess = min(e for e, sd in zip(entry["ess"], entry["sd"], strict=True) if sd > 0)
-            print(f"{name:24} ESS at least {ess:.0f}, {entry['seconds']:.0f} s", flush=True)
+            ess, seconds = smallest_ess(entry), entry["seconds"]
+            print(f"{name:24} ESS at least {ess:.0f}, {seconds:.0f} s", flush=True)
         jax.clear_caches()
     return int(failed > 0)

@@ -23,14 +23,19 @@ def mixture_same_family() -> Problem:
 
 def same_family_model(y):
     """Ordered means, and one scale."""
+    weights, means, scale = two_components()
+    with numpyro.plate("data", y.shape[0]):
+        components = dist.Normal(means, scale)
+        numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=y)
+
+
+def two_components():
+    """Sample the weights, ordered means and common scale of two normals."""
     weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2) * 3.0))
     ordered = transforms.OrderedTransform()
     base = dist.Normal(0, 3).expand([2]).to_event(1)
     means = numpyro.sample("means", dist.TransformedDistribution(base, ordered))
-    scale = numpyro.sample("scale", dist.LogNormal(0, 0.5))
-    with numpyro.plate("data", y.shape[0]):
-        components = dist.Normal(means, scale)
-        numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(weights), components), obs=y)
+    return weights, means, numpyro.sample("scale", dist.LogNormal(0, 0.5))
 
 
 def outliers() -> Problem:
@@ -70,11 +75,7 @@ def enumerated_mixture() -> Problem:
 
 def enumerated_model(y):
     """A label for each row, to be enumerated."""
-    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2) * 3.0))
-    ordered = transforms.OrderedTransform()
-    base = dist.Normal(0, 3).expand([2]).to_event(1)
-    means = numpyro.sample("means", dist.TransformedDistribution(base, ordered))
-    scale = numpyro.sample("scale", dist.LogNormal(0, 0.5))
+    weights, means, scale = two_components()
     with numpyro.plate("data", y.shape[0]):
         parallel = {"enumerate": "parallel"}
         label = numpyro.sample("label", dist.Categorical(weights), infer=parallel)

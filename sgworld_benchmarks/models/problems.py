@@ -1,6 +1,7 @@
 """The models of the suite by name; building one is cheap, running one is not."""
 
 from sgworld_benchmarks.accuracy.problem import Problem
+from sgworld_benchmarks.accuracy.suite import named
 from sgworld_benchmarks.models.counts_and_times import COUNTS_AND_TIMES
 from sgworld_benchmarks.models.gaussian_processes import GAUSSIAN_PROCESSES
 from sgworld_benchmarks.models.hierarchies import HIERARCHIES
@@ -10,7 +11,7 @@ from sgworld_benchmarks.models.regressions import REGRESSIONS
 from sgworld_benchmarks.models.time_series import TIME_SERIES
 from sgworld_benchmarks.models.unusual import UNUSUAL
 
-__all__ = ["MODELS", "build", "chosen"]
+__all__ = ["MODELS", "build"]
 
 FAMILIES = (
     REGRESSIONS,
@@ -38,18 +39,4 @@ def build(name: str) -> Problem:
     >>> build("bioassay").size
     4
     """
-    return chosen((name,))[name]()
-
-
-def chosen(names=()) -> dict:
-    """Return the builders of the models with these names, or of all if no name is given.
-
-    Raises
-    ------
-    ValueError
-        If there is no model of a given name; no data are made then.
-    """
-    for name in names:
-        if name not in MODELS:
-            raise ValueError(f"There is no model {name!r}; choose from {', '.join(MODELS)}.")
-    return {name: MODELS[name] for name in names or MODELS}
+    return named(MODELS, (name,))[name]()

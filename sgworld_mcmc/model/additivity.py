@@ -208,9 +208,7 @@ def _finite_points(model, evaluate, data, constants) -> tuple[list[jax.Array], l
     )
 
 
-def check_initial(
-    model: MinibatchModel, evaluate: Callable, flat: np.ndarray, data: tuple, constants: tuple
-) -> None:
+def check_initial(evaluate: Callable, flat: np.ndarray, data: tuple, constants: tuple) -> None:
     """Raise unless the model is finite at the initial points ``flat`` (chains, D)."""
     for chain, position in enumerate(flat):
         whole = evaluate(from_numpy(position), data, constants).whole

@@ -254,11 +254,6 @@ class ArrowSearch(NamedTuple):
         return int(np.ceil(rows / self.feed.size * self.feed.num_batches))
 
 
-def coordinates_about(coordinates: Arrow, center: np.ndarray) -> Arrow:
-    """Return the coordinates about another center."""
-    return replace(coordinates, center=np.asarray(center, float))
-
-
 def _of_groups(hessian: ArrowHessian, structure: Structure) -> Arrow:
     """Return K for steps of the parameters by group alone."""
     size = hessian.shared.shape[0]

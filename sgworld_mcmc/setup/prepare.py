@@ -80,7 +80,7 @@ def prepare(
     if initial is not None:
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
-            check_initial(view, view.evaluate, initial, checked.part, constants)
+            check_initial(view.evaluate, initial, checked.part, constants)
     try:
         found = _with_coordinates(generator, seed, checked, settings, initial)
     except NotMinibatchable as error:

@@ -5,7 +5,7 @@ saved, shared and used again. A :class:`RunData` is a plan's part in the loop to
 laid out for it, and the argument of every compiled loop.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -90,12 +90,6 @@ class RunPlan:
     tolerance: float
     fixed: bool
     kinetic: KineticFit | None = None
-
-    def with_step_size(self, step_size: float) -> "RunPlan":
-        """Return the same plan at another step size."""
-        tuning = self.tuning
-        value = np.asarray(step_size, tuning.step_size.dtype)
-        return replace(self, tuning=tuning._replace(step_size=value))
 
     @property
     def num_batches(self) -> int:
