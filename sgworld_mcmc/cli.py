@@ -14,6 +14,7 @@ __all__ = ["main"]
 BENCHMARKS = {
     "stationary": "bias of SGLD and SGWORLD against step size, exact posterior, no simulation",
     "epoch": "time of one epoch in units of one full-data gradient",
+    "kinetic": "epochs per effective draw against the condition number, kinetic and overdamped",
     "efficiency": "epochs per effective draw of SGLD and SGWORLD at the same bias",
     "bias": "variance errors that the package predicts, against measured ones",
     "chooser": "cost of the settings that the package chooses, against a grid search",
