@@ -135,7 +135,7 @@ def _expected_errors(draws: Draws, predicted: float, found: Temperatures, temper
     """Return (Q,) expected errors in standard deviations, and that of predictive probabilities.
 
     If all draws were at the temperature 1 + e, the mean of A would be off by e Cov(A, U) / tau
-    (the fluctuation-response relation; docs/theory.md, K6).
+    (the fluctuation-response relation; docs/theory.md, K12).
     """
     excess = max(abs(found.total - 1) - 2 * found.total_se, abs(predicted))
     excess = np.copysign(excess, found.total - 1)

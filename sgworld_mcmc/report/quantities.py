@@ -44,7 +44,7 @@ def checks_of(
     -------
     dict
         ``quantities``, a pytree; ``potential``; and ``kinetic`` and ``configurational``, the
-        temperatures of each site at this draw (docs/theory.md, K3), if the dynamics is kinetic.
+        temperatures of each site at this draw (docs/theory.md, K9), if the dynamics is kinetic.
     """
     position = state.position
     potential = potential_energy(state, data)

@@ -1,7 +1,7 @@
 """The mean error of many modes: the temperature at which a sampler keeps its positions.
 
 The configurational temperature <(x - c) . grad U> / D is one for the posterior, whatever it is
-(docs/theory.md, K3). On a quadratic potential it is one plus the mean over the D modes of the
+(docs/theory.md, K9). On a quadratic potential it is one plus the mean over the D modes of the
 relative errors of their variances, which the affine recursion predicts.
 """
 
@@ -23,7 +23,7 @@ def temperature_error(
     *,
     law: str,
 ) -> float:
-    """Return the mean relative error of the variances, infinite if the step is not stable (K4).
+    """Return the mean relative error of the variances, infinite if the step is not stable (K10).
 
     Parameters
     ----------

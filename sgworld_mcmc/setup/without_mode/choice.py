@@ -1,7 +1,7 @@
 """Choose batch size, step size, friction and draw distance of kinetic dynamics from a spectrum.
 
 The predicted error is the mean over all directions of the relative error of the variance, which is
-the configurational temperature less one (docs/theory.md, K4). It is the error that functions of
+the configurational temperature less one (docs/theory.md, K10). It is the error that functions of
 many parameters feel; a single stiff direction may have a larger one.
 """
 

@@ -3,7 +3,7 @@
 With v a vector of random signs, E[v f(H) v] is the trace of f(H), and with v the deviation of a
 batch's gradient from the mean it is the sum of C_ii f(lambda_i) over the eigenvectors of H. A few
 Lanczos steps from v give nodes and weights for all f at once, from products of H with vectors
-(Golub & Meurant 2010; Ubaru, Chen & Saad 2017; docs/theory.md, K5).
+(Golub & Meurant 2010; Ubaru, Chen & Saad 2017; docs/theory.md, K11).
 """
 
 from collections.abc import Callable
