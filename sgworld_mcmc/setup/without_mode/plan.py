@@ -19,7 +19,7 @@ from sgworld_mcmc.setup.lay_out import feed_of, run_data
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
 
-__all__ = ["is_possible", "is_wanted", "plan_without_mode"]
+__all__ = ["is_wanted", "plan_without_mode"]
 
 # A number that, beside the seed, begins random numbers of its own.
 WITHOUT_MODE = 13
@@ -27,24 +27,11 @@ WITHOUT_MODE = 13
 FEWEST, MOST = 2, 16
 
 
-def is_possible(settings: Settings) -> bool:
-    """Return whether the settings leave room for kinetic dynamics without a mode."""
-    plain = settings.gradient in (None, "plain")
-    diagonal = settings.covariance is None or np.ndim(settings.covariance) == 1
-    kind = settings.coordinates
-    diagonal = diagonal and (kind is None or kind.name in ("diagonal", "none"))
-    if settings.dynamics == "kinetic":
-        return plain and diagonal
-    # A step size or preconditioner was given for overdamped dynamics.
-    free = settings.step_size is None and kind is None and settings.covariance is None
-    return settings.dynamics == "auto" and plain and free and settings.order.period > 0
-
-
 def is_wanted(settings: Settings, model: MinibatchModel) -> bool:
     """Return whether kinetic dynamics without a mode is to be used if there are no groups."""
     many = model.dimension > DENSE_DIMENSION
     whole = model.reason is not None and settings.dynamics == "auto"
-    return many and not whole and is_possible(settings)
+    return many and not whole and settings.may_go_without_mode
 
 
 def plan_without_mode(
