@@ -25,6 +25,9 @@ __all__ = ["is_wanted", "plan_without_mode"]
 WITHOUT_MODE = 13
 # Chains that the set-up brings to the posterior: those of the run, if that many.
 FEWEST, MOST = 2, 16
+# Three points take the place of normal numbers for at least this many parameters, in steps during
+# which velocities lose at most this part.
+MANY_NORMALS, SHORT = 1000, 0.1
 
 
 def is_wanted(settings: Settings, model: MinibatchModel) -> bool:
@@ -94,12 +97,14 @@ def plan_without_mode(
 def _dynamics(settings: Settings, view: MinibatchModel, fit: KineticFit) -> Dynamics:
     """Return the static choices of the run."""
     choice = fit.choice
+    short = choice.friction * choice.step_size <= SHORT
+    numbers = "three-point" if short and view.dimension >= MANY_NORMALS else "gaussian"
     # A call of the warm-up is an epoch, or a draw if an epoch is a single step.
     warmup = choice.num_batches if choice.num_batches > 1 else choice.steps_per_draw
     return Dynamics(
         order=settings.order,
         gradient=Plain(),
-        integrator=UBU(choice.friction),
+        integrator=UBU(choice.friction, numbers),
         temperature=settings.temperature,
         num_batches=choice.num_batches,
         steps_per_draw=choice.steps_per_draw,
