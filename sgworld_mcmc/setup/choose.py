@@ -11,6 +11,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import chdtri
 
 from sgworld_mcmc.checks import check_choice
 from sgworld_mcmc.data.dealing import even_size
@@ -47,6 +48,9 @@ MEAN_PER_VARIANCE = 2.0
 # transformed, exp(z) say, the tails decide. Their error may be this many times that of the
 # variance.
 TAIL_PER_VARIANCE = 2.0
+# The chosen setting allows for a partition into batches whose noise along one of so many directions
+# is larger.
+RARELY = 20
 # The integrated autocorrelation time, in draws, that the distance between draws aims at.
 AUTOCORRELATION = 2.2
 # A draw may take this many steps, or this many epochs if that is more: otherwise a run would not
@@ -240,6 +244,8 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
     """
     scheme = scheme_of(request.order, count, inside)
 
+    noise = _of_partition(noise, request.order, count)
+
     @cache
     def made(h):
         return predict(
@@ -273,6 +279,20 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
             examples = number * autocorrelation * batch_size
             return Choice(kind, batch_size, count, h, number, scheme, examples, made(h), met)
     return None
+
+
+def _of_partition(noise: RowNoise | BatchNoise, order: Order, count: int) -> RowNoise | BatchNoise:
+    """Return the noise that one partition of the rows into a few batches may have.
+
+    Rows give the mean over partitions. Along a direction, the variance between the batches of a
+    single one varies like chi^2 / (M - 1) with M - 1 degrees of freedom. The factor is the one that
+    a partition exceeds along one direction of :data:`RARELY`.
+    """
+    if isinstance(noise, BatchNoise) or order.redeals or order.period == 0 or count == 1:
+        return noise
+    factor = chdtri(count - 1, 1 / RARELY) / (count - 1)
+    scaled = ({kind: factor * x for kind, x in part.items()} for part in noise[:3])
+    return RowNoise(*scaled, *noise[3:])
 
 
 def scheme_of(order: Order, count: int, inside: bool) -> str:
