@@ -62,6 +62,9 @@ __all__ = [
 BY_GROUP, DEALING = 11, 12
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
 FARTHEST = 1e4
+# A batch is not bounded in what it does to a chain within the distance that BULK of the pilot
+# chains keep to, and BEYOND standard deviations more.
+BULK, BEYOND = 0.9, 6.0
 # The offsets of the batches are kept up to this many numbers (M x D); above, every step computes
 # them again.
 CACHE = 2**26
@@ -126,12 +129,14 @@ def prepare(
             stage("choosing settings")
             request = request_of(settings, view.size, posterior.fit)
             choice = choose(request, measurements.noise, measurements.steps)
+        reach = _reach(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
         posterior = _dealt(seed, posterior, dynamics)
         feed = _feed(posterior.rows, dynamics)
         controls = _controls(posterior, dynamics.gradient, feed)
+        controls = dynamics.gradient.bounded(controls, reach)
         tuning = Tuning(
             posterior.coordinates.cast(float_dtype()),
             from_numpy(step_size, float_dtype()),
@@ -230,6 +235,9 @@ def repartition(
         posterior = posterior._replace(rows=rows)
         feed = _feed(rows, plan.dynamics)
         controls = _controls(posterior, plan.dynamics.gradient, feed)
+        if plan.measurements is not None:
+            reach = _reach(plan.measurements.starts, plan.fit)
+            controls = plan.dynamics.gradient.bounded(controls, reach)
     # The rows were in random order already: no seed leads from the user's order to this one.
     nothing = np.zeros(0, np.uint32)
     plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=nothing)
@@ -443,6 +451,13 @@ def _controls(posterior: Posterior, gradient: Gradient, feed):
             coordinates, feed, posterior.constants, gradient=gradient
         )
     return gradient.prepare(None, None, None, *derivatives(posterior))
+
+
+def _reach(starts: np.ndarray, fit: CoordinateFit) -> float:
+    """Return a length that the gradient hardly exceeds at draws of the posterior."""
+    distance = np.quantile(np.linalg.norm(starts, axis=1), BULK)
+    low, high = np.quantile(starts, (0.16, 0.84), axis=0)
+    return float(fit.extremes()[0] * (distance + BEYOND * np.max(high - low) / 2))
 
 
 def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
