@@ -7,10 +7,12 @@ package gave a warning.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
 
+from sgworld_benchmarks.accuracy import tally
 from sgworld_benchmarks.accuracy.problem import describe
 from sgworld_benchmarks.accuracy.problems import PROBLEMS, chosen
 from sgworld_benchmarks.accuracy.references import (
@@ -22,7 +24,7 @@ from sgworld_benchmarks.accuracy.references import (
 from sgworld_benchmarks.accuracy.run import Outcome, run_problem
 from sgworld_mcmc.checks import check_integer
 
-__all__ = ["add_arguments", "run", "run_cli", "summary", "table"]
+__all__ = ["add_arguments", "run", "run_cli", "run_seeds", "summary", "table"]
 
 
 def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outcome]:
@@ -59,6 +61,33 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
         if progress is not None:
             progress(outcomes[-1])
     return outcomes
+
+
+def run_seeds(
+    models: tuple[str, ...] = (), seeds: range = range(1), progress=None
+) -> dict[str, list[Outcome]]:
+    """Run every model with each of several seeds, and return its outcomes by name.
+
+    Parameters
+    ----------
+    models
+        Names of models; empty for all.
+    seeds
+        The seeds.
+    progress
+        Function that is called with the outcomes of each model as soon as they are known.
+
+    Examples
+    --------
+    >>> len(run_seeds(("beta_bernoulli",), range(2))["beta_bernoulli"])
+    2
+    """
+    found = {}
+    for name in chosen(models):
+        found[name] = [outcome for seed in seeds for outcome in run((name,), seed)]
+        if progress is not None:
+            progress(found[name])
+    return found
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -110,6 +139,13 @@ def add_arguments(parser) -> None:
         "--models", nargs="+", default=(), metavar="NAME", help="which models (default: all)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="run each model with so many seeds, from --seed on, and count misses and warnings",
+    )
     parser.add_argument("--out", metavar="FOLDER", help="for accuracy.json, with every scalar")
     parser.add_argument("--reports", action="store_true", help="print warnings and bias reports")
     parser.add_argument(
@@ -128,6 +164,7 @@ def add_arguments(parser) -> None:
 def run_cli(namespace) -> int:
     """Run with the parsed options and print the table; return 1 if a miss went unnoticed."""
     check_integer("seed", namespace.seed, 0)
+    check_integer("seeds", namespace.seeds, 1)
     if namespace.regenerate:
         return _regenerate(namespace.models, namespace.seed, namespace.method)
     if namespace.out:
@@ -136,19 +173,40 @@ def run_cli(namespace) -> int:
         "SGWORLD(model).run(key, *data), 4 chains of 1000 draws; ok: every mean within 0.1 sd, "
         "every sd within 7 %"
     )
-    print(HEADER, flush=True)
-
-    def show(outcome):
-        print(line(outcome), flush=True)
-        if namespace.reports:
-            print("\n".join([*outcome.warnings, outcome.report or ""]), flush=True)
-
-    outcomes = run(tuple(namespace.models), namespace.seed, show)
-    print(summary(outcomes))
+    if namespace.seeds > 1:
+        outcomes = _run_seeds(namespace)
+    else:
+        print(HEADER, flush=True)
+        outcomes = run(tuple(namespace.models), namespace.seed, partial(_show, namespace.reports))
+        print(summary(outcomes))
     if namespace.out:
         path = Path(namespace.out) / "accuracy.json"
         path.write_text(json.dumps([o.to_dict() for o in outcomes], indent=1, default=str))
     return int(any(outcome.silent_miss for outcome in outcomes))
+
+
+def _show(reports, outcome):
+    print(line(outcome), flush=True)
+    if reports:
+        print("\n".join([*outcome.warnings, outcome.report or ""]), flush=True)
+
+
+def _run_seeds(namespace) -> list[Outcome]:
+    """Print the table of misses and warnings over seeds, and return all outcomes."""
+    print(tally.HEADER, flush=True)
+    tallies = []
+
+    def show(outcomes):
+        tallies.append(tally.tally(outcomes[0].name, outcomes))
+        print(tally.line(tallies[-1]), flush=True)
+        for outcome in outcomes:
+            if not outcome.within or (namespace.reports and outcome.warnings):
+                _show(namespace.reports, outcome)
+
+    every = range(namespace.seed, namespace.seed + namespace.seeds)
+    found = run_seeds(tuple(namespace.models), every, show)
+    print(tally.summary(tallies))
+    return [outcome for outcomes in found.values() for outcome in outcomes]
 
 
 def _regenerate(models, seed, method):
