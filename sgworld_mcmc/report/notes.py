@@ -60,7 +60,8 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
                 "Leave `step_size`, `batch_size`, `gradient`, `steps_per_draw` and `noise` to the "
                 "package, or accept a larger `tolerance`."
                 if plan.fixed
-                else "The posterior is far from Gaussian: reparametrise it, or use NUTS."
+                else "No settings have a smaller one: accept a larger `tolerance`, reparametrise "
+                "the model, or use NUTS."
             )
         )
     notes += _schedule_notes(plan.dynamics, draws.last_state)
