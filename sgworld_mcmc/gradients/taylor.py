@@ -2,6 +2,11 @@
 
 g_b(z) - g_b(0) - J_b(0) z + g(0) + J(0) z, with g the gradient of the log density and J its
 Jacobian: only the terms beyond first order in z are estimated from the minibatch.
+
+Far from the center that estimate is noise in proportion to the distance: J z - J_b z has no bound,
+and for batches of a few rows J_b is far from J. A step of size one would multiply the position by a
+random matrix, and a chain that a rare batch has thrown out would run away. So the estimate is
+bounded in a run: no batch leads a chain farther away than it is.
 """
 
 from dataclasses import dataclass
@@ -25,10 +30,14 @@ class TaylorControls(NamedTuple):
         (D,) gradient of the log density of all rows.
     jacobian
         (D, D) Jacobian of that gradient, or its diagonal (D,) if all else is zero.
+    reach
+        Length of the gradient up to which a batch's estimate is never shortened; None if it has no
+        bound.
     """
 
     gradient: jax.Array
     jacobian: jax.Array
+    reach: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,9 @@ class Taylor(Gradient):
             jacobian = epoch_mean(jax.hessian(target), origin, feed)
         return TaylorControls(gradient, jacobian)
 
+    def bounded(self, controls, reach):
+        return controls._replace(reach=jnp.asarray(reach, controls.gradient.dtype))
+
     def __call__(self, target, controls, feed, position, batch, index):
         gradient = jax.grad(target)
 
@@ -62,5 +74,16 @@ class Taylor(Gradient):
 
         jacobian = controls.jacobian
         turned = jacobian @ position if jacobian.ndim == 2 else jacobian * position
-        known = controls.gradient + turned
-        return batch_estimate(estimator, position, batch, feed) + known
+        estimate = batch_estimate(estimator, position, batch, feed)
+        if controls.reach is not None:
+            estimate = _shortened(estimate, jnp.maximum(_length(turned), controls.reach))
+        return estimate + (controls.gradient + turned)
+
+
+def _length(vector: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.sum(vector**2))
+
+
+def _shortened(vector: jax.Array, most: jax.Array) -> jax.Array:
+    """Return the vector, or one of length ``most`` in its direction if it is longer."""
+    return vector * jnp.minimum(1.0, most / jnp.maximum(_length(vector), most / 2))

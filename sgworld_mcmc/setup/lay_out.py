@@ -23,7 +23,7 @@ from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -37,12 +37,16 @@ __all__ = [
     "identified",
     "lay_out",
     "posterior_of",
+    "reach_of",
     "repartition",
     "run_data",
 ]
 
 # Numbers that, beside the seed, begin random numbers of their own.
 BY_GROUP, DEALING = 11, 12
+# A batch is not bounded in what it does to a chain within the distance that BULK of the pilot
+# chains keep to, and BEYOND standard deviations more.
+BULK, BEYOND = 0.9, 6.0
 
 
 class PlanMismatch(ValueError):
@@ -115,6 +119,9 @@ def repartition(
         posterior = posterior._replace(rows=rows)
         feed = feed_of(rows, plan.dynamics)
         controls = controls_of(posterior, plan.dynamics.gradient, feed)
+        if plan.measurements is not None:
+            reach = reach_of(plan.measurements.starts, plan.fit)
+            controls = plan.dynamics.gradient.bounded(controls, reach)
     # The rows were in random order already: no seed leads from the user's order to this one.
     nothing = np.zeros(0, np.uint32)
     plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=nothing)
@@ -169,6 +176,13 @@ def controls_of(posterior: Posterior, gradient: Gradient, feed):
             coordinates, feed, posterior.constants, gradient=gradient
         )
     return gradient.prepare(None, None, None, *derivatives(posterior))
+
+
+def reach_of(starts: np.ndarray, fit: CoordinateFit) -> float:
+    """Return a length that the gradient hardly exceeds at draws of the posterior."""
+    distance = np.quantile(np.linalg.norm(starts, axis=1), BULK)
+    low, high = np.quantile(starts, (0.16, 0.84), axis=0)
+    return float(fit.extremes()[0] * (distance + BEYOND * np.max(high - low) / 2))
 
 
 def run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) -> RunData:

@@ -27,7 +27,14 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
     set_up_feed,
 )
 from sgworld_mcmc.setup.groups import find_structure
-from sgworld_mcmc.setup.lay_out import BY_GROUP, controls_of, dealt, feed_of, run_data
+from sgworld_mcmc.setup.lay_out import (
+    BY_GROUP,
+    controls_of,
+    dealt,
+    feed_of,
+    reach_of,
+    run_data,
+)
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.request import request_of
@@ -107,12 +114,14 @@ def prepare(
             stage("choosing settings")
             request = request_of(settings, view.size, posterior.fit)
             choice = choose(request, measurements.noise, measurements.steps)
+        reach = reach_of(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
         posterior = dealt(seed, posterior, dynamics)
         feed = feed_of(posterior.rows, dynamics)
         controls = controls_of(posterior, dynamics.gradient, feed)
+        controls = dynamics.gradient.bounded(controls, reach)
         tuning = Tuning(
             posterior.coordinates.cast(float_dtype()),
             from_numpy(step_size, float_dtype()),
