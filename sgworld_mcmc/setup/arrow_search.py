@@ -214,7 +214,7 @@ class ArrowSearch(NamedTuple):
             one[groupings[a].columns[:, j]] = 1
             other[groupings[b].columns[:, k]] = 1
             count_rows(feed.size)
-            values = self.functions.mixed(
+            _, values = self.functions.mixed(
                 position, from_numpy(one), from_numpy(other), feed, self.constants
             )
             sizes = len(groupings[a].columns), len(groupings[b].columns)

@@ -127,14 +127,14 @@ class SetUpFunctions:
         return expand_along(self._density(constants), position, probes, feed, used, first)
 
     def _mixed(self, position, one, other, feed, constants):
-        """Return the (N,) mixed derivatives of the potential of single rows."""
+        """Return (N,) slopes of the rows' potentials along ``one``, and mixed derivatives."""
         likelihood = self._likelihood(constants)
         return along_rows(lambda rows: mixed_of_rows(likelihood, position, one, other, rows), feed)
 
     def _tempered(self, coordinates, constants, temperature):
         """Return the target log p / tau in coordinates where it is nearly a standard Gaussian."""
-        density = target_of(self.model, constants, coordinates.scaled(jnp.sqrt(temperature)))
-        return lambda z, rows: density(z, rows) / temperature
+        scaled = coordinates.scaled(jnp.sqrt(temperature))
+        return target_of(self.model, constants, scaled, temperature)
 
     def _noise(self, coordinates, draws, rows, constants, temperature, *, block):
         density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sgworld_mcmc.gradients.batch_expansions import BatchExpansions, Crossing, GroupBlocks
 from sgworld_mcmc.gradients.taylor import TaylorControls
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.protocols import Integrator, Order
@@ -30,11 +31,12 @@ from sgworld_mcmc.setup.step_error import Discretisation
 __all__ = ["VERSION", "load_plan", "save_plan"]
 
 # The version is raised when a record changes: plans of another version are refused.
-VERSION = 1
+VERSION = 2
 _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
     *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),
     *(Discretisation, Choice, Prediction, ModelDescription, TaylorControls),
+    *(BatchExpansions, GroupBlocks, Crossing),
 )
 
 

@@ -20,12 +20,13 @@ from sgworld_mcmc.data.in_memory import (
     shuffle,
     take_rows,
 )
+from sgworld_mcmc.gradients.taylor import TaylorControls
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe, difference, probe
 from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
-from sgworld_mcmc.protocols import Coordinates, Gradient
+from sgworld_mcmc.protocols import ArrayTree, Coordinates, Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
@@ -129,9 +130,9 @@ def prepare(
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
-        posterior = _dealt(seed, posterior, dynamics)
+        posterior, order = _dealt(seed, posterior, dynamics)
         feed = _feed(posterior.rows, dynamics)
-        controls = _controls(posterior, dynamics.gradient, feed)
+        controls = _controls(posterior, dynamics.gradient, feed, order)
         tuning = Tuning(
             posterior.coordinates.cast(float_dtype()),
             from_numpy(step_size, float_dtype()),
@@ -398,16 +399,21 @@ def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) 
     )
 
 
-def _dealt(seed: np.ndarray, posterior: Posterior, dynamics: Dynamics) -> Posterior:
-    """Return the posterior with its rows in an order whose batches are dealt by group."""
+def _dealt(
+    seed: np.ndarray, posterior: Posterior, dynamics: Dynamics
+) -> tuple[Posterior, np.ndarray | None]:
+    """Return the posterior with its rows in an order whose batches are dealt by group.
+
+    The order is returned too; None if the rows are left as they are.
+    """
     count = dynamics.num_batches
     if posterior.structure is None or dynamics.order.redeals or count == 1:
-        return posterior
+        return posterior, None
     stage("dealing the rows")
     generator = generator_of(np.append(seed, DEALING))
     index = posterior.structure.first.index
     order = deal_by_group(generator, index, posterior.curvatures(), count)
-    return posterior._replace(rows=take_rows(posterior.rows, order))
+    return posterior._replace(rows=take_rows(posterior.rows, order)), order
 
 
 def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows, constants):
@@ -421,7 +427,7 @@ def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows,
         own = generator_of(np.append(seed, BY_GROUP))
         structure = find_structure(own, functions, feed, whole)
     posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0, structure)
-    return _dealt(seed, posterior, plan.dynamics).rows
+    return _dealt(seed, posterior, plan.dynamics)[0].rows
 
 
 def _feed(rows: tuple, dynamics: Dynamics):
@@ -431,8 +437,13 @@ def _feed(rows: tuple, dynamics: Dynamics):
     return cut(rows, dynamics.num_batches)
 
 
-def _controls(posterior: Posterior, gradient: Gradient, feed):
-    """Return what the gradient needs to know about the center."""
+def _controls(
+    posterior: Posterior, gradient: Gradient, feed, order: np.ndarray | None = None
+) -> ArrayTree:
+    """Return what the gradient needs to know about the center.
+
+    ``order`` is that in which the rows of a model with groups were dealt into batches.
+    """
     if gradient.needs == 0:
         return ()
     stage("control variates")
@@ -442,7 +453,17 @@ def _controls(posterior: Posterior, gradient: Gradient, feed):
         return posterior.functions.offsets(
             coordinates, feed, posterior.constants, gradient=gradient
         )
-    return gradient.prepare(None, None, None, *derivatives(posterior))
+    known = gradient.prepare(None, None, None, *derivatives(posterior))
+    if order is None or not isinstance(known, TaylorControls):
+        return known
+    count, size = feed.num_batches, len(order)
+    length, left = divmod(size, count)
+    batches = np.full((count, length + (left > 0)), size)
+    batches[:, :length] = order[: count * length].reshape(count, length)
+    batches[:left, -1] = order[count * length :]
+    # The run's controls are those of log p: its temperature acts elsewhere.
+    untempered = posterior._replace(temperature=1.0)
+    return known._replace(batches=untempered.expansions(batches, count))
 
 
 def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:

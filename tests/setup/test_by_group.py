@@ -11,6 +11,9 @@ from tolerances import SIGMAS
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.coordinates.arrow import Arrow, join, size_of, split
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
+from sgworld_mcmc.gradients.plain import Plain
+from sgworld_mcmc.gradients.taylor import Taylor
+from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.arrow_hessian import arrow_scale
 from sgworld_mcmc.setup.arrow_search import ArrowSearch
@@ -225,6 +228,42 @@ def test_a_saved_plan_gives_the_same_draws(tmp_path):
     again.run(KEY, *data)
     for name, value in mcmc.get_samples().items():
         np.testing.assert_array_equal(again.get_samples()[name], value)
+
+
+def crossed_counts(x, g, y, h):
+    """Two groupings, of which the second has slopes too."""
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    tau = numpyro.sample("tau", dist.HalfNormal(1))
+    a = numpyro.sample("a", dist.Normal(0, 1).expand([GROUPS]).to_event(1))
+    b = numpyro.sample("b", dist.Normal(0, 0.5).expand([40, 2]).to_event(2))
+    with numpyro.plate("rows", len(y)):
+        rate = jnp.exp(mu + tau * a[g] + b[h, 0] + b[h, 1] * x)
+        numpyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+@pytest.mark.parametrize("model", [non_centred, slopes, two_sites, crossed_counts])
+def test_kept_derivatives_of_batches_give_the_same_taylor_gradients(model):
+    """Also with batches of two sizes, for which the prior has two weights."""
+    data = (FEATURE, FIRST, LABEL, *((SECOND,) if model is crossed_counts else ()))
+    with jax.enable_x64(True):
+        mcmc = SGWORLD(model, gradient="taylor", batch_size=700, num_samples=2, num_warmup=1)
+        mcmc.run(KEY, *data)
+        plan, made = mcmc.plan, mcmc._setup.data
+        feed, controls = made.feed, plan.tuning.controls
+        target = target_of(made.model, made.constants, plan.tuning.coordinates)
+        assert feed.extra is not None and controls.batches is not None
+        z = jnp.asarray(np.random.default_rng(0).standard_normal(plan.fit.dimension))
+
+        @jax.jit
+        def gradient(controls, index):
+            return Taylor()(target, controls, feed, z, feed.fetch((), index), index)
+
+        for index in (0, feed.num_batches - 1):
+            found = gradient(controls, index)
+            again = gradient(controls._replace(batches=None), index)
+            plain = Plain()(target, (), feed, z, feed.fetch((), index), index)
+            distance = np.linalg.norm(plain - again)
+            assert np.linalg.norm(found - again) < 1e-5 * distance  # they are kept in short numbers
 
 
 def test_the_ladder_of_sizes_does_not_end_where_groups_are_many():
