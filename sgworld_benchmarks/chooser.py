@@ -30,7 +30,7 @@ from sgworld_benchmarks.repeated_runs import (
 from sgworld_benchmarks.speed.problems import logistic
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.setup.choose import MEAN_PER_VARIANCE
+from sgworld_mcmc.setup.predict import MEAN_PER_VARIANCE
 
 __all__ = ["Comparison", "Measured", "compare", "table"]
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from sgworld_benchmarks.speed.problems import logistic
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.setup.choose import Choice, choose
-from sgworld_mcmc.setup.prepare import request_of
+from sgworld_mcmc.setup.request import request_of
 
 __all__ = ["PANELS", "Regime", "plot_regimes", "regimes"]
 

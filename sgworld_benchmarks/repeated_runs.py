@@ -7,7 +7,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from sgworld_mcmc.report.draws import Draws
-from sgworld_mcmc.setup.prepare import repartition
+from sgworld_mcmc.setup.lay_out import repartition
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = [

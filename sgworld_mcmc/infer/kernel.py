@@ -20,7 +20,9 @@ from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.model.user_data import read_user_data
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings
-from sgworld_mcmc.setup.prepare import lay_out, prepare, warn_of
+from sgworld_mcmc.setup.checked_model import warn_of
+from sgworld_mcmc.setup.lay_out import lay_out
+from sgworld_mcmc.setup.prepare import prepare
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["SGMCMCKernel"]

@@ -2,30 +2,23 @@
 
 import os
 import warnings
-from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.util import is_prng_key
 
-from sgworld_mcmc.arrays import from_numpy, reshaped
+from sgworld_mcmc.arrays import reshaped
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
 from sgworld_mcmc.infer.extra_fields import check_extra_fields
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.infer.planned import PlannedMCMC
+from sgworld_mcmc.infer.reported import ReportedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
 from sgworld_mcmc.model.user_data import UserData
 from sgworld_mcmc.progress import reporting, stage
-from sgworld_mcmc.report.bias_report import BiasReport
 from sgworld_mcmc.report.divergence import divergence_note
-from sgworld_mcmc.report.draws import Draws
-from sgworld_mcmc.report.heavy_tails import heavy_tails
-from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
-from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Collection, collect
 from sgworld_mcmc.setup.prepare import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
@@ -33,8 +26,6 @@ from sgworld_mcmc.setup.run_plan import RunPlan
 __all__ = ["MinibatchMCMC"]
 
 
-# What the control run's key is made with: no split of a key has so many parts.
-CONTROL = 2**31 - 1
 _NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter")
 
 
@@ -42,7 +33,7 @@ class _ChainInterrupted(Exception):
     """Raised to leave NumPyro's loop over chains when a run is interrupted."""
 
 
-class MinibatchMCMC(PlannedMCMC):
+class MinibatchMCMC(ReportedMCMC):
     """The base class of :class:`SGWORLD` and :class:`SGLD`: NumPyro's ``MCMC``, with a plan."""
 
     def __init__(
@@ -78,14 +69,9 @@ class MinibatchMCMC(PlannedMCMC):
         self.progress_bar = progress_bar
         self._args, self._kwargs = (), {}
         self._setup = SetUp(sampler, plan)
-        self._checked = None
-        self._positions, self._drawn_with = None, None
-        self._last_fields = ("z", "diverging", "position")
         # The state of a run while it lasts, with the draws and the last states of its chains: one
         # pair for all of them, or one for each if they are made one after the other.
         self._interrupts, self._reporter, self._chains = None, None, []
-        # The numbers of draws and chains that were asked for, after a run that was interrupted.
-        self._asked = None
 
     def __getstate__(self):
         return super().__getstate__() | dict.fromkeys(_NOT_PICKLED)
@@ -177,19 +163,13 @@ class MinibatchMCMC(PlannedMCMC):
     def _make_draws(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
         """Set up and run the chains."""
         read = before = UserData(self._args, self._kwargs, self._labels)
-        resumed = self._warmup_state is not None
         try:
             read = self._read(args, kwargs)
             plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=3)
             hidden = () if "position" in extra_fields else ("position",)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
-            given, modes = None, plan.fit.modes
-            if self.sampler.settings.start == "given" and init_params is not None:
-                given = self._for_each_chain(init_params)
-            elif modes is not None and len(modes) == self.num_chains and not resumed:
-                # Chains that were given far apart stay apart.
-                given = jax.vmap(self.data.model.unravel)(jnp.asarray(modes, float))
+            given = self._given_starts(init_params)
             with jax.enable_x64(plan.double):
                 # With a schedule the step sizes are the weights of the draws.
                 scheduled = plan.dynamics.step_schedule is not None
@@ -214,40 +194,6 @@ class MinibatchMCMC(PlannedMCMC):
             # After a warm-up that failed NumPyro would use its parameters in the next run.
             self._set_collection_params()
             self._chains = []
-
-    def _for_each_chain(self, init_params: dict) -> dict:
-        """Return initial values with an axis of chains, which NumPyro wants of several chains."""
-        shapes, chains = self.data.model.shapes, self.num_chains
-        values = {name: jnp.asarray(init_params[name], float) for name in shapes}
-        if chains == 1 or any(jnp.ndim(x) > len(shapes[name]) for name, x in values.items()):
-            return values
-        return {name: jnp.broadcast_to(x, (chains, *x.shape)) for name, x in values.items()}
-
-    def _take_positions(self, extra_fields) -> None:
-        """Keep the positions for the diagnostics; show them only if they were asked for."""
-        self._positions, self._drawn_with = np.asarray(self._states["position"], float), self.plan
-        if "position" not in extra_fields:
-            del self._states["position"]
-            if self._states_flat is not None:
-                del self._states_flat["position"]
-
-    def _notes(self) -> list[str]:
-        """Return what a user should know about the draws."""
-        plan, draws = self.plan, self.draws()
-        notes = notes_of(plan, draws)
-        # The draws are checked once for each set-up, and only if nothing else is wrong, which the
-        # user should mend first.
-        new = plan is not self._checked
-        if new and not notes and can_be_checked(plan, draws):
-            self._checked = plan
-            strategy = self.sampler.settings.init_strategy
-            notes = list(filter(None, [contradiction(plan, self.data, draws, strategy)]))
-        return [*notes, *heavy_tails(draws.samples, self.data.model.latents)]
-
-    def draws(self) -> Draws:
-        """Return the draws of the last run in the sampler's own coordinates, for diagnostics."""
-        samples = (self._states or {}).get(self._sample_field, {})
-        return Draws(self._positions, self.last_state, samples)
 
     def _ask_again(self) -> None:
         """Ask for all draws and chains again after a run that was interrupted."""
@@ -302,106 +248,6 @@ class MinibatchMCMC(PlannedMCMC):
         old = "" if self._states is None else ", and get_samples() has those of an earlier run"
         return f"Interrupted after {seconds:.1f} s ({where}): no draws are kept{old}."
 
-    def bias_report(self, *, control: bool = False) -> BiasReport:
-        """Report how biased the draws are, as predicted from the theory and as measured.
-
-        Parameters
-        ----------
-        control
-            Whether to make a second run at half the step size, of the same length and with the
-            same compiled program, and to compare the change with the predicted one.
-
-        Returns
-        -------
-        BiasReport
-            For each parameter the predicted errors of variance and mean and their causes, the
-            check by Stein's identity with gradients of all rows, and the settings used. ``print``
-            shows it as a table.
-
-        Raises
-        ------
-        ValueError
-            If there has been no :meth:`run` before, or after unpickling, which keeps the draws but
-            not the data.
-        """
-        if self._positions is None:
-            raise ValueError("There are no draws to report on: call run(...) first.")
-        plan, data = self._drawn_with, self.data
-        if plan is None:
-            raise ValueError(
-                "The data that the report needs are not kept when a run is pickled: call run(...) "
-                "again, or make the report before."
-            )
-        if data is None or plan is not self.plan:
-            # A set-up for other data was begun and interrupted: the draws are still the old ones.
-            if control:
-                raise ValueError(
-                    "`control=True` needs the set-up of these draws, and another one was begun "
-                    "since: call run(...) again."
-                )
-            data = self.sampler.lay_out(plan, self._args, self._kwargs)
-        if control and plan.dynamics.step_schedule is not None:
-            raise ValueError("`control=True` needs a constant `step_size`, not a schedule.")
-        half = self._control_run() if control else None
-        strategy = self.sampler.settings.init_strategy
-        return make_report(plan, data, self.draws(), control=half, strategy=strategy)
-
-    def _control_run(self) -> np.ndarray:
-        """Return the (chains, draws, D) positions of a second run at half the step size."""
-        state = self.last_state
-        key = state.rng_key if self.num_chains == 1 else state.rng_key[0]
-        key = jax.random.fold_in(key, CONTROL)
-        return self.run_at(key, self.data.tuning.step_size / 2, 2 * self.num_warmup).positions
-
-    def run_at(self, rng_key, step_size, num_warmup: int | None = None) -> Draws:
-        """Make a further run at another step size, with the set-up and program of the last one.
-
-        The compiled program takes the step size as an argument. ``get_samples()`` still returns
-        the draws of the last run.
-
-        Parameters
-        ----------
-        rng_key
-            Random key that decides starts, orders and noise.
-        step_size
-            Step size in the sampler's coordinates.
-        num_warmup
-            Number of burn-in calls; default that of the last run.
-
-        Returns
-        -------
-        Draws
-            The draws in the sampler's coordinates.
-        """
-        if self.data is None:
-            raise ValueError("There is no set-up to run with: call run(...) or set_up(...) first.")
-        num_warmup = self.num_warmup if num_warmup is None else num_warmup
-        tuning = self.data.tuning
-        step_size = from_numpy(step_size, tuning.step_size.dtype)
-        data = replace(self.data, tuning=tuning._replace(step_size=step_size))
-        collection = Collection(
-            calls=num_warmup,
-            draws=self.num_samples // self.thinning,
-            thinning=self.thinning,
-            fields=("z", *(name for name in self._last_fields if name != "z")),
-            removed=(),
-            vectorized=True,
-            room=self._room,
-        )
-        keys = self.sampler.split(rng_key, self.num_chains)
-        with jax.enable_x64(self.plan.double):
-            start = self.sampler.init(keys, num_warmup, model_args=(data,))
-            found = collect(
-                start,
-                (data,),
-                {},
-                sampler=self.sampler,
-                collection=collection,
-                postprocess=None,
-                numbers=self._numbers(),
-            )
-        return Draws(np.asarray(found.draws["position"], float), found.state)
-
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
         rng_key, state, init_params = init
         self._last_fields = collect_fields
@@ -445,24 +291,3 @@ class MinibatchMCMC(PlannedMCMC):
             raise _ChainInterrupted
         # NumPyro would compile programs that put the draws in order.
         return {}, found.state
-
-    @property
-    def _room(self) -> int:
-        """Number of draws of a whole run, whose program a warm-up or a shorter run can share."""
-        return (self._asked or (self.num_samples,))[0] // self.thinning
-
-    def _numbers(self) -> float:
-        """Count the numbers that a whole run reads, so that a continued run has its program."""
-        data, dynamics = self.data, self.data.dynamics
-        samples, chains = self._asked or (self.num_samples, self.num_chains)
-        draws = samples * dynamics.steps_per_draw
-        steps = self.num_warmup * dynamics.steps_per_warmup + draws
-        each = sum(x.size for x in jax.tree.leaves(data.feed)) / dynamics.num_batches
-        return chains * steps * each
-
-    def to_arviz(self, **options) -> Any:
-        """Return the draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""
-        # ArviZ is imported when it is used.
-        from sgworld_mcmc.diagnostics import to_arviz
-
-        return to_arviz(self, **options)

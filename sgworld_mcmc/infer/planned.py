@@ -2,14 +2,16 @@
 
 import os
 
+import jax
+import jax.numpy as jnp
 from numpyro.infer import MCMC
 
 from sgworld_mcmc.checks import check_key
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.model.user_data import Labels, UserData, read_user_data
 from sgworld_mcmc.progress import reporting
+from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.plan_file import save_plan
-from sgworld_mcmc.setup.prepare import warn_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["PlannedMCMC"]
@@ -104,3 +106,21 @@ class PlannedMCMC(MCMC):
         if self.plan is None:
             raise ValueError("There is no plan to save: call run(...) or set_up(...) first.")
         save_plan(self._setup.identified_plan(), path)
+
+    def _given_starts(self, init_params: dict | None) -> dict | None:
+        """Return unconstrained starts by site if the plan's own are not to be used, else None."""
+        modes = self.plan.fit.modes
+        if self.sampler.settings.start == "given" and init_params is not None:
+            return self._for_each_chain(init_params)
+        if modes is not None and len(modes) == self.num_chains and self._warmup_state is None:
+            # Chains that were given far apart stay apart.
+            return jax.vmap(self.data.model.unravel)(jnp.asarray(modes, float))
+        return None
+
+    def _for_each_chain(self, init_params: dict) -> dict:
+        """Return initial values with an axis of chains, which NumPyro wants of several chains."""
+        shapes, chains = self.data.model.shapes, self.num_chains
+        values = {name: jnp.asarray(init_params[name], float) for name in shapes}
+        if chains == 1 or any(jnp.ndim(x) > len(shapes[name]) for name, x in values.items()):
+            return values
+        return {name: jnp.broadcast_to(x, (chains, *x.shape)) for name, x in values.items()}

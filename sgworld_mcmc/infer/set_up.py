@@ -9,7 +9,7 @@ from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.setup.checked_model import contents_of
-from sgworld_mcmc.setup.prepare import PlanMismatch, identified
+from sgworld_mcmc.setup.lay_out import PlanMismatch, identified
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["SetUp"]

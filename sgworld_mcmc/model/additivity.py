@@ -79,21 +79,38 @@ def check_minibatching(
     if size % 2 and size > 1:
         size -= 1
         data = jax.tree.map(lambda x: x[:size], data)
+    evaluations = None
     if points is None:
         points, evaluations = _finite_points(model, evaluate, data, constants)
-    else:
-        evaluations = [jax.device_get(evaluate(flat, data, constants)) for flat in points]
     if size == 1:  # nothing to compare; one batch is all there is
         return model.additive
-    length = size
+    parts, length = [data], size
     if not model.precise and size >= 2 * SMALL:
         # In single precision a sum of many rows hides what does not add up: of n rows it is of the
         # order 1/n or n^-1/2, and rounding grows. A few rows show it best.
-        length = SMALL
-        blocks = [jax.tree.map(lambda x, k=k: x[k : k + SMALL], data) for k in _starts(size)]
+        parts, length = [_block(data, start) for start in _starts(size)], SMALL
+        evaluations = None
+    if evaluations is None:
         evaluations = [
-            jax.device_get(evaluate(flat, block, constants)) for flat in points for block in blocks
+            jax.device_get(evaluate(flat, part, constants)) for flat in points for part in parts
         ]
+    additive, problems = _judge(model, evaluations, length)
+    _raise_problems(model, additive, problems)
+    return additive
+
+
+def _judge(
+    model: MinibatchModel, evaluations: list[Evaluation], length: int
+) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the sites that add up over the rows, and what is wrong with others, by name.
+
+    Parameters
+    ----------
+    evaluations
+        The sites' terms on the same number of rows, at several points or on several blocks.
+    length
+        That number of rows.
+    """
     additive, problems = set(), {}
     for name in evaluations[0].whole:
         adds_up = constant = True
@@ -118,6 +135,13 @@ def check_minibatching(
             additive.add(name)
         else:
             problems[name] = f"log density that does not add up over the rows: {numbers}"
+    return frozenset(additive), problems
+
+
+def _raise_problems(
+    model: MinibatchModel, additive: frozenset[str], problems: dict[str, str]
+) -> None:
+    """Raise if there is a problem with a site, or if no site adds up over the rows."""
     if problems and any(site.kind == "random" for site in model.sites.values()):
         raise NotMinibatchable(
             f"The model draws random numbers (numpyro.prng_key), and the log density of "
@@ -138,12 +162,16 @@ def check_minibatching(
             "No site of the model depends on the rows of the data: every observed site has the "
             "same log density on every half of them. Does the model use its array arguments?"
         )
-    return frozenset(additive)
 
 
 def _starts(size: int) -> list[int]:
     """Return where blocks of a few rows begin."""
     return np.linspace(0, size - SMALL, min(BLOCKS, size // SMALL)).astype(int).tolist()
+
+
+def _block(data: tuple, start: int) -> tuple:
+    """Return a few rows of the data."""
+    return jax.tree.map(lambda x: x[start : start + SMALL], data)
 
 
 def _finite_points(model, evaluate, data, constants) -> tuple[list[jax.Array], list[Evaluation]]:

@@ -20,8 +20,8 @@ from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
 from sgworld_mcmc.report.stein_check import stein_check
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
+from sgworld_mcmc.setup.lay_out import posterior_of
 from sgworld_mcmc.setup.measurements import measure
-from sgworld_mcmc.setup.prepare import posterior_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 
 __all__ = ["can_be_checked", "contradiction", "make_report"]

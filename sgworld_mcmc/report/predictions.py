@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from sgworld_mcmc.setup.choose import Prediction, Request, predict, scheme_of
 from sgworld_mcmc.setup.measurements import Measurements
+from sgworld_mcmc.setup.predict import Prediction, predict, scheme_of
+from sgworld_mcmc.setup.request import Request
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["predicted_errors"]

@@ -1,5 +1,6 @@
 """Check a user's model and its arguments, and put the rows of the data in random order."""
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from sgworld_mcmc.data.contents import examine, fingerprint
 from sgworld_mcmc.data.in_memory import PART_ROWS, is_large, random_order, take_rows
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array
-from sgworld_mcmc.model.errors import NotMinibatchable
+from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import check_observed
 from sgworld_mcmc.progress import count_rows
@@ -22,7 +23,15 @@ from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.seen_models import see_model, see_whole, view_of
 
-__all__ = ["CheckedModel", "Contents", "arrays_of", "check_model", "contents_of"]
+__all__ = [
+    "CheckedModel",
+    "Contents",
+    "arrays_of",
+    "check_gradient",
+    "check_model",
+    "contents_of",
+    "warn_of",
+]
 
 # One fingerprint for each array among the arguments; None for a JAX array, which cannot change.
 Contents = tuple[int | None, ...]
@@ -123,6 +132,24 @@ def check_model(
     return CheckedModel(view_of(base, additive), part, data, constants, order, contents)
 
 
+def warn_of(view: MinibatchModel, stacklevel: int) -> None:
+    """Warn of what a user may not expect of a model: no minibatches, or sites that are not kept."""
+    if view.reason is not None:
+        warnings.warn(
+            f"Every step takes the gradient of all {view.num_rows} rows, because there are no "
+            f"minibatches: {view.reason}",
+            WholeDataWarning,
+            stacklevel=stacklevel + 1,
+        )
+    if view.left_out():
+        warnings.warn(
+            f"The deterministic sites {view.left_out()} have a value for each of "
+            f"{view.num_rows} rows and are left out of the draws. Compute them afterwards with "
+            "numpyro.infer.Predictive.",
+            stacklevel=stacklevel + 1,
+        )
+
+
 def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:
     """Return the fingerprints of all arrays; raise if one of them is not finite."""
     arrays = arrays_of(model, args, kwargs)
@@ -135,6 +162,20 @@ def contents_of(model: Callable, args: tuple, kwargs: dict) -> Contents:
     arrays = arrays_of(model, args, kwargs)
     count_rows(_most_rows({n: x for n, x in arrays.items() if isinstance(x, np.ndarray)}))
     return fingerprint(arrays)
+
+
+def check_gradient(name: str | None, dimension: int) -> None:
+    """Raise if a kind of gradient needs a Hessian that has too many numbers.
+
+    That of a model whose latents go by group has few: this is called where there are no groups.
+    """
+    kind = GRADIENTS.get(name)
+    if kind is not None and kind.needs > 1 and dimension > DENSE_DIMENSION:
+        raise ValueError(
+            f"`gradient` {name!r} needs the whole Hessian, which is made for up to "
+            f"{DENSE_DIMENSION} dimensions, and above if most parameters go by group; the model "
+            f"has {dimension}, and no groups were found. Use 'control_variate' or 'auto'."
+        )
 
 
 def arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
@@ -150,13 +191,6 @@ def _most_rows(arrays: dict[str, Any]) -> int:
 def _check_settings(model: MinibatchModel, settings: Settings) -> None:
     if settings.batch_size is not None:
         check_integer("batch_size", settings.batch_size, 1, model.size)
-    kind = GRADIENTS.get(settings.gradient)
-    if kind is not None and kind.needs > 1 and model.dimension > DENSE_DIMENSION:
-        raise ValueError(
-            f"`gradient` {settings.gradient!r} needs the whole Hessian, which is made for up to "
-            f"{DENSE_DIMENSION} dimensions; the model has {model.dimension}. Use 'control_variate' "
-            "or 'auto'."
-        )
     array, dimension = settings.covariance, model.dimension
     if array is None and settings.coordinates is Dense and dimension > DENSE_DIMENSION:
         raise ValueError(

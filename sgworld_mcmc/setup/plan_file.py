@@ -21,9 +21,10 @@ from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import COORDINATES, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
-from sgworld_mcmc.setup.choose import Choice, Prediction
+from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
+from sgworld_mcmc.setup.predict import Prediction
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.run_plan import RunPlan, Tuning
 from sgworld_mcmc.setup.step_error import Discretisation

@@ -1,38 +1,23 @@
-"""Make a plan from a model and its arguments, and lay the data out for it."""
+"""Make a plan from a model and its arguments: check, search, measure and choose."""
 
-import warnings
 from collections.abc import Callable
-from dataclasses import replace
 
 import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
-from sgworld_mcmc.data.contents import identity
-from sgworld_mcmc.data.dealt_by_group import deal_by_group
-from sgworld_mcmc.data.dealt_rows import DealtRows
-from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import (
-    cut,
-    generator_of,
-    is_large,
-    joined,
-    shuffle,
-    take_rows,
-)
-from sgworld_mcmc.gradients.taylor import TaylorControls
+from sgworld_mcmc.data.in_memory import generator_of, is_large
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
-from sgworld_mcmc.model.description import describe, difference, probe
-from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
+from sgworld_mcmc.model.description import describe
+from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.progress import count_rows, stage
-from sgworld_mcmc.protocols import ArrayTree, Coordinates, Gradient
+from sgworld_mcmc.progress import stage
+from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
-from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
-from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
-from sgworld_mcmc.setup.choose import OVERHEAD, Choice, Request, choose
+from sgworld_mcmc.setup.checked_model import CheckedModel, check_gradient, check_model
+from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
 from sgworld_mcmc.setup.coordinates_from_mode import (
@@ -41,26 +26,15 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
     fit_coordinates,
     set_up_feed,
 )
-from sgworld_mcmc.setup.groups import find_structure
+from sgworld_mcmc.setup.lay_out import BY_GROUP, controls_of, dealt, feed_of, run_data
 from sgworld_mcmc.setup.measurements import measure
-from sgworld_mcmc.setup.posterior import Posterior, derivatives, gaussian_draws
+from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
+from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
 
-__all__ = [
-    "PlanMismatch",
-    "check_start",
-    "identified",
-    "lay_out",
-    "posterior_of",
-    "prepare",
-    "repartition",
-    "request_of",
-    "warn_of",
-]
+__all__ = ["check_start", "prepare"]
 
-# Numbers that, beside the seed, begin random numbers of their own.
-BY_GROUP, DEALING = 11, 12
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
 FARTHEST = 1e4
 # The offsets of the batches are kept up to this many numbers (M x D); above, every step computes
@@ -69,10 +43,6 @@ CACHE = 2**26
 # The run is in double precision if rounding in single precision moves a position by more posterior
 # standard deviations than this.
 ROUNDING = 0.01
-
-
-class PlanMismatch(ValueError):
-    """A plan was made for another model or other data."""
 
 
 def prepare(
@@ -130,9 +100,9 @@ def prepare(
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
-        posterior, order = _dealt(seed, posterior, dynamics)
-        feed = _feed(posterior.rows, dynamics)
-        controls = _controls(posterior, dynamics.gradient, feed, order)
+        posterior, order = dealt(seed, posterior, dynamics)
+        feed = feed_of(posterior.rows, dynamics)
+        controls = controls_of(posterior, dynamics.gradient, feed, order)
         tuning = Tuning(
             posterior.coordinates.cast(float_dtype()),
             from_numpy(step_size, float_dtype()),
@@ -153,7 +123,7 @@ def prepare(
         tolerance=settings.tolerance,
         fixed=settings.fixed,
     )
-    return plan, _run_data(plan, view, feed, posterior.rows, posterior.constants, data)
+    return plan, run_data(plan, view, feed, posterior.rows, posterior.constants, data)
 
 
 def check_start(settings: Settings, init_params: object) -> None:
@@ -163,120 +133,6 @@ def check_start(settings: Settings, init_params: object) -> None:
             "`start='given'` starts the chains at given points: pass them as `init_params`, a dict "
             "of unconstrained values by site, for all chains or with the axis of chains first."
         )
-
-
-def lay_out(
-    plan: RunPlan, model: Callable, settings: Settings, args: tuple, kwargs: dict, cache: dict
-) -> RunData:
-    """Lay the data out for a plan that was made before, without search and measurements.
-
-    Raises
-    ------
-    PlanMismatch
-        If the plan was made for another model or other data; the message says what differs.
-    """
-    stage("checking the model")
-    if plan.partition.size == 0:
-        raise PlanMismatch("The plan is one of rows that were dealt anew: it cannot be laid out.")
-    generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
-    reason = plan.description.reason
-    checked = check_model(generator, model, settings, args, kwargs, cache, additive, reason)
-    view = checked.model
-    data, constants = view.layout.split(args, kwargs)
-    described = describe(view, data, constants, identity(arrays_of(model, args, kwargs)))
-    problem = difference(plan.description, described)
-    if problem is None and plan.description.log_densities is not None:
-        values = probe(view, data, constants, plan.fit.coordinates)
-        problem = difference(plan.description, described._replace(log_densities=values))
-    if problem is None and plan.double != (jax.config.jax_enable_x64 or plan.double):
-        problem = "the precision: jax_enable_x64 is set now, and was not then"
-    if problem is None and plan.double and not view.precise:
-        problem = "the precision: jax_enable_x64 was set then, and is not now"
-    if problem:
-        raise PlanMismatch(
-            f"The plan was made for another model or other data. What differs is {problem}. Run "
-            "without `plan` to set up anew."
-        )
-    with jax.enable_x64(plan.double):
-        rows, constants = checked.rows(plan.double), checked.constants(plan.double)
-        if plan.fit.unit:
-            rows = _dealt_again(plan, checked, settings, rows, constants)
-        feed = _feed(rows, plan.dynamics)
-        plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
-    return _run_data(plan, view, feed, rows, constants, data)
-
-
-def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
-    """Return the plan with a description of its model and data that holds in other processes."""
-    data, constants = view.layout.split(args, kwargs)
-    contents = identity(arrays_of(view.model, args, kwargs))
-    if any(a not in (b, None) for a, b in zip(plan.description.contents, contents, strict=True)):
-        raise ValueError(
-            "The numbers in an array argument have changed since the set-up: what it found no "
-            "longer holds. Call run(...) again, and then save."
-        )
-    values = probe(view, data, constants, plan.fit.coordinates)
-    description = plan.description._replace(contents=contents, log_densities=values)
-    tuning = jax.tree.map(np.asarray, plan.tuning)
-    return replace(plan, description=description, tuning=tuning)
-
-
-def repartition(
-    plan: RunPlan, data: RunData, seed: np.ndarray, strategy: Callable | None = None
-) -> tuple[RunPlan, RunData]:
-    """Deal the rows into other batches of the same sizes; everything else stays as it is."""
-    with jax.enable_x64(plan.double):
-        posterior = posterior_of(plan, data, strategy)
-        rows = shuffle(generator_of(np.asarray(seed)), posterior.rows)
-        posterior = posterior._replace(rows=rows)
-        feed = _feed(rows, plan.dynamics)
-        controls = _controls(posterior, plan.dynamics.gradient, feed)
-    # The rows were in random order already: no seed leads from the user's order to this one.
-    nothing = np.zeros(0, np.uint32)
-    plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=nothing)
-    return plan, replace(data, feed=feed, tuning=plan.tuning)
-
-
-def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Posterior:
-    """Return the posterior of data that have been laid out, for measurements afterwards."""
-    rows = data.rows
-    if rows is None:
-        rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
-    return Posterior(
-        functions_of(data.model, strategy),
-        rows,
-        data.constants,
-        rows,
-        data.constants,
-        set_up_feed(rows),
-        plan.fit,
-        plan.dynamics.temperature or 1.0,
-    )
-
-
-def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
-    """Return the request from which :func:`~sgworld_mcmc.setup.choose.choose` chooses."""
-    kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
-    if not fit.curved:
-        kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
-    stiffest, softest = fit.extremes()
-    by_group = {}
-    if fit.unit:
-        sizes = batch_ladder(size, fit.dimension)
-        by_group = {"batch_sizes": sizes, "overhead": OVERHEAD + FOR_EACH * fit.dimension}
-    return Request(
-        size=size,
-        order=settings.order,
-        integrator=settings.integrator,
-        tolerance=settings.tolerance,
-        batch_size=settings.batch_size,
-        step_size=settings.step_size,
-        steps_per_draw=settings.steps_per_draw,
-        gradients=tuple(kinds) if settings.gradient is None else (settings.gradient,),
-        stiffest=stiffest,
-        softest=softest,
-        **by_group,
-    )
 
 
 def _with_coordinates(
@@ -304,6 +160,7 @@ def _with_coordinates(
                 found = fit_by_group(own, functions, feed, constants_double, initial)
                 if found is not None:
                     return feed, *found
+            check_gradient(settings.gradient, view.dimension)
             find = coordinates_at if settings.start == "given" else fit_coordinates
             fit = find(generator, functions, feed, constants_double, initial, settings)
             if large and not fit.converged:
@@ -384,88 +241,6 @@ def _dynamics(
     return dynamics, chosen.step_size
 
 
-def _run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) -> RunData:
-    """Return the arguments of the loop; ``data`` are the data leaves in the user's order."""
-    kept = set(view.deterministics) - set(view.left_out())
-    ragged = isinstance(feed, FixedPartition) and feed.extra is not None
-    return RunData(
-        feed,
-        constants,
-        jax.tree.map(from_numpy, data) if kept else None,
-        plan.tuning,
-        view,
-        plan.dynamics,
-        rows if ragged and jax.default_backend() == "cpu" else None,
-    )
-
-
-def _dealt(
-    seed: np.ndarray, posterior: Posterior, dynamics: Dynamics
-) -> tuple[Posterior, np.ndarray | None]:
-    """Return the posterior with its rows in an order whose batches are dealt by group.
-
-    The order is returned too; None if the rows are left as they are.
-    """
-    count = dynamics.num_batches
-    if posterior.structure is None or dynamics.order.redeals or count == 1:
-        return posterior, None
-    stage("dealing the rows")
-    generator = generator_of(np.append(seed, DEALING))
-    index = posterior.structure.first.index
-    order = deal_by_group(generator, index, posterior.curvatures(), count)
-    return posterior._replace(rows=take_rows(posterior.rows, order)), order
-
-
-def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows, constants):
-    """Return the rows in the order that they had when a plan was made for them."""
-    view, seed = checked.model, plan.partition
-    functions, double = functions_of(view, settings.init_strategy), rows
-    with jax.enable_x64(view.precise):
-        if not is_large(view.size):
-            double = checked.rows(view.precise)
-        whole, feed = checked.constants(view.precise), set_up_feed(double)
-        own = generator_of(np.append(seed, BY_GROUP))
-        structure = find_structure(own, functions, feed, whole)
-    posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0, structure)
-    return _dealt(seed, posterior, plan.dynamics)[0].rows
-
-
-def _feed(rows: tuple, dynamics: Dynamics):
-    """Return the rows dealt into the batches of a run."""
-    if dynamics.order.redeals:
-        return DealtRows(rows, dynamics.num_batches)
-    return cut(rows, dynamics.num_batches)
-
-
-def _controls(
-    posterior: Posterior, gradient: Gradient, feed, order: np.ndarray | None = None
-) -> ArrayTree:
-    """Return what the gradient needs to know about the center.
-
-    ``order`` is that in which the rows of a model with groups were dealt into batches.
-    """
-    if gradient.needs == 0:
-        return ()
-    stage("control variates")
-    if gradient.visits_batches:
-        coordinates = posterior.coordinates.cast(float_dtype())
-        count_rows(posterior.size)
-        return posterior.functions.offsets(
-            coordinates, feed, posterior.constants, gradient=gradient
-        )
-    known = gradient.prepare(None, None, None, *derivatives(posterior))
-    if order is None or not isinstance(known, TaylorControls):
-        return known
-    count, size = feed.num_batches, len(order)
-    length, left = divmod(size, count)
-    batches = np.full((count, length + (left > 0)), size)
-    batches[:, :length] = order[: count * length].reshape(count, length)
-    batches[:left, -1] = order[count * length :]
-    # The run's controls are those of log p: its temperature acts elsewhere.
-    untempered = posterior._replace(temperature=1.0)
-    return known._replace(batches=untempered.expansions(batches, count))
-
-
 def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
     """Return (S, D) unconstrained initial points from a dict with or without a leading axis."""
     if given is None:
@@ -476,21 +251,3 @@ def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | N
     if np.ndim(init_params[name]) == len(view.shapes[name]):
         return np.asarray(view.ravel(init_params), float)[None]
     return np.asarray(jax.vmap(view.ravel)(jax.tree.map(from_numpy, init_params)), float)
-
-
-def warn_of(view: MinibatchModel, stacklevel: int) -> None:
-    """Warn of what a user may not expect of a model: no minibatches, or sites that are not kept."""
-    if view.reason is not None:
-        warnings.warn(
-            f"Every step takes the gradient of all {view.num_rows} rows, because there are no "
-            f"minibatches: {view.reason}",
-            WholeDataWarning,
-            stacklevel=stacklevel + 1,
-        )
-    if view.left_out():
-        warnings.warn(
-            f"The deterministic sites {view.left_out()} have a value for each of "
-            f"{view.num_rows} rows and are left out of the draws. Compute them afterwards with "
-            "numpyro.infer.Predictive.",
-            stacklevel=stacklevel + 1,
-        )

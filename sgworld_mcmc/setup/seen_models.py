@@ -47,13 +47,8 @@ def see_model(
     reason
         Why the model is seen as a whole, if that is known.
     """
-    place = "model", _signature(args, kwargs)
-    seen = cache.get(place)
-    if (
-        seen is not None
-        and _serves(seen, model, args, kwargs)
-        and (reason is None or seen.model.reason)
-    ):
+    seen = cache.get(("model", _signature(args, kwargs)))
+    if seen is not None and _serves(seen, model, args, kwargs, cut=cut, reason=reason):
         return seen.model
     if reason is None:
         try:
@@ -102,7 +97,16 @@ def _keep(made, seen, model, args, kwargs, cache) -> MinibatchModel:
     return made
 
 
-def _serves(seen: _Seen, model: Callable, args: tuple, kwargs: dict) -> bool:
+def _serves(
+    seen: _Seen, model: Callable, args: tuple, kwargs: dict, *, cut: bool, reason: str | None
+) -> bool:
+    """Return whether a model seen before is of the wanted kind, and made from the same values."""
+    whole = seen.model.reason is not None
+    if reason is not None and not whole:
+        return False
+    if reason is None and cut and whole:
+        # It is looked at anew: the error says why it cannot be cut, if these data do not allow it.
+        return False
     return seen.values is None or seen.values == _values(_arrays(model, args, kwargs))
 
 

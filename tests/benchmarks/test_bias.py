@@ -13,7 +13,8 @@ from sgworld_benchmarks.repeated_runs import Moments, effective_draws, moments
 from sgworld_mcmc import exact
 from sgworld_mcmc.cli import main
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.setup.choose import Choice, Prediction
+from sgworld_mcmc.setup.choose import Choice
+from sgworld_mcmc.setup.predict import Prediction
 
 pytestmark = pytest.mark.slow
 

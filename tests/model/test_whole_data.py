@@ -97,6 +97,32 @@ def test_it_runs_on_all_rows_and_says_why(model, data, reason):
         SGWORLD(model, batch_size=10, **QUICK).run(KEY, *data)
 
 
+@pytest.mark.parametrize("batch_size", [1, 10])
+@pytest.mark.parametrize(
+    ("model", "data", "reason"),
+    [
+        (latent_for_each_row, (Y[:30],), "'x'.*has a value for each row"),
+        (standardising, (X, Y), "does not add up"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_batch_size_is_refused_also_after_a_run_on_all_rows(model, data, reason, batch_size):
+    """The second kernel finds the model that the first one has seen as a whole."""
+    first = SGWORLD(model, **QUICK)
+    with pytest.warns(WholeDataWarning, match=f"(?s){reason}"):
+        first.run(KEY, *data)
+    second = SGWORLD(model, batch_size=batch_size, **QUICK)
+    second.sampler.share(first.sampler)
+    with pytest.raises(ValueError, match=f"(?s){reason}"):
+        second.run(KEY, *data)
+    with pytest.warns(WholeDataWarning, match=f"(?s){reason}"):
+        third = SGWORLD(model, **QUICK)
+        third.sampler.share(first.sampler)
+        third.run(KEY, *data)
+    for name, draws in first.get_samples().items():
+        np.testing.assert_array_equal(draws, third.get_samples()[name])
+
+
 def test_deterministic_sites_with_a_value_for_each_row_are_kept():
     mcmc = SGWORLD(latent_for_each_row, **QUICK)
     with pytest.warns(WholeDataWarning):

@@ -9,7 +9,7 @@ import pytest
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.report import stein_check
-from sgworld_mcmc.setup.prepare import posterior_of
+from sgworld_mcmc.setup.lay_out import posterior_of
 
 SIZE, DIMENSION, DRAWS = 150_001, 3, 128
 SETTINGS = {"batch_size": 1000, "step_size": 0.05, "gradient": "control_variate"}

@@ -14,7 +14,10 @@ from sgworld_mcmc.integrators.averaged import Averaged
 from sgworld_mcmc.integrators.euler import Euler
 from sgworld_mcmc.settings import ORDERS, make_settings, resolve
 from sgworld_mcmc.setup.batch_terms import batch_terms
-from sgworld_mcmc.setup.choose import Request, choose, draw_spacing, predict
+from sgworld_mcmc.setup.choose import choose
+from sgworld_mcmc.setup.draw_spacing import draw_spacing
+from sgworld_mcmc.setup.predict import predict
+from sgworld_mcmc.setup.request import Request
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.step_error import unmeasured
 from sgworld_mcmc.theory.affine_recursion import autocorrelation_time, lag_correlation

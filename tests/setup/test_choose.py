@@ -9,8 +9,11 @@ from sgworld_mcmc import exact
 from sgworld_mcmc.infer import SGMCMCKernel
 from sgworld_mcmc.integrators.averaged import Averaged
 from sgworld_mcmc.settings import ORDERS, resolve
-from sgworld_mcmc.setup.choose import Request, candidates, choose, draw_spacing, predict
+from sgworld_mcmc.setup.choose import candidates, choose
 from sgworld_mcmc.setup.coupled_chains import Pilot
+from sgworld_mcmc.setup.draw_spacing import draw_spacing
+from sgworld_mcmc.setup.predict import predict
+from sgworld_mcmc.setup.request import Request
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.step_error import Discretisation, fit_discretisation, unmeasured
 from sgworld_mcmc.theory.shrinkage import pool

@@ -1,0 +1,232 @@
+"""Lay the data out for a plan: for one that is being made, for one that was made before.
+
+The same functions deal the rows in both cases, so that the same seed gives the same batches.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.arrays import float_dtype, from_numpy
+from sgworld_mcmc.data.contents import identity
+from sgworld_mcmc.data.dealt_by_group import deal_by_group
+from sgworld_mcmc.data.dealt_rows import DealtRows
+from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.data.in_memory import cut, generator_of, is_large, joined, shuffle, take_rows
+from sgworld_mcmc.gradients.taylor import TaylorControls
+from sgworld_mcmc.model.description import describe, difference, probe
+from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.progress import count_rows, stage
+from sgworld_mcmc.protocols import ArrayTree, Feed, Gradient
+from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
+from sgworld_mcmc.setup.compiled_functions import functions_of
+from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.groups import find_structure
+from sgworld_mcmc.setup.posterior import Posterior, derivatives
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+
+__all__ = [
+    "BY_GROUP",
+    "PlanMismatch",
+    "controls_of",
+    "dealt",
+    "feed_of",
+    "identified",
+    "lay_out",
+    "posterior_of",
+    "repartition",
+    "run_data",
+]
+
+# Numbers that, beside the seed, begin random numbers of their own.
+BY_GROUP, DEALING = 11, 12
+
+
+class PlanMismatch(ValueError):
+    """A plan was made for another model or other data."""
+
+
+def lay_out(
+    plan: RunPlan, model: Callable, settings: Settings, args: tuple, kwargs: dict, cache: dict
+) -> RunData:
+    """Lay the data out for a plan that was made before, without search and measurements.
+
+    Raises
+    ------
+    PlanMismatch
+        If the plan was made for another model or other data; the message says what differs.
+    """
+    stage("checking the model")
+    if plan.partition.size == 0:
+        raise PlanMismatch("The plan is one of rows that were dealt anew: it cannot be laid out.")
+    generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
+    reason = plan.description.reason
+    checked = check_model(generator, model, settings, args, kwargs, cache, additive, reason)
+    view = checked.model
+    data, constants = view.layout.split(args, kwargs)
+    described = describe(view, data, constants, identity(arrays_of(model, args, kwargs)))
+    problem = difference(plan.description, described)
+    if problem is None and plan.description.log_densities is not None:
+        values = probe(view, data, constants, plan.fit.coordinates)
+        problem = difference(plan.description, described._replace(log_densities=values))
+    if problem is None and plan.double != (jax.config.jax_enable_x64 or plan.double):
+        problem = "the precision: jax_enable_x64 is set now, and was not then"
+    if problem is None and plan.double and not view.precise:
+        problem = "the precision: jax_enable_x64 was set then, and is not now"
+    if problem:
+        raise PlanMismatch(
+            f"The plan was made for another model or other data. What differs is {problem}. Run "
+            "without `plan` to set up anew."
+        )
+    with jax.enable_x64(plan.double):
+        rows, constants = checked.rows(plan.double), checked.constants(plan.double)
+        if plan.fit.unit:
+            rows = _dealt_again(plan, checked, settings, rows, constants)
+        feed = feed_of(rows, plan.dynamics)
+        plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
+    return run_data(plan, view, feed, rows, constants, data)
+
+
+def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
+    """Return the plan with a description of its model and data that holds in other processes."""
+    data, constants = view.layout.split(args, kwargs)
+    contents = identity(arrays_of(view.model, args, kwargs))
+    if any(a not in (b, None) for a, b in zip(plan.description.contents, contents, strict=True)):
+        raise ValueError(
+            "The numbers in an array argument have changed since the set-up: what it found no "
+            "longer holds. Call run(...) again, and then save."
+        )
+    values = probe(view, data, constants, plan.fit.coordinates)
+    description = plan.description._replace(contents=contents, log_densities=values)
+    tuning = jax.tree.map(np.asarray, plan.tuning)
+    return replace(plan, description=description, tuning=tuning)
+
+
+def repartition(
+    plan: RunPlan, data: RunData, seed: np.ndarray, strategy: Callable | None = None
+) -> tuple[RunPlan, RunData]:
+    """Deal the rows into other batches of the same sizes; everything else stays as it is."""
+    with jax.enable_x64(plan.double):
+        posterior = posterior_of(plan, data, strategy)
+        rows = shuffle(generator_of(np.asarray(seed)), posterior.rows)
+        posterior = posterior._replace(rows=rows, rows_double=rows, feed_double=set_up_feed(rows))
+        if plan.fit.unit:
+            posterior = _with_structure(posterior, seed).with_row_derivatives()
+        posterior, order = dealt(seed, posterior, plan.dynamics)
+        feed = feed_of(posterior.rows, plan.dynamics)
+        controls = controls_of(posterior, plan.dynamics.gradient, feed, order)
+    # The rows were in random order already: no seed leads from the user's order to this one.
+    nothing = np.zeros(0, np.uint32)
+    plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=nothing)
+    return plan, replace(data, feed=feed, tuning=plan.tuning)
+
+
+def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Posterior:
+    """Return the posterior of data that have been laid out, for measurements afterwards."""
+    rows = data.rows
+    if rows is None:
+        rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
+    return Posterior(
+        functions_of(data.model, strategy),
+        rows,
+        data.constants,
+        rows,
+        data.constants,
+        set_up_feed(rows),
+        plan.fit,
+        plan.dynamics.temperature or 1.0,
+    )
+
+
+def dealt(
+    seed: np.ndarray, posterior: Posterior, dynamics: Dynamics
+) -> tuple[Posterior, np.ndarray | None]:
+    """Return the posterior with its rows in an order whose batches are dealt by group.
+
+    The order is returned too; None if the rows are left as they are.
+    """
+    count = dynamics.num_batches
+    if posterior.structure is None or dynamics.order.redeals or count == 1:
+        return posterior, None
+    stage("dealing the rows")
+    generator = generator_of(np.append(seed, DEALING))
+    index = posterior.structure.first.index
+    order = deal_by_group(generator, index, posterior.curvatures(), count)
+    return posterior._replace(rows=take_rows(posterior.rows, order)), order
+
+
+def feed_of(rows: tuple, dynamics: Dynamics):
+    """Return the rows dealt into the batches of a run."""
+    if dynamics.order.redeals:
+        return DealtRows(rows, dynamics.num_batches)
+    return cut(rows, dynamics.num_batches)
+
+
+def controls_of(
+    posterior: Posterior, gradient: Gradient, feed: Feed, order: np.ndarray | None = None
+) -> ArrayTree:
+    """Return what the gradient needs to know about the center.
+
+    ``order`` is that in which the rows of a model with groups were dealt into batches.
+    """
+    if gradient.needs == 0:
+        return ()
+    stage("control variates")
+    if gradient.visits_batches:
+        coordinates = posterior.coordinates.cast(float_dtype())
+        count_rows(posterior.size)
+        return posterior.functions.offsets(
+            coordinates, feed, posterior.constants, gradient=gradient
+        )
+    known = gradient.prepare(None, None, None, *derivatives(posterior))
+    if order is None or not isinstance(known, TaylorControls):
+        return known
+    count, size = feed.num_batches, len(order)
+    length, left = divmod(size, count)
+    batches = np.full((count, length + (left > 0)), size)
+    batches[:, :length] = order[: count * length].reshape(count, length)
+    batches[:left, length:] = order[count * length :, None]
+    # The run's controls are those of log p: its temperature acts elsewhere.
+    untempered = posterior._replace(temperature=1.0)
+    return known._replace(batches=untempered.expansions(batches, count))
+
+
+def run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) -> RunData:
+    """Return the arguments of the loop; ``data`` are the data leaves in the user's order."""
+    kept = set(view.deterministics) - set(view.left_out())
+    ragged = isinstance(feed, FixedPartition) and feed.extra is not None
+    return RunData(
+        feed,
+        constants,
+        jax.tree.map(from_numpy, data) if kept else None,
+        plan.tuning,
+        view,
+        plan.dynamics,
+        rows if ragged and jax.default_backend() == "cpu" else None,
+    )
+
+
+def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows, constants):
+    """Return the rows in the order that they had when a plan was made for them."""
+    view, seed = checked.model, plan.partition
+    functions, double = functions_of(view, settings.init_strategy), rows
+    with jax.enable_x64(view.precise):
+        if not is_large(view.size):
+            double = checked.rows(view.precise)
+        whole, feed = checked.constants(view.precise), set_up_feed(double)
+    posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0)
+    return dealt(seed, _with_structure(posterior, seed), plan.dynamics)[0].rows
+
+
+def _with_structure(posterior: Posterior, seed: np.ndarray) -> Posterior:
+    """Return the posterior of a model with groups with its structure, which is looked for again."""
+    own = generator_of(np.append(seed, BY_GROUP))
+    with jax.enable_x64(posterior.functions.model.precise):
+        structure = find_structure(
+            own, posterior.functions, posterior.feed_double, posterior.constants_double
+        )
+    return posterior._replace(structure=structure)

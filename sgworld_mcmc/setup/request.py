@@ -1,0 +1,79 @@
+"""What the choice of settings is given: data, sampler, and what the user has fixed."""
+
+from dataclasses import dataclass
+
+from sgworld_mcmc.protocols import Integrator, Order
+from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+
+__all__ = ["Request", "request_of"]
+
+BATCH_SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+# The cost of a step beyond its rows, in rows of gradient: even the smallest batch pays for random
+# numbers, products with the preconditioner and the loop itself.
+OVERHEAD = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is given to the choice: size of the data, kind of sampler, and what the user has fixed.
+
+    Attributes
+    ----------
+    size
+        Number of rows N.
+    order, integrator
+        The order of the batches and the integrator, as objects.
+    tolerance
+        Relative error of the posterior variance that is allowed.
+    batch_size, step_size, steps_per_draw
+        A number, or None to choose; the step size is in the whitened coordinates of the sampler.
+    gradients
+        The names of the kinds of gradient to choose from.
+    stiffest, softest
+        Largest and smallest curvature in the sampler's coordinates: both 1 if the preconditioner
+        is the inverse Hessian.
+    batch_sizes
+        The sizes of batches to choose from, beside that of all rows.
+    overhead
+        The cost of a step beyond its rows, in rows of gradient.
+    """
+
+    size: int
+    order: Order
+    integrator: Integrator
+    tolerance: float
+    batch_size: int | None
+    step_size: float | None
+    steps_per_draw: int | None
+    gradients: tuple[str, ...]
+    stiffest: float
+    softest: float
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
+    overhead: float = OVERHEAD
+
+
+def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
+    """Return the request for the settings, data of ``size`` rows and these coordinates."""
+    kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
+    if not fit.curved:
+        kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
+    stiffest, softest = fit.extremes()
+    by_group = {}
+    if fit.unit:
+        sizes = batch_ladder(size, fit.dimension)
+        by_group = {"batch_sizes": sizes, "overhead": OVERHEAD + FOR_EACH * fit.dimension}
+    return Request(
+        size=size,
+        order=settings.order,
+        integrator=settings.integrator,
+        tolerance=settings.tolerance,
+        batch_size=settings.batch_size,
+        step_size=settings.step_size,
+        steps_per_draw=settings.steps_per_draw,
+        gradients=tuple(kinds) if settings.gradient is None else (settings.gradient,),
+        stiffest=stiffest,
+        softest=softest,
+        **by_group,
+    )
