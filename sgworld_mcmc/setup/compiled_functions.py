@@ -27,8 +27,7 @@ __all__ = ["SetUpFunctions", "functions_of"]
 # Above the first number of rows, many passes over all of them take longer than the compilation of
 # a function; above the second, a single pass with the Hessian does.
 MANY_ROWS, VERY_MANY_ROWS = 2**20, 2**22
-# The gradients of so many pilot chains are computed together. XLA's fusion on a CPU (jaxlib 0.10.2)
-# returns wrong numbers for some models' gradients of 128 chains, and right ones for 64.
+# The gradients of so many pilot chains are computed together: more take more memory.
 CHAINS = 64
 
 
