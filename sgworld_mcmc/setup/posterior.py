@@ -13,7 +13,7 @@ from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
-from sgworld_mcmc.setup.groups import FEWEST_GROUPS, Structure
+from sgworld_mcmc.setup.groups import Structure
 from sgworld_mcmc.setup.mode_search import ModeSearch
 from sgworld_mcmc.setup.row_derivatives import (
     RowDerivatives,
@@ -24,6 +24,8 @@ from sgworld_mcmc.setup.row_derivatives import (
 
 # Vectors of random signs that estimate the correlation of many parameters.
 SIGNS = 32
+# The entries of a site are judged together if it has at least so many along an axis.
+EXCHANGEABLE = 20
 # Derivatives of single rows are kept, and those of batches, if they are at most so many numbers:
 # 256 MB in single precision. Their time grows like their number.
 MOST_NUMBERS = 2**26
@@ -171,7 +173,7 @@ class Posterior(NamedTuple):
             shape = model.shapes[name]
             places = start + np.arange(int(np.prod(shape))).reshape(shape)
             start += places.size
-            if max(shape, default=0) < FEWEST_GROUPS:
+            if max(shape, default=0) < EXCHANGEABLE:
                 rest.append(places.ravel())
                 continue
             axis = int(np.argmax(shape))
@@ -237,7 +239,7 @@ def gaussian_draws(generator: np.random.Generator, posterior: Posterior) -> np.n
     if posterior.functions.model.reason is not None:
         chains = 32  # each step of a chain takes the gradient of all rows
     if posterior.fit.unit:  # a step has many parameters to move, and most are alike
-        chains = 16
+        chains = 32
     draws = generator.standard_normal((chains, dimension))
     values, vectors = posterior.fit.spectrum()
     return draws if values is None else draws / np.sqrt(values) @ vectors.T
