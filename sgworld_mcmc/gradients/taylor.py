@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sgworld_mcmc.gradients.batch_expansions import BatchExpansions
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
 from sgworld_mcmc.protocols import Gradient
 
@@ -30,6 +31,9 @@ class TaylorControls(NamedTuple):
         (D,) gradient of the log density of all rows.
     jacobian
         (D, D) Jacobian of that gradient, or its diagonal (D,) if all else is zero.
+    batches
+        The :class:`~sgworld_mcmc.gradients.batch_expansions.BatchExpansions` at the origin, or None
+        if every step computes them again.
     reach
         Length of the gradient up to which a batch's estimate is never shortened; None if it has no
         bound.
@@ -37,12 +41,17 @@ class TaylorControls(NamedTuple):
 
     gradient: jax.Array
     jacobian: jax.Array
+    batches: BatchExpansions | None = None
     reach: jax.Array | None = None
 
 
 @dataclass(frozen=True)
 class Taylor(Gradient):
-    """A gradient without noise on a quadratic potential; a step costs two gradients more."""
+    """A gradient without noise on a quadratic potential.
+
+    A step costs two gradients more, or hardly more than one where the batches' derivatives at the
+    origin are kept.
+    """
 
     name: ClassVar[str] = "taylor"
     # A Taylor gradient differentiates twice, but reads the rows once.
@@ -64,20 +73,29 @@ class Taylor(Gradient):
         return controls._replace(reach=jnp.asarray(reach, controls.gradient.dtype))
 
     def __call__(self, target, controls, feed, position, batch, index):
-        gradient = jax.grad(target)
+        # Where the target knows its coordinates, derivatives are taken with respect to the model's
+        # parameters: the products with K, which may cost more than the rows, are made once.
+        coordinates = getattr(target, "coordinates", None)
+        gradient = jax.grad(target if coordinates is None else target.near)
+        change = position if coordinates is None else coordinates.apply(position)
 
-        def estimator(z, rows):
-            value, origin = gradient(z, rows), jnp.zeros_like(z)
+        def estimator(change, rows):
+            value, origin = gradient(change, rows), jnp.zeros_like(change)
             # The batch's gradient at the origin comes with the product at no cost.
-            at_origin, change = jax.jvp(lambda x: gradient(x, rows), (origin,), (z,))
-            return value - change - at_origin
+            at_origin, turned = jax.jvp(lambda x: gradient(x, rows), (origin,), (change,))
+            return value - turned - at_origin
 
+        if controls.batches is None:
+            noisy = batch_estimate(estimator, change, batch, feed)
+        else:
+            noisy = batch_estimate(gradient, change, batch, feed)
+            noisy -= controls.batches.at(index, change)
+        noisy = noisy if coordinates is None else coordinates.pull_back(noisy)
         jacobian = controls.jacobian
         turned = jacobian @ position if jacobian.ndim == 2 else jacobian * position
-        estimate = batch_estimate(estimator, position, batch, feed)
         if controls.reach is not None:
-            estimate = _shortened(estimate, jnp.maximum(_length(turned), controls.reach))
-        return estimate + (controls.gradient + turned)
+            noisy = _shortened(noisy, jnp.maximum(_length(turned), controls.reach))
+        return noisy + controls.gradient + turned
 
 
 def _length(vector: jax.Array) -> jax.Array:

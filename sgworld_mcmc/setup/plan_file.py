@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sgworld_mcmc.gradients.batch_expansions import BatchExpansions, Crossing, GroupBlocks
 from sgworld_mcmc.gradients.taylor import TaylorControls
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.protocols import Integrator, Order
@@ -40,6 +41,7 @@ _RECORDS = (
     *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),
     *(Discretisation, Choice, Prediction, ModelDescription, TaylorControls),
     *(KineticFit, KineticChoice, Spectrum),
+    *(BatchExpansions, GroupBlocks, Crossing),
 )
 
 

@@ -16,7 +16,7 @@ from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
-from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
+from sgworld_mcmc.setup.checked_model import CheckedModel, check_gradient, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
@@ -118,9 +118,9 @@ def prepare(
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
-        posterior = dealt(seed, posterior, dynamics)
+        posterior, order = dealt(seed, posterior, dynamics)
         feed = feed_of(posterior.rows, dynamics)
-        controls = controls_of(posterior, dynamics.gradient, feed)
+        controls = controls_of(posterior, dynamics.gradient, feed, order)
         controls = dynamics.gradient.bounded(controls, reach)
         tuning = Tuning(
             posterior.coordinates.cast(float_dtype()),
@@ -190,6 +190,7 @@ def _with_coordinates(
                     return feed, *found
             if without_mode:
                 return feed, None, None
+            check_gradient(settings.gradient, view.dimension)
             find = coordinates_at if settings.start == "given" else fit_coordinates
             fit = find(generator, functions, feed, constants_double, initial, settings)
             if large and fit is not None and not fit.converged:
