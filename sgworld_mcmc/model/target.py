@@ -10,9 +10,12 @@ __all__ = ["target_of"]
 
 
 def target_of(model: MinibatchModel, constants: tuple, coordinates: Coordinates) -> Callable:
-    """Return the log density estimated from rows, as a function of (z, rows)."""
+    """Return the log density estimated from rows, as a function of (z, rows).
 
-    def target(position: Any, rows: tuple) -> Any:
-        return model.log_density(coordinates.to_model(position), rows, constants)
+    A third argument is the random key of a model with random parts, fresh in every step of a run.
+    """
+
+    def target(position: Any, rows: tuple, key: Any = None) -> Any:
+        return model.log_density(coordinates.to_model(position), rows, constants, key)
 
     return target

@@ -53,6 +53,7 @@ def sweep(
     limit: float | None = None,
     observer: Callable | None = None,
     observed: ArrayTree = (),
+    random: bool = False,
 ) -> Sweep:
     """Make steps with the batches ``order[0]``, ``order[1]``, ... in turn.
 
@@ -78,19 +79,26 @@ def sweep(
         Largest absolute coordinate that counts as finite.
     observer, observed
         After every step ``observed = observer(observed, position)``; no observer by default.
+    random
+        Whether the gradient draws random numbers: it is then given a key of its own in every step,
+        as a third argument.
     """
     position, length = integrator.position(state), order.shape[0]
     joined = integrator.joined_normals is not None
+    if random:
+        rng_key, parts_key = jax.random.split(rng_key)
     if joined:
         rng_key, close_key = jax.random.split(rng_key)
     number = integrator.joined_normals if joined else integrator.normals
     block, normals_of = _normals(rng_key, position, length, number)
     first = jnp.arange(length) == 0 if joined else ()
+    keys = jax.random.split(parts_key, length) if random else ()
 
     def step(carry, inputs):
         state, finite_steps, active, observed = carry
-        index, drawn, first = inputs
-        given = (lambda x: gradient(x, index), normals_of(drawn), step_size, temperature)
+        index, drawn, first, key = inputs
+        own = (key,) if random else ()
+        given = (lambda x: gradient(x, index, *own), normals_of(drawn), step_size, temperature)
         if joined:
             proposal = integrator.joined_step(state, *given, first)
         else:
@@ -102,7 +110,7 @@ def sweep(
         return (state, finite_steps + active, active, observed), None
 
     carry = (state, jnp.zeros((), jnp.int32), jnp.asarray(active), observed)
-    carry, _ = jax.lax.scan(step, carry, (order, block, first))
+    carry, _ = jax.lax.scan(step, carry, (order, block, first, keys))
     state, finite_steps, active, observed = carry
     if joined:
         normals = draw_normals(close_key, (position,) * number)
