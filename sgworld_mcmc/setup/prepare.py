@@ -31,7 +31,7 @@ from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
-from sgworld_mcmc.setup.random_parts import check_random, with_random_parts
+from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_random_parts
 from sgworld_mcmc.setup.seen_models import see_whole
 from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
@@ -91,6 +91,7 @@ def prepare(
         see_whole(model, args, kwargs, cache, str(error))
         return prepare(seed, model, settings, args, kwargs, init_params, cache, chains)
     if found is None:
+        settings = uncancelled(settings) if view.random else settings
         made = plan_without_mode(seed, checked, settings, (args, kwargs), initial, chains)
         return with_random_parts(*made) if view.random else made
     posterior, double, too_coarse = found
