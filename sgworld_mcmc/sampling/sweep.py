@@ -11,9 +11,10 @@ from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Integrator, PRNGKey
 
 __all__ = ["Sweep", "is_finite", "sweep"]
 
-# Noise is drawn for all steps at once up to this many numbers (16 MB in float32), which is a
-# sixth faster than drawing it step by step; above, memory matters more.
-_NOISE_BLOCK = 2**22
+# Noise is drawn for all steps at once up to this many numbers (16 MB in float32) if a step needs
+# few of them: this is a sixth faster than drawing it step by step. Where a step needs many, it is
+# slower (by half at 60 000 numbers, by more above), since the numbers go through memory.
+_NOISE_BLOCK, _NOISE_STEP = 2**22, 2**14
 
 
 class Sweep(NamedTuple):
@@ -132,6 +133,6 @@ def _normals(rng_key, position, length: int, number: int) -> tuple[ArrayTree, Ca
         return (), lambda drawn: drawn
     like = position if number == 1 else (position,) * number
     numbers = sum(jnp.size(x) for x in jax.tree.leaves(like))
-    if numbers * length <= _NOISE_BLOCK:
+    if numbers <= _NOISE_STEP and numbers * length <= _NOISE_BLOCK:
         return draw_normals(rng_key, like, length), lambda drawn: drawn
     return jax.random.split(rng_key, length), lambda key: draw_normals(key, like)
