@@ -18,7 +18,8 @@ class Target(NamedTuple):
     Attributes
     ----------
     density
-        The log density as a function of (theta, rows).
+        The log density as a function of (theta, rows) and of the random key of a model with random
+        parts, which is fresh in every step of a run.
     coordinates
         The coordinates z.
     """
@@ -26,12 +27,12 @@ class Target(NamedTuple):
     density: Callable
     coordinates: Coordinates
 
-    def __call__(self, position: Any, rows: tuple) -> Any:
-        return self.density(self.coordinates.to_model(position), rows)
+    def __call__(self, position: Any, rows: tuple, key: Any = None) -> Any:
+        return self.density(self.coordinates.to_model(position), rows, key)
 
     def near(self, change: Any, rows: tuple) -> Any:
         """Return the log density where theta is the center plus ``change``."""
-        return self.density(self.coordinates.center + change, rows)
+        return self.density(self.coordinates.center + change, rows, None)
 
 
 def target_of(
@@ -39,8 +40,8 @@ def target_of(
 ) -> Target:
     """Return log p, or log p / tau, estimated from rows as a function of (z, rows)."""
 
-    def density(theta: Any, rows: tuple) -> Any:
-        value = model.log_density(theta, rows, constants)
+    def density(theta: Any, rows: tuple, key: Any = None) -> Any:
+        value = model.log_density(theta, rows, constants, key)
         return value if temperature is None else value / temperature
 
     return Target(density, coordinates)

@@ -182,7 +182,8 @@ class ArrowSearch(NamedTuple):
     def _wider(self, coordinates: Arrow, hessian: ArrowHessian, draws, used: int) -> Arrow:
         """Return coordinates from the mean Hessian over some draws.
 
-        They are for a center where the Hessian itself is not convex. The Gaussian closest to the posterior has the mean Hessian's inverse as its covariance.
+        They are for a center where the Hessian itself is not convex. The Gaussian closest to the
+        posterior has the mean Hessian's inverse as its covariance.
         """
         half = len(draws) // 2
         chosen = np.concatenate([draws[:SPREAD], draws[half : half + SPREAD]])

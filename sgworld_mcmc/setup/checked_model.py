@@ -133,12 +133,20 @@ def check_model(
 
 
 def warn_of(view: MinibatchModel, stacklevel: int) -> None:
-    """Warn of what a user may not expect of a model: no minibatches, or sites that are not kept."""
+    """Warn of what a user may not expect: no minibatches, or sites not sampled or not kept."""
     if view.reason is not None:
         warnings.warn(
             f"Every step takes the gradient of all {view.num_rows} rows, because there are no "
             f"minibatches: {view.reason}",
             WholeDataWarning,
+            stacklevel=stacklevel + 1,
+        )
+    fixed = [name for name, site in view.sites.items() if site.kind == "fixed"]
+    if fixed:
+        warnings.warn(
+            f"The parameters {fixed} have no prior: they are not sampled, and keep their initial "
+            "values. Give them one, with random_flax_module, random_nnx_module or "
+            "random_eqx_module in place of flax_module, nnx_module or eqx_module.",
             stacklevel=stacklevel + 1,
         )
     if view.left_out():

@@ -25,6 +25,7 @@ from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.predict import Prediction
+from sgworld_mcmc.setup.random_parts import Uncancelled
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.run_plan import RunPlan, Tuning
 from sgworld_mcmc.setup.step_error import Discretisation
@@ -40,7 +41,7 @@ _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
     *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),
     *(Discretisation, Choice, Prediction, ModelDescription, TaylorControls),
-    *(KineticFit, KineticChoice, Spectrum),
+    *(KineticFit, KineticChoice, Spectrum, Uncancelled),
     *(BatchExpansions, GroupBlocks, Crossing),
 )
 

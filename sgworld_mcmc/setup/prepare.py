@@ -37,6 +37,7 @@ from sgworld_mcmc.setup.lay_out import (
 )
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
+from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_random_parts
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
@@ -87,6 +88,7 @@ def prepare(
     view = checked.model
     initial = _initial_points(view, init_params)
     check_start(settings, init_params)
+    check_random(settings, view)
     if initial is not None:
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
@@ -99,7 +101,9 @@ def prepare(
         see_whole(model, args, kwargs, cache, str(error))
         return prepare(seed, model, settings, args, kwargs, init_params, cache, chains)
     if found is None:
-        return plan_without_mode(seed, checked, settings, (args, kwargs), initial, chains)
+        settings = uncancelled(settings) if view.random else settings
+        made = plan_without_mode(seed, checked, settings, (args, kwargs), initial, chains)
+        return with_random_parts(*made) if view.random else made
     posterior, double, too_coarse = found
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
@@ -167,7 +171,8 @@ def _with_coordinates(
     mode is not to be searched.
     """
     view, user = checked.model, bool(jax.config.jax_enable_x64)
-    large, without_mode = is_large(view.size), kinetic_is_wanted(settings, view)
+    # A mode of a density with random parts would be one of their average.
+    large, without_mode = is_large(view.size), view.random or kinetic_is_wanted(settings, view)
     functions = functions_of(view, settings.init_strategy)
     constants_double = checked.constants(view.precise)
 
@@ -183,7 +188,8 @@ def _with_coordinates(
         with jax.enable_x64(view.precise):
             stage("searching the mode")
             feed = set_up_feed(rows)
-            if is_wanted(settings) and view.reason is None and may_have_groups(feed):
+            groups = is_wanted(settings) and view.reason is None and not view.random
+            if groups and may_have_groups(feed):
                 own = generator_of(np.append(seed, BY_GROUP))
                 found = fit_by_group(own, functions, feed, constants_double, initial)
                 if found is not None:
