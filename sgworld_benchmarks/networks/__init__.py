@@ -47,6 +47,7 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--step-size", type=float, default=0.01, help="of these runs (0.01)")
     parser.add_argument("--friction", type=float, default=1.0, help="of these runs (1)")
+    parser.add_argument("--batch-size", type=int, default=50, help="of these runs (50)")
     parser.add_argument("--seed", type=int, default=0, help="of the samplers (0)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder (default out)")
 
@@ -100,6 +101,7 @@ def _against_epochs(namespace):
         budgets=namespace.budgets,
         step_size=namespace.step_size,
         friction=namespace.friction,
+        batch_size=namespace.batch_size,
     )
     folder = namespace.out
     folder.mkdir(parents=True, exist_ok=True)

@@ -146,7 +146,7 @@ class _Chains:
         data = jnp.asarray(network.x), jnp.asarray(network.y)
         self.feed = FixedPartition.deal(jax.random.key(0), data, rows)
         self.kernel = sgworld.build_kernel(order, integrator=integrator)
-        self.advance = jax.jit(self._advance, static_argnames="pairs")
+        self.advance = jax.jit(self._advance)
 
     def halves(self, rng_key, starts, budgets):
         """Yield predictive probabilities and mean energy over the second half of each budget."""
@@ -176,21 +176,20 @@ class _Chains:
                 state, _ = self.kernel(own, state, self._gradient, feed, self.step_size)
             return state
 
-        def step(carry, key):
+        def step(index, carry):
             states, totals = carry
-            chains = len(jax.tree.leaves(states)[0])
-            states = jax.vmap(one)(jax.random.split(key, chains), states)
+            keys = jax.random.split(jax.random.fold_in(rng_key, index), chains)
+            states = jax.vmap(one)(keys, states)
             new = jax.vmap(lambda x: (self.network.predict(x, test_x), self.network.energy(x)))(
                 states.position
             )
-            totals = jax.tree.map(lambda t, x: t + x.mean(0) / pairs, totals, new)
-            return (states, totals), None
+            return states, jax.tree.map(lambda t, x: t + x.mean(0) / pairs, totals, new)
 
-        classes = jax.eval_shape(
-            self.network.predict, jax.tree.map(lambda x: x[0], states.position), test_x
-        )
+        chains, first = len(states.step), jax.tree.map(lambda x: x[0], states.position)
+        classes = jax.eval_shape(self.network.predict, first, test_x)
         totals = jnp.zeros(classes.shape, classes.dtype), jnp.zeros(())
-        return jax.lax.scan(step, (states, totals), jax.random.split(rng_key, pairs))[0]
+        # The number of draws is traced, so that all budgets share one program.
+        return jax.lax.fori_loop(0, pairs, step, (states, totals))
 
     def _gradient(self, position, rows):
         size = len(self.network.y)
