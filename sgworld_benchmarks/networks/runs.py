@@ -16,6 +16,7 @@ from sgworld_benchmarks.networks.problems import Network
 from sgworld_benchmarks.networks.references import Reference
 from sgworld_benchmarks.networks.scores import ClassScore, RegressionScore, score
 from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.report.kinetic_report import KineticReport
 
 __all__ = ["Outcome", "Predictions", "predictions", "run_network"]
 
@@ -134,7 +135,7 @@ def run_network(
         float(np.nanmax(found.r_hat)),
         (found.energy - reference.energy) / (dimension / 2),
         str(report),
-        float(np.nanmax(getattr(report, "r_hat", np.nan))),
+        float(np.max(report.r_hat)) if isinstance(report, KineticReport) else np.nan,
         draws * dynamics.steps_per_draw / dynamics.num_batches,
         tuple(messages),
         None,
