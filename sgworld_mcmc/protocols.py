@@ -267,6 +267,9 @@ class Integrator(ABC):
     joined_normals
         The same for a step in a row of them, if the end of one can be joined with the beginning of
         the next: :meth:`joined_step` and :meth:`close` then make the row. None if it cannot.
+    numbers
+        The kind of random numbers: ``"gaussian"``, or ``"three-point"`` for numbers that have the
+        same first moments and take less time (:mod:`sgworld_mcmc.integrators.normals`).
     law
         The ``noise`` of :mod:`sgworld_mcmc.theory.variance_bias` for which the closed forms hold;
         None if there are no closed forms, and predictions come from :meth:`affine`.
@@ -275,6 +278,7 @@ class Integrator(ABC):
     name: ClassVar[str]
     normals: ClassVar[int] = 1
     joined_normals: ClassVar[int | None] = None
+    numbers: str = "gaussian"
     law: ClassVar[str | None] = None
 
     @abstractmethod

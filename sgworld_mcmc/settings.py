@@ -175,6 +175,18 @@ class Settings:
         return replace(self, dynamics="kinetic", integrator=integrator, order=order)
 
     @property
+    def may_go_without_mode(self) -> bool:
+        """Whether the settings leave room for kinetic dynamics in coordinates without a mode."""
+        kind, array = self.coordinates, self.covariance
+        plain = self.gradient in (None, "plain")
+        if self.dynamics == "kinetic":
+            diagonal = array is None or np.ndim(array) == 1
+            return plain and diagonal and (kind is None or kind.name in ("diagonal", "none"))
+        # A step size or preconditioner was given for overdamped dynamics.
+        free = self.step_size is None and kind is None and array is None
+        return self.dynamics == "auto" and plain and free and self.order.period > 0
+
+    @property
     def complete(self) -> bool:
         """Whether the user has given everything that would otherwise be chosen."""
         return None not in (self.batch_size, self.step_size, self.gradient)

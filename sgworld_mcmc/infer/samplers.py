@@ -37,6 +37,22 @@ _COMMON = """
         in terminals and notebooks. The display costs nothing that can be measured.
     batch_size
         Largest number of rows in a minibatch, 1 to N. None chooses it; it may then be all rows.
+    dynamics
+        ``"overdamped"`` or ``"kinetic"``, Langevin dynamics with a velocity, by the integrator UBU.
+        ``"auto"`` is kinetic, without a search for a mode, for more than 1000 parameters that do
+        not go by group, and for networks whose posterior has no usable mode; else overdamped. Error
+        and tolerance are then those of the sampler's temperature, the mean over all directions, and
+        the report speaks of quantities instead of single parameters (docs/theory.md, section 5).
+    friction
+        Friction gamma > 0 of kinetic dynamics, in the sampler's coordinates; ``"auto"`` chooses it.
+    quantities
+        Function of the sites of one draw (a dict of constrained values) that returns a pytree of
+        numbers: :meth:`quantities` returns them for all draws. Of kinetic dynamics convergence and
+        bias are judged by them; by default by log likelihoods of up to 256 rows, the potential, and
+        sites of at most ten numbers.
+    keep
+        Function of the sites of one draw that returns what is kept of it instead of all sites, such
+        as predictions: ``get_samples()`` then has that.
     step_size
         Step size h in BlackJAX's convention, in *preconditioned* coordinates (in the model's
         unconstrained ones if ``preconditioner="none"``), or ``"auto"``; or a schedule, a function
@@ -97,7 +113,8 @@ _COMMON = """
 
 
 _ORDER = """    order
-        ``"batches"`` (default), ``"examples"``, ``"symmetric"`` or ``"once"``: see
+        ``"batches"`` (default of overdamped dynamics), ``"examples"``, ``"symmetric"`` (default of
+        kinetic dynamics) or ``"once"``: see
         :mod:`sgworld_mcmc.data.orders`.
 """
 

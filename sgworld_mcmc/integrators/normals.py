@@ -1,4 +1,6 @@
-"""Draw standard normal numbers like a position, and check that a position is allowed."""
+"""Draw the random numbers of a step like a position, and check that a position is allowed."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +8,49 @@ import numpy as np
 
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, PRNGKey
 
-__all__ = ["check_position", "draw_normals"]
+__all__ = ["DRAWS", "check_position", "draw_normals", "draw_three_point"]
+
+# Of the 256 values of a byte this many become the lower of the three points, and as many the upper.
+OUTER = 43
 
 
 def draw_normals(rng_key: PRNGKey, position: ArrayLikeTree, *length: int) -> ArrayTree:
     """Draw standard normal numbers like ``position``, with axes ``length`` in front if given."""
+    draw = lambda shape, dtype: jax.random.normal(rng_key, shape, dtype)  # noqa: E731
+    return _like(draw, position, length)
+
+
+def draw_three_point(rng_key: PRNGKey, position: ArrayLikeTree, *length: int) -> ArrayTree:
+    """Draw numbers -a, 0 or a of mean 0, variance 1 and kurtosis 2.98 like ``position``.
+
+    A step of second weak order needs the first moments of its noise only, and three points have
+    them (Milstein & Tretyakov 2004, section 2.2): what is left of their shape after the thousand
+    steps of a relaxation time is far below all other errors, and the covariances of linear dynamics
+    are exact. They take a tenth of the time of normal numbers, which in networks take as long as
+    the gradient.
+    """
+
+    def draw(shape, dtype):
+        count = int(np.prod(shape))
+        words = jax.random.bits(rng_key, (-(-count // 4),), jnp.uint32)
+        number = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:count].reshape(shape)
+        size = np.sqrt(256 / (2 * OUTER))
+        upper = jnp.where(number >= 256 - OUTER, size, 0.0)
+        return jnp.where(number < OUTER, -size, upper).astype(dtype)
+
+    return _like(draw, position, length)
+
+
+# The kinds of random numbers by the name that an integrator's ``numbers`` gives them.
+DRAWS = {"gaussian": draw_normals, "three-point": draw_three_point}
+
+
+def _like(draw: Callable, position: ArrayLikeTree, length: tuple[int, ...]) -> ArrayTree:
+    """Return numbers from ``draw(shape, dtype)`` like a position, with axes in front."""
     # There is one call for all leaves, since each call takes long to compile.
     leaves, treedef = jax.tree.flatten(position)
     sizes, dtypes = [jnp.size(x) for x in leaves], [jnp.result_type(x) for x in leaves]
-    flat = jax.random.normal(rng_key, (*length, sum(sizes)), jnp.result_type(*dtypes))
+    flat = draw((*length, sum(sizes)), jnp.result_type(*dtypes))
     parts = jnp.split(flat, np.cumsum(sizes)[:-1], axis=-1)
     draws = [
         part.reshape(*length, *jnp.shape(x)).astype(dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.integrators.normals import check_position, draw_normals
+from sgworld_mcmc.integrators.normals import DRAWS, check_position, draw_normals
 from sgworld_mcmc.protocols import AffineStep, ArrayTree, Integrator
 
 __all__ = ["UBU", "UBUState"]
@@ -45,6 +45,9 @@ class UBU(Integrator):
     friction
         Friction gamma > 0, in units of the coordinates' time: a mode of curvature lambda relaxes
         fastest at gamma = 2 sqrt(lambda).
+    numbers
+        ``"gaussian"`` (default) or ``"three-point"``: for thousands of parameters and short steps
+        normal numbers take as long as the gradient, and do no better.
     """
 
     name: ClassVar[str] = "ubu"
@@ -52,8 +55,11 @@ class UBU(Integrator):
     joined_normals: ClassVar[int | None] = 2
 
     friction: Any = 2.0
+    numbers: str = "gaussian"
 
     def __post_init__(self):
+        if self.numbers not in DRAWS:
+            raise ValueError(f"`numbers` must be one of {sorted(DRAWS)}, not {self.numbers!r}.")
         # Inside of compiled functions the friction may be traced.
         number = isinstance(self.friction, int | float)
         if number and not (math.isfinite(self.friction) and self.friction > 0):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgworld_mcmc.integrators.normals import draw_normals
+from sgworld_mcmc.integrators.normals import DRAWS
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Integrator, PRNGKey
 
 __all__ = ["Sweep", "is_finite", "sweep"]
@@ -84,7 +84,8 @@ def sweep(
     if joined:
         rng_key, close_key = jax.random.split(rng_key)
     number = integrator.joined_normals if joined else integrator.normals
-    block, normals_of = _normals(rng_key, position, length, number)
+    draw = DRAWS[integrator.numbers]
+    block, normals_of = _normals(rng_key, position, length, number, draw)
     first = jnp.arange(length) == 0 if joined else ()
 
     def step(carry, inputs):
@@ -105,7 +106,7 @@ def sweep(
     carry, _ = jax.lax.scan(step, carry, (order, block, first))
     state, finite_steps, active, observed = carry
     if joined:
-        normals = draw_normals(close_key, (position,) * number)
+        normals = draw(close_key, (position,) * number)
         closed = integrator.close(state, normals, step_size, temperature)
         finite = is_finite(_tested(integrator, closed), limit)
         state = jax.tree.map(lambda new, old: jnp.where(active & finite, new, old), closed, state)
@@ -118,12 +119,14 @@ def _tested(integrator: Integrator, state: ArrayTree) -> ArrayTree:
     return integrator.position(state) if integrator.normals else state
 
 
-def _normals(rng_key, position, length: int, number: int) -> tuple[ArrayTree, Callable]:
+def _normals(
+    rng_key, position, length: int, number: int, draw: Callable
+) -> tuple[ArrayTree, Callable]:
     """Return the inputs of the scan, and the function from an input to a step's normal numbers."""
     if number == 0:
         return (), lambda drawn: drawn
     like = position if number == 1 else (position,) * number
     numbers = sum(jnp.size(x) for x in jax.tree.leaves(like))
     if numbers * length <= _NOISE_BLOCK:
-        return draw_normals(rng_key, like, length), lambda drawn: drawn
-    return jax.random.split(rng_key, length), lambda key: draw_normals(key, like)
+        return draw(rng_key, like, length), lambda drawn: drawn
+    return jax.random.split(rng_key, length), lambda key: draw(key, like)

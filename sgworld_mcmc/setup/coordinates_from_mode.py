@@ -26,6 +26,8 @@ __all__ = ["CoordinateFit", "coordinates_at", "fit_coordinates", "set_up_feed"]
 BATCH_ROWS = 5000
 # The search has converged if a further step promises fewer nats of log density than this.
 CONVERGED = 1e-3
+# Searches that end in so many other places, none of them a mode, show a posterior without one.
+SEVERAL_ENDS = 2
 # A full covariance is fitted to the posterior without a mode up to this dimension.
 GAUSSIAN_DIMENSION = 300
 
@@ -124,7 +126,7 @@ def fit_coordinates(
     constants: tuple,
     initial: np.ndarray | None,
     settings: Settings,
-) -> CoordinateFit:
+) -> CoordinateFit | None:
     """Find the posterior mode and the curvature there, from any initial point.
 
     The search takes Newton steps on a few thousand rows from several points, after steps of Adam
@@ -144,6 +146,12 @@ def fit_coordinates(
         (S, D) unconstrained initial points, or None for the initialisation strategy.
     settings
         The user's settings, which say the kind of coordinates that is wanted.
+
+    Returns
+    -------
+    CoordinateFit or None
+        None if searches end in several places, none of which is a usable mode, as those of networks
+        do, and if the settings allow a set-up without a mode.
     """
     search = ModeSearch(functions, feed, constants, generator)
     given = initial
@@ -161,6 +169,10 @@ def fit_coordinates(
         gradient = -feed.size * np.asarray(last.gradient, float)
     converged = bool(gain < CONVERGED and np.isfinite(gain))
     if settings.adapt and not (converged and scaled.indefinite == 0):
+        if settings.may_go_without_mode and functions.model.reason is None:
+            ends = _comparable(found, losses, best, scaled.coordinates, search)
+            if len(ends) >= SEVERAL_ENDS:
+                return None
         fitted = _fitted_gaussian(search, initial)
         if fitted is not None:
             return fitted
@@ -267,11 +279,21 @@ def _other_modes(found, losses, best, coordinates, search: ModeSearch) -> tuple[
 
     Searches from other starts have found them.
     """
+    ends = _comparable(found, losses, best, coordinates, search)
+    return tuple(far for far, gain in ends if gain < 1.0)
+
+
+def _comparable(found, losses, best, coordinates, search: ModeSearch) -> list[tuple[float, float]]:
+    """Return distances of other ends of searches that may hold a share of the posterior.
+
+    Each comes with the nats of log density that a further step would gain there.
+    """
     dimension, apart = search.dimension, _apart(search)
-    distances = []
+    ends = []
     for each, loss in zip(found, losses, strict=True):
         far = coordinates.distance(np.asarray(each.position) - np.asarray(best.position))
-        comparable = loss - np.min(losses) < 5 + 2 * dimension**0.5 + 0.5 * dimension
-        if np.isfinite(far) and comparable and far > apart and float(each.gain) < 1.0:
-            distances.append(far)
-    return tuple(distances)
+        lost = search.feed.size * (loss - np.min(losses))  # losses are means over the rows
+        comparable = lost < 5 + 2 * dimension**0.5 + 0.5 * dimension
+        if np.isfinite(far) and comparable and far > apart:
+            ends.append((far, float(each.gain)))
+    return ends

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
-from sgworld_mcmc.data.in_memory import generator_of, is_large
+from sgworld_mcmc.data.in_memory import first_batches, generator_of, head, is_large
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.model.errors import NotMinibatchable
@@ -26,6 +26,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
     fit_coordinates,
     set_up_feed,
 )
+from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.lay_out import BY_GROUP, controls_of, dealt, feed_of, run_data
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
@@ -37,6 +38,8 @@ from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
 __all__ = ["check_start", "prepare"]
 
+# Groups are looked for on this many rows first, if rows times parameters exceed MANY_NUMBERS.
+FIRST_ROWS, MANY_NUMBERS = 512, 2**30
 # A chain farther from the center than this, in posterior standard deviations, has diverged.
 FARTHEST = 1e4
 # The offsets of the batches are kept up to this many numbers (M x D); above, every step computes
@@ -159,11 +162,19 @@ def _with_coordinates(
     functions = functions_of(view, settings.init_strategy)
     constants_double = checked.constants(view.precise)
 
+    def may_have_groups(feed):
+        # Each candidate costs a pass over all rows: of many numbers a part is looked at first.
+        if view.size * view.dimension < MANY_NUMBERS or feed.num_batches == 1:
+            return True
+        own = generator_of(np.append(seed, BY_GROUP))
+        part = head(first_batches(feed, 1), FIRST_ROWS)
+        return find_structure(own, functions, part, constants_double) is not None
+
     def search(rows, initial):
         with jax.enable_x64(view.precise):
             stage("searching the mode")
             feed = set_up_feed(rows)
-            if is_wanted(settings) and view.reason is None:
+            if is_wanted(settings) and view.reason is None and may_have_groups(feed):
                 own = generator_of(np.append(seed, BY_GROUP))
                 found = fit_by_group(own, functions, feed, constants_double, initial)
                 if found is not None:
@@ -172,7 +183,7 @@ def _with_coordinates(
                 return feed, None, None
             find = coordinates_at if settings.start == "given" else fit_coordinates
             fit = find(generator, functions, feed, constants_double, initial, settings)
-            if large and not fit.converged:
+            if large and fit is not None and not fit.converged:
                 # Only a part of many rows was checked: elsewhere the density may be infinite.
                 check_minibatching(view, view.evaluate, rows, constants_double)
         return feed, fit, None

@@ -10,6 +10,7 @@ from tolerances import SIGMAS
 
 import sgworld_mcmc as sg
 from sgworld_mcmc import exact
+from sgworld_mcmc.integrators.normals import draw_three_point
 from sgworld_mcmc.integrators.ubu import UBU, _motion
 from sgworld_mcmc.theory.affine_recursion import relative_variance_error
 
@@ -117,3 +118,43 @@ def test_a_step_that_is_too_long_is_reported():
     state = alg.init(jnp.ones(()), jax.random.key(0))
     state, info = jax.jit(alg.step)(jax.random.key(1), state)
     assert bool(info.diverging) and np.isfinite(state.position)
+
+
+def test_three_points_have_the_moments_of_normal_numbers():
+    found = np.asarray(draw_three_point(jax.random.key(0), {"a": jnp.zeros((300, 7))}, 200)["a"])
+    assert found.shape == (200, 300, 7) and len(np.unique(found)) == 3
+    count = found.size
+    assert abs(found.mean()) < SIGMAS / np.sqrt(count)
+    assert abs((found**2).mean() - 1) < SIGMAS * np.sqrt(2 / count)
+    assert abs((found**4).mean() - 256 / 86) < SIGMAS * np.sqrt(20 / count)
+    # The four bytes of a word are independent.
+    flat = found.reshape(-1)
+    for lag in (1, 2, 3, 4):
+        assert abs((flat[lag:] * flat[:-lag]).mean()) < SIGMAS / np.sqrt(count)
+
+
+@pytest.mark.slow
+def test_three_points_give_the_same_law_in_short_steps():
+    """Second and fourth moments of a Gaussian and of a skewed posterior."""
+    chains, draws, h, friction = 4000, 150, 0.1, 1.0
+
+    def moments(numbers, log_density):
+        estimator = lambda x, rows: jax.grad(log_density)(x)  # noqa: E731
+        integrator = UBU(friction, numbers)
+        alg = sg.sgworld(estimator, jnp.zeros(20), 1, h, integrator=integrator)
+
+        def chain(key):
+            first, rest = jax.random.split(key)
+            state = alg.init(jnp.zeros(()), first)
+            move = lambda state, key: (new := alg.step(key, state)[0], new.position)  # noqa: E731
+            return jax.lax.scan(move, state, jax.random.split(rest, draws))[1][20:]
+
+        x = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(1), chains)))
+        powers = np.stack([(x**p).mean(1) for p in (1, 2, 3, 4)])
+        return powers.mean(1), powers.std(1) / np.sqrt(chains)
+
+    for log_density in (lambda x: -(x**2) / 2, lambda x: 2 * x - 2 * jnp.exp(x)):
+        three, error = moments("three-point", log_density)
+        normal, other = moments("gaussian", log_density)
+        assert np.all(np.abs(three - normal) < SIGMAS * np.hypot(error, other))
+        assert np.all(error < 0.05)

@@ -19,32 +19,22 @@ from sgworld_mcmc.setup.lay_out import feed_of, run_data
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
 
-__all__ = ["is_possible", "is_wanted", "plan_without_mode"]
+__all__ = ["is_wanted", "plan_without_mode"]
 
 # A number that, beside the seed, begins random numbers of its own.
 WITHOUT_MODE = 13
 # Chains that the set-up brings to the posterior: those of the run, if that many.
 FEWEST, MOST = 2, 16
-
-
-def is_possible(settings: Settings) -> bool:
-    """Return whether the settings leave room for kinetic dynamics without a mode."""
-    plain = settings.gradient in (None, "plain")
-    diagonal = settings.covariance is None or np.ndim(settings.covariance) == 1
-    kind = settings.coordinates
-    diagonal = diagonal and (kind is None or kind.name in ("diagonal", "none"))
-    if settings.dynamics == "kinetic":
-        return plain and diagonal
-    # A step size or preconditioner was given for overdamped dynamics.
-    free = settings.step_size is None and kind is None and settings.covariance is None
-    return settings.dynamics == "auto" and plain and free and settings.order.period > 0
+# Three points take the place of normal numbers for at least this many parameters, in steps during
+# which velocities lose at most this part.
+MANY_NORMALS, SHORT = 1000, 0.1
 
 
 def is_wanted(settings: Settings, model: MinibatchModel) -> bool:
     """Return whether kinetic dynamics without a mode is to be used if there are no groups."""
     many = model.dimension > DENSE_DIMENSION
     whole = model.reason is not None and settings.dynamics == "auto"
-    return many and not whole and is_possible(settings)
+    return many and not whole and settings.may_go_without_mode
 
 
 def plan_without_mode(
@@ -107,12 +97,14 @@ def plan_without_mode(
 def _dynamics(settings: Settings, view: MinibatchModel, fit: KineticFit) -> Dynamics:
     """Return the static choices of the run."""
     choice = fit.choice
+    short = choice.friction * choice.step_size <= SHORT
+    numbers = "three-point" if short and view.dimension >= MANY_NORMALS else "gaussian"
     # A call of the warm-up is an epoch, or a draw if an epoch is a single step.
     warmup = choice.num_batches if choice.num_batches > 1 else choice.steps_per_draw
     return Dynamics(
         order=settings.order,
         gradient=Plain(),
-        integrator=UBU(choice.friction),
+        integrator=UBU(choice.friction, numbers),
         temperature=settings.temperature,
         num_batches=choice.num_batches,
         steps_per_draw=choice.steps_per_draw,

@@ -21,7 +21,13 @@ from sgworld_mcmc.setup.without_mode.choice import (
 )
 from sgworld_mcmc.setup.without_mode.functions import kinetic_functions_of
 from sgworld_mcmc.setup.without_mode.prior_scales import PriorMoments, by_site, pooled_scales
-from sgworld_mcmc.setup.without_mode.spectrum import STEPS, Spectrum, make_spectrum
+from sgworld_mcmc.setup.without_mode.spectrum import (
+    DEVIATIONS,
+    SIGNS,
+    STEPS,
+    Spectrum,
+    make_spectrum,
+)
 from sgworld_mcmc.setup.without_mode.warm_start import ROW, BurnIn
 
 __all__ = ["KineticFit", "tune"]
@@ -30,11 +36,22 @@ __all__ = ["KineticFit", "tune"]
 RADII = (1.0, 0.3, 0.1, 0.01, 0.0)
 # Rows of the batches of Adam, and its steps; it reads at most half an epoch of many rows.
 ADAM_ROWS, ADAM_STEPS = 100, 300
-# Rows, and chains, from which curvature and noise are found.
-CURVATURE_ROWS, CURVATURE_CHAINS = 1024, 2
-# The burn-in lasts this many relaxation times of the typical direction, as far as its rows allow:
-# each chain may read this many epochs, or rows times parameters.
-RELAXATIONS, BURN_IN_EPOCHS, BURN_IN_WORK = 8.0, 1.5, 2**29
+# Rows and chains from which curvature and noise are found: fewer of both where there are MANY rows,
+# since the whole set-up is to read no more than about three epochs of those.
+CURVATURE_ROWS, CURVATURE_CHAINS, MANY = (1024, 384), (2, 1), 20_000
+# The cost of a product with the Hessian, in gradients.
+PRODUCT = 3
+# The first burn-in: rows of a batch, step size and friction in units of the largest and the typical
+# curvature, and number of parts and of their steps. As soon as the velocities are hotter than HOT
+# it begins anew with a step size smaller by WARM_RATIO.
+WARM_ROWS, WARM_STEP, WARM_FRICTION = (500, 250), 0.35, 8.0
+WARM_PARTS, WARM_STEPS, WARM_RATIO, WARM_ROUNDS, HOT = 4, 32, 3.0, 8, 1.5
+# Afterwards step sizes are at most GROWTH times the one that was found to be stable there.
+GROWTH = 2.0
+# The second burn-in lasts this many relaxation times of the typical direction, as far as its rows
+# allow: each chain may read this many epochs, or rows times parameters. It is repeated, at most
+# ROUNDS times in all, while the velocities are hotter than WARM: noise has been measured too cold.
+RELAXATIONS, BURN_IN_EPOCHS, BURN_IN_WORK, ROUNDS, WARM = 8.0, 0.5, 2**29, 3, 1.1
 # The rows of steps of one call.
 CALL = 128
 # Before anything has been measured, errors are expected to be this many times the predicted ones;
@@ -42,10 +59,6 @@ CALL = 128
 FACTOR, MOST = 2.0, 10.0
 # Step sizes are halved at most this often if chains diverge.
 HALVINGS = 8
-# The first burn-in: rows of a batch, number of steps, step size and friction in units of the
-# largest and the typical curvature. It is repeated with half the step while velocities are hotter.
-WARM_ROWS, WARM_STEPS, WARM_STEP, WARM_FRICTION = 500, 128, 0.35, 8.0
-WARM_ROUNDS, HOT = 4, 1.5
 
 
 class KineticFit(NamedTuple):
@@ -140,36 +153,49 @@ def tune(
     stage("curvature and noise")
     found = _lanczos(problem, coordinates, positions)
     coordinates, positions = _by_site(problem, coordinates, positions, found)
-    walked, largest = _thermalised(problem, coordinates, positions)
+    walked, largest = _thermalised(problem, coordinates, positions, make_spectrum(found))
+    size, dimension = model.size, model.dimension
+    limits: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        stage("curvature and noise")
+        spectrum = make_spectrum(_lanczos(problem, coordinates, walked))
+        choice = choose_kinetic(
+            spectrum, settings, size, dimension, factor=FACTOR, largest=largest, **limits
+        )
+        limits = {"batch_size": choice.batch_size, "friction": choice.friction}
+        feed = cut(rows, choice.num_batches)
+        steps = _burn_in_steps(spectrum, choice, size, dimension)
+        walk = _burn_in(problem, coordinates, feed, steps, walked, choice)
+        largest = min(largest, walk.largest)
+        if walk.temperature > HOT:
+            # This was no heat of batches, but a step beyond stability: go back.
+            largest = min(largest, walk.step_size / WARM_RATIO)
+            continue
+        walked = walk.positions
+        if walk.temperature < WARM:
+            break
     stage("curvature and noise")
     spectrum = make_spectrum(_lanczos(problem, coordinates, walked))
-    size, dimension = model.size, model.dimension
-    choice = choose_kinetic(spectrum, settings, size, dimension, factor=FACTOR, largest=largest)
-    feed, steps = cut(rows, choice.num_batches), _burn_in_steps(spectrum, choice, size, dimension)
-    walk = _burn_in(problem, coordinates, feed, steps, walked, choice)
-    spectrum = make_spectrum(_lanczos(problem, coordinates, walk.positions))
     factor = _factor(problem, spectrum, choice._replace(step_size=walk.step_size), walk.temperature)
-    fixed = {"batch_size": choice.batch_size, "friction": choice.friction}
-    largest = min(largest, walk.largest)
     choice = choose_kinetic(
-        spectrum, settings, size, dimension, factor=factor, largest=largest, **fixed
+        spectrum, settings, size, dimension, factor=factor, largest=largest, **limits
     )
-    starts = positions if settings.start == "given" else walk.positions
+    starts = positions if settings.start == "given" else walked
     return coordinates, starts, KineticFit(choice, spectrum, factor, walk.temperature)
 
 
 def _thermalised(
-    problem: _Problem, coordinates: Diagonal, positions: np.ndarray
+    problem: _Problem, coordinates: Diagonal, positions: np.ndarray, spectrum: Spectrum
 ) -> tuple[np.ndarray, float]:
     """Return where large batches and a high friction lead, and the largest step size allowed.
 
     Where Adam ends, a network may fit every row: neither the noise nor the curvature there are
     those of the posterior. The stiff directions, on which they depend, soon have its temperature.
+    The ``spectrum`` there is that of coordinates in which no curvature is smaller.
     """
     size = problem.model.size
-    spectrum = make_spectrum(_lanczos(problem, coordinates, positions))
-    batch_size = problem.settings.batch_size or even_size(min(WARM_ROWS, size), size)
-    batch_size = max(batch_size, even_size(min(WARM_ROWS, size), size))
+    batch_size = even_size(min(_by_size(WARM_ROWS, size), size), size)
+    batch_size = max(batch_size, problem.settings.batch_size or 0)
     choice = KineticChoice(
         batch_size,
         -(-size // batch_size),
@@ -181,12 +207,18 @@ def _thermalised(
     )
     feed = cut(problem.rows, choice.num_batches)
     for _ in range(WARM_ROUNDS):
-        walk = _burn_in(problem, coordinates, feed, WARM_STEPS, positions, choice)
-        positions = walk.positions
+        walk, largest = _Walk(positions, choice.step_size, np.inf, 1.0), np.inf
+        for _ in range(WARM_PARTS):
+            walk = _burn_in(problem, coordinates, feed, WARM_STEPS, walk.positions, choice)
+            largest = min(largest, walk.largest)
+            if walk.temperature > HOT:
+                break
         if walk.temperature < HOT:
+            largest = min(largest, GROWTH * walk.step_size)
             break
-        choice = choice._replace(step_size=walk.step_size / 2)
-    return positions, walk.largest
+        # The curvature is larger than where Adam ended: begin there again, with a smaller step.
+        choice = choice._replace(step_size=walk.step_size / WARM_RATIO)
+    return walk.positions, largest
 
 
 def _prior_coordinates(problem: _Problem) -> Diagonal:
@@ -238,8 +270,11 @@ def _descended(problem: _Problem, coordinates: Diagonal, positions, given: bool)
 
 def _lanczos(problem: _Problem, coordinates: Diagonal, positions: np.ndarray):
     """Return Lanczos runs at the positions of the first chains."""
-    rows, used = problem.part(CURVATURE_ROWS), positions[:CURVATURE_CHAINS]
-    count_rows(len(used) * 4 * STEPS * len(jax.tree.leaves(rows)[0]))
+    size = problem.model.size
+    rows = problem.part(_by_size(CURVATURE_ROWS, size))
+    used = positions[: _by_size(CURVATURE_CHAINS, size)]
+    products = len(used) * (SIGNS + DEVIATIONS) * STEPS
+    count_rows(products * PRODUCT * len(jax.tree.leaves(rows)[0]))
     return problem.functions.lanczos(
         problem.seed(), _cast(used), coordinates.cast(float_dtype()), rows, problem.constants
     )
@@ -270,7 +305,7 @@ def _burn_in_steps(spectrum: Spectrum, choice: KineticChoice, size: int, dimensi
     )
     wanted = RELAXATIONS / rate / choice.step_size
     most = max(BURN_IN_EPOCHS * size, BURN_IN_WORK / dimension) / choice.batch_size
-    return int(np.clip(wanted, 8 * ROW, max(most, 8 * ROW)))
+    return int(np.clip(wanted, 2 * ROW, max(most, 2 * ROW)))
 
 
 def _burn_in(
@@ -361,6 +396,11 @@ def _factor(
     if not (predicted > 0 and np.isfinite(temperature)):
         return 1.0
     return float(np.clip((temperature - 1) / predicted, 1.0, MOST))
+
+
+def _by_size(values: tuple[int, int], size: int) -> int:
+    """Return the first value, or the second one for many rows."""
+    return values[size > MANY]
 
 
 def _cast(x: np.ndarray) -> jax.Array:

@@ -64,7 +64,7 @@ def advance(
     target, feed
         The log density as a function of (z, rows), and the rows in batches.
     """
-    integrator, estimator = UBU(friction), jax.grad(target)
+    integrator, estimator = UBU(friction, "three-point"), jax.grad(target)
 
     def gradient(position, index):
         return batch_estimate(estimator, position, feed.fetch((), index), feed)

@@ -1,0 +1,257 @@
+"""The set-up without a mode: its parts on known answers, and whole runs on exact posteriors."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from tolerances import SIGMAS
+
+from sgworld_mcmc import SGLD, SGWORLD, TuningWarning
+from sgworld_mcmc.integrators.ubu import UBU
+from sgworld_mcmc.settings import make_settings
+from sgworld_mcmc.setup.without_mode.choice import choose_kinetic, predicted_temperature_error
+from sgworld_mcmc.setup.without_mode.prior_scales import PriorMoments, pooled_scales
+from sgworld_mcmc.setup.without_mode.spectrum import Spectrum, lanczos_runs, make_spectrum
+from sgworld_mcmc.theory.affine_recursion import relative_variance_error
+from sgworld_mcmc.theory.mean_temperature import temperature_error
+
+WIDTH = 1200
+ROWS = 64
+
+
+def means(scale, y):
+    """A Gaussian posterior with independent parameters of different curvatures."""
+    mu = numpyro.sample("mu", dist.Normal(0, 1).expand([scale.shape[0]]).to_event(1))
+    with numpyro.plate("rows", y.shape[0]):
+        numpyro.sample("y", dist.Normal(mu, scale).to_event(1), obs=y)
+
+
+def means_data():
+    rng = np.random.default_rng(3)
+    scale = np.geomspace(0.8, 8.0, WIDTH).astype(np.float32)
+    truth = rng.normal(size=WIDTH)
+    y = truth + scale * rng.normal(size=(ROWS, WIDTH))
+    return scale, y.astype(np.float32)
+
+
+def moments_of_means(scale, y):
+    precision = 1 + len(y) / scale**2
+    return (y / scale**2).sum(0) / precision, 1 / precision
+
+
+def test_lanczos_quadrature_finds_curvature_and_noise():
+    rng = np.random.default_rng(0)
+    size, dimension = 400, 60
+    axes, _ = np.linalg.qr(rng.normal(size=(dimension, dimension)))
+    curvature = np.concatenate([np.ones(40), np.full(15, 30.0), np.full(5, 700.0)])
+    hessian = (axes * curvature) @ axes.T
+    noise = axes @ (np.sqrt(curvature)[:, None] * rng.normal(size=(dimension, size)))
+    noise = (noise - noise.mean(1, keepdims=True)).T
+
+    def target(z, rows):
+        return -z @ jnp.asarray(hessian) @ z / 2 + size * jnp.mean(rows @ z)
+
+    with jax.enable_x64(True):
+        made = lanczos_runs(
+            jax.random.key(0), target, jnp.zeros((2, dimension)), jnp.asarray(noise), size
+        )
+        found = make_spectrum(made)
+    exact = size * noise.var(0).sum() * size / dimension / size  # N var of a row, summed, over D
+    assert found.largest == pytest.approx(700, rel=1e-3)
+    assert found.typical == pytest.approx(1, rel=0.05)
+    assert found.weight.sum() == pytest.approx(1, abs=1e-6)
+    mean = np.sum(found.weight * found.curvature)
+    assert mean == pytest.approx(curvature.mean(), rel=0.5)  # from four random vectors
+    assert found.noise.sum() == pytest.approx(exact, rel=0.5)
+    assert found.noise[-1] > found.noise[0]  # rows are noisier along the stiff directions
+
+
+def test_the_temperature_error_is_the_mean_of_the_variance_errors():
+    curvature, weight, noise = np.array([1.0, 50.0]), np.array([0.75, 0.25]), np.array([2.0, 9.0])
+    made = temperature_error(UBU(1.0), 0.02, 10, curvature, weight, noise, law="symmetric")
+    # A class of weight w has D w modes, which share D n of noise.
+    each = [
+        relative_variance_error(UBU(1.0), 0.02, 10, n / w, law="symmetric", curvature=c)
+        for c, w, n in zip(curvature, weight, noise, strict=True)
+    ]
+    assert made == pytest.approx(np.sum(weight * each), rel=1e-9)
+    assert temperature_error(UBU(1.0), 3.0, 10, curvature, weight, noise, law="symmetric") == np.inf
+
+
+def test_scales_are_pooled_within_sites_unless_their_priors_differ():
+    class Model:
+        latents, shapes = ("a", "b"), {"a": (3,), "b": (2,)}
+
+    found = PriorMoments(np.array([0.1, -0.1, 0, 5, 0]), np.array([1.0, 1.2, 0.9, 1, 40]))
+    mean, scale = pooled_scales(Model, found)
+    assert np.ptp(scale[:3]) == 0 and 0.9 < scale[0] < 1.2 and np.ptp(mean[:3]) == 0
+    np.testing.assert_allclose(scale[3:], [1, 40])
+    np.testing.assert_allclose(mean[3:], [5, 0])
+    mean, scale = pooled_scales(Model, PriorMoments(np.full(5, np.nan), np.full(5, np.inf)))
+    np.testing.assert_allclose(scale, 1)
+    np.testing.assert_allclose(mean, 0)
+
+
+SPECTRUM = Spectrum(np.array([1.0, 40.0, 600.0]), np.array([0.9, 0.08, 0.002]), np.ones(3))
+
+
+def test_the_choice_is_within_the_tolerance_and_smaller_tolerances_cost_more():
+    settings = make_settings(dynamics="kinetic")
+    steps = []
+    for tolerance in (0.1, 0.01):
+        settings = make_settings(dynamics="kinetic", tolerance=tolerance)
+        made = choose_kinetic(SPECTRUM, settings, 1000, 2000, factor=1.0)
+        assert made.met and abs(made.error) <= tolerance
+        assert made.steps_per_draw % (2 * made.num_batches) == 0  # draws after both sweeps
+        predicted = predicted_temperature_error(
+            SPECTRUM,
+            settings,
+            1000,
+            batch_size=made.batch_size,
+            step_size=made.step_size,
+            friction=made.friction,
+        )
+        assert made.error == pytest.approx(predicted)
+        steps.append(made.step_size * made.num_batches)
+    assert steps[1] < steps[0]
+
+
+def test_what_the_user_fixes_stays_fixed():
+    settings = make_settings(dynamics="kinetic", friction=0.5, batch_size=125, step_size=0.01)
+    made = choose_kinetic(SPECTRUM, settings, 1000, 2000, factor=1.0)
+    assert (made.friction, made.batch_size, made.step_size) == (0.5, 125, 0.01)
+    assert made.num_batches == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"friction": -1.0}, "friction"),
+        ({"friction": "much"}, "friction"),
+        ({"dynamics": "cinetic"}, "dynamics"),
+        ({"dynamics": "overdamped", "friction": 1.0}, "friction"),
+        ({"dynamics": "kinetic", "noise": "independent"}, "noise"),
+        ({"integrator": UBU(2.0), "friction": 1.0}, "friction"),
+        ({"quantities": 3}, "quantities"),
+        ({"keep": ["mu"]}, "keep"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(given, word):
+    with pytest.raises((ValueError, TypeError), match=word):
+        SGWORLD(means, **given)
+
+
+def test_friction_alone_means_kinetic_dynamics():
+    settings = SGWORLD(means, friction=3.0).sampler.settings
+    assert settings.dynamics == "kinetic" and settings.integrator == UBU(3.0)
+    assert settings.order.name == "symmetric"
+    assert SGWORLD(means, friction=3.0, order="batches").sampler.settings.order.name == "batches"
+    assert SGLD(means, dynamics="kinetic").sampler.settings.order.name == "replacement"
+
+
+@pytest.fixture(scope="module")
+def gaussian_run():
+    mcmc = SGWORLD(means, num_samples=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TuningWarning)
+        mcmc.run(jax.random.key(0), *means_data())
+    return mcmc
+
+
+@pytest.mark.slow
+def test_thousands_of_dimensions_have_the_moments_of_an_exact_posterior(gaussian_run):
+    mean, variance = moments_of_means(*means_data())
+    report = gaussian_run.bias_report()
+    assert "Nothing to do" in str(report)
+    draws = np.asarray(gaussian_run.get_samples()["mu"], float)
+    z = (draws - mean) / np.sqrt(variance)
+    # The mean over the directions of the relative error of the variance is the temperature's.
+    chains = z.reshape(4, -1, WIDTH)
+    each = (chains**2).mean((1, 2))
+    error = max(each.std(ddof=1) / 2, 0.003)
+    assert abs((z**2).mean() - 1) < 0.02 + SIGMAS * error
+    t = report.temperatures
+    assert abs(t.total - (z**2).mean()) < SIGMAS * np.hypot(t.total_se, error)
+    # Means of single parameters: their errors have the size that the effective draws say.
+    ess = np.asarray(numpyro.diagnostics.effective_sample_size(chains[..., ::100]))
+    scores = chains.mean((0, 1))[::100] * np.sqrt(ess)
+    assert np.abs(scores).max() < SIGMAS + 1
+    assert report.r_hat.max() < 1.1
+    assert gaussian_run.plan.kinetic is not None and gaussian_run.plan.dynamics.order.period == 2
+
+
+@pytest.mark.slow
+def test_the_same_key_gives_the_same_draws_and_a_plan_can_be_saved(gaussian_run, tmp_path):
+    data = means_data()
+    again = SGWORLD(means, num_samples=500)
+    again.run(jax.random.key(0), *data)
+    same = lambda a, b: np.testing.assert_array_equal(a.get_samples()["mu"], b.get_samples()["mu"])  # noqa: E731
+    same(gaussian_run, again)
+    path = tmp_path / "plan.npz"
+    again.save_plan(path)
+    loaded = SGWORLD(means, num_samples=500, plan=path)
+    loaded.run(jax.random.key(0), *data)
+    same(gaussian_run, loaded)
+    assert loaded.plan.kinetic.choice == again.plan.kinetic.choice
+    # A run goes on where it ended.
+    again.post_warmup_state = again.last_state
+    again.run(again.last_state.rng_key, *data)
+    assert not np.array_equal(again.get_samples()["mu"], gaussian_run.get_samples()["mu"])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_too_hot_is_warned_of_truly():
+    """With replacement, small batches and a long step: the noise heats the chains."""
+    data = means_data()
+    mcmc = SGLD(means, dynamics="kinetic", batch_size=4, step_size=0.05, num_samples=400)
+    with pytest.warns(TuningWarning, match="temperature"):
+        mcmc.run(jax.random.key(0), *data)
+    mean, variance = moments_of_means(*data)
+    hot = (((np.asarray(mcmc.get_samples()["mu"]) - mean) ** 2) / variance).mean()
+    report = mcmc.bias_report()
+    t = report.temperatures
+    assert hot > 1.1  # the warning is true,
+    assert abs(t.total - hot) < SIGMAS * t.total_se + 0.05 * hot  # it says how hot,
+    # and the theory has predicted it, up to the noise that grows with the temperature.
+    assert 0.3 * (hot - 1) < report.predicted_temperature_error < 3 * (hot - 1)
+
+
+@pytest.mark.slow
+def test_chains_begin_at_given_points():
+    scale, y = means_data()
+    points = {"mu": np.linspace(-1, 1, 4)[:, None] * np.ones((4, WIDTH), np.float32)}
+    mcmc = SGWORLD(means, start="given", num_warmup=0, num_samples=1)
+    mcmc.run(jax.random.key(0), scale, y, init_params=points)
+    first = np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])[:, 0]
+    # After one draw of a few steps each chain is still on the way from its own point.
+    assert len({tuple(np.round(row[-5:], 6)) for row in first}) == 4
+
+
+def curve(x, y=None, width=20):
+    w1 = numpyro.sample("w1", dist.Normal(0, 1).expand([1, width]).to_event(2))
+    b1 = numpyro.sample("b1", dist.Normal(0, 1).expand([width]).to_event(1))
+    w2 = numpyro.sample("w2", dist.Normal(0, 1).expand([width]).to_event(1))
+    b2 = numpyro.sample("b2", dist.Normal(0, 1))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+    with numpyro.plate("rows", x.shape[0]):
+        numpyro.sample("y", dist.Normal(jnp.tanh(x @ w1 + b1) @ w2 + b2, sigma), obs=y)
+
+
+@pytest.mark.slow
+def test_a_small_network_has_no_mode_and_runs_without_one():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-2, -0.5, 60), rng.uniform(0.7, 2, 60)])[:, None]
+    y = np.sin(2 * x[:, 0]) + 0.3 * x[:, 0] + 0.1 * rng.normal(size=120)
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    mcmc = SGWORLD(partial(curve, width=10), num_samples=300)
+    mcmc.run(jax.random.key(0), x, y)
+    assert mcmc.plan.kinetic is not None
+    sigma = np.asarray(mcmc.get_samples()["sigma"])
+    assert 0.08 < sigma.mean() < 0.13
+    quantities = mcmc.quantities()
+    assert quantities["log_likelihood"].shape == (4, 300, 120)
