@@ -45,9 +45,9 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--budgets", nargs="+", type=int, default=epochs.BUDGETS, help="epochs of these runs"
     )
-    parser.add_argument("--step-size", type=float, default=0.01, help="of these runs (0.01)")
+    parser.add_argument("--step-size", type=float, default=0.013, help="of these runs (0.013)")
     parser.add_argument("--friction", type=float, default=1.0, help="of these runs (1)")
-    parser.add_argument("--batch-size", type=int, default=50, help="of these runs (50)")
+    parser.add_argument("--batch-size", type=int, default=200, help="of these runs (200)")
     parser.add_argument("--seed", type=int, default=0, help="of the samplers (0)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder (default out)")
 
