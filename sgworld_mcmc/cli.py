@@ -22,6 +22,7 @@ BENCHMARKS = {
     "models": "starts and errors of the default settings on models as people write them",
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
     "hierarchies": "thousands of latents by group, against NUTS",
+    "networks": "predictions of neural networks, against NUTS",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
 }
 # Modules whose name is not that of their benchmark.
