@@ -9,7 +9,6 @@ from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import Order, PRNGKey
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
-from sgworld_mcmc.setup.without_mode.plan import is_possible
 
 __all__ = ["RANDOM_PARTS", "Uncancelled", "check_random", "uncancelled", "with_random_parts"]
 
@@ -29,7 +28,7 @@ def check_random(settings: Settings, model: MinibatchModel) -> None:
         If the settings ask for more than kinetic dynamics without a mode, or the model has no
         minibatches.
     """
-    if not model.random or (model.reason is None and is_possible(settings)):
+    if not model.random or (model.reason is None and settings.may_go_without_mode):
         return
     if model.reason is not None:
         problem = f"it has no minibatches: {model.reason}"
