@@ -15,8 +15,8 @@ __all__ = ["Site", "trace_of", "unconstrained"]
 class Site(NamedTuple):
     """What a trace says about a site, without its values."""
 
-    # "latent", "observed", "factor", "deterministic"; "fixed" for a part of a numpyro.param that has
-    # no prior, "mutable" for statistics that a module keeps, and "random" for keys that are used.
+    # "latent", "observed", "factor", "deterministic"; "fixed" for a part of a numpyro.param without
+    # prior, "mutable" for statistics that a module keeps, and "random" for keys that are used.
     kind: str
     shape: tuple[int, ...]
     discrete: bool
