@@ -94,14 +94,12 @@ class Taylor(Gradient):
         jacobian = controls.jacobian
         turned = jacobian @ position if jacobian.ndim == 2 else jacobian * position
         if controls.reach is not None:
-            noisy = _shortened(noisy, jnp.maximum(_length(turned), controls.reach))
+            most = jnp.maximum(jnp.sum(turned**2), controls.reach**2)
+            noisy = _shortened(noisy, most)
         return noisy + controls.gradient + turned
 
 
-def _length(vector: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(vector**2))
-
-
 def _shortened(vector: jax.Array, most: jax.Array) -> jax.Array:
-    """Return the vector, or one of length ``most`` in its direction if it is longer."""
-    return vector * jnp.minimum(1.0, most / jnp.maximum(_length(vector), most / 2))
+    """Return the vector, or one in its direction whose square is ``most`` if its own is larger."""
+    # Up to ``most`` the factor is one, and there is no division by zero.
+    return vector * jnp.sqrt(most / jnp.maximum(jnp.sum(vector**2), most))
