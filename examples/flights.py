@@ -153,15 +153,18 @@ def draw_planes(axis, data, found):
     raw = np.log((late + 0.5) / (number - late + 0.5)) - np.log(expected / (1 - expected))
     mean, low, high = summary(found["plane"])
     axis.scatter(number, raw, s=5, c="0.75", label="of the plane's flights alone")
-    axis.vlines(number, low, high, color="tab:blue", lw=0.3, alpha=0.25)
+    width = float(np.clip(100 / len(number), 0.3, 1))  # thin lines where there are thousands
+    axis.vlines(number, low, high, color="tab:blue", lw=width, alpha=0.3)
     axis.scatter(number, mean, s=4, c="tab:blue", label="posterior mean, 90 % interval")
     axis.axhline(0, color="k", lw=0.6)
     axis.set(
         xscale="log",
         xlabel="flights of the plane in the data",
         ylabel="effect on the log odds of being late",
-        title=f"{len(number)} planes: few flights tell little",
+        title=f"{len(number)} planes: what their own flights say, and what the posterior says",
     )
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}" if number.max() < 5 * number.min() else "")
     axis.legend(markerscale=3, loc="upper right")
 
 
@@ -209,7 +212,7 @@ def draw_days(axis, data, found):
     axis.xaxis.set_major_formatter(dates.DateFormatter("%b"))
     axis.set(
         ylabel="effect on the log odds of being late",
-        title="Days of 2013 (90 % intervals)",
+        title="Days of 2013, 90 % intervals (named: the worst, 20 days apart at least)",
     )
 
 
