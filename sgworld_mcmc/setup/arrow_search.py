@@ -63,6 +63,8 @@ class ArrowCenter(NamedTuple):
         Standard deviations by which a further step would move the parameter that it moves most.
     converged
         Whether that is little.
+    mean
+        Whether the coordinates come from a mean Hessian, because that at the center is not convex.
     """
 
     coordinates: Arrow
@@ -70,6 +72,7 @@ class ArrowCenter(NamedTuple):
     indefinite: int
     moved: float
     converged: bool
+    mean: bool = False
 
 
 class ArrowExpansion(NamedTuple):
@@ -160,8 +163,11 @@ class ArrowSearch(NamedTuple):
                 gradient = made.gradient
                 coordinates, indefinite = arrow_scale(made.hessian)
                 coordinates = replace(coordinates, center=np.asarray(center, float))
-                if indefinite:
-                    coordinates = self._wider(coordinates, made.hessian, draws, used)
+                mean = indefinite > 0
+                if mean:
+                    coordinates, indefinite = self._wider(
+                        coordinates, indefinite, made.hessian, draws, used
+                    )
                 values, shift = self._averages(coordinates, gradient, draws, used)
                 bound = values + coordinates.log_volume()
             if not (np.isfinite(bound) and bound >= best - SLACK):
@@ -172,14 +178,16 @@ class ArrowSearch(NamedTuple):
                 center = last.coordinates.to_model(length * step)
                 continue
             moved = float(np.abs(shift).max())
-            last = ArrowCenter(coordinates, gradient, indefinite, moved, moved < CLOSE)
+            last = ArrowCenter(coordinates, gradient, indefinite, moved, moved < CLOSE, mean)
             best, step, length = bound, shift, 1.0
             if moved < EXACT or number == AVERAGES:
                 break
             center = coordinates.to_model(shift)
         return last and last._replace(coordinates=last.coordinates.spread_out())
 
-    def _wider(self, coordinates: Arrow, hessian: ArrowHessian, draws, used: int) -> Arrow:
+    def _wider(
+        self, coordinates: Arrow, indefinite: int, hessian: ArrowHessian, draws, used: int
+    ) -> tuple[Arrow, int]:
         """Return coordinates from the mean Hessian over some draws.
 
         They are for a center where the Hessian itself is not convex. The Gaussian closest to the
@@ -190,10 +198,10 @@ class ArrowSearch(NamedTuple):
         found = [self.expand(coordinates.to_model(z), used) for z in chosen]
         found = [made.hessian for made in found if made is not None]
         if not found:
-            return coordinates
+            return coordinates, indefinite
         parts = (np.mean(part, axis=0) for part in zip(*(h[:3] for h in found), strict=True))
-        made, _ = arrow_scale(ArrowHessian(*parts, hessian.segments))
-        return replace(made, center=coordinates.center)
+        made, indefinite = arrow_scale(ArrowHessian(*parts, hessian.segments))
+        return replace(made, center=coordinates.center), indefinite
 
     def expand(self, x: np.ndarray, used: int) -> "ArrowExpansion | None":
         """Expand the log density of the first batches; None if its Hessian is no arrow."""

@@ -10,7 +10,8 @@ from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.groups import Structure, find_structure
-from sgworld_mcmc.setup.posterior import Posterior
+from sgworld_mcmc.setup.posterior import MOST_NUMBERS, Posterior
+from sgworld_mcmc.setup.row_derivatives import count_numbers
 
 __all__ = ["fit_by_group", "is_wanted", "recentred"]
 
@@ -48,9 +49,12 @@ def fit_by_group(
     search = ArrowSearch(functions, feed, constants, structure, generator)
     starts = [] if initial is None else [np.asarray(initial[0], float)]
     starts += [radius * generator.standard_normal(search.dimension) for radius in RADII]
+    countable = count_numbers(structure, feed.size) <= MOST_NUMBERS
     for start in starts:
         found = search.center(start)
-        if found is not None and found.converged and found.indefinite == 0:
+        if found is None or not found.converged or found.indefinite:
+            continue
+        if countable or not found.mean:
             return _fit(found), structure
     return None
 
@@ -83,4 +87,5 @@ def _fit(found: ArrowCenter) -> CoordinateFit:
         (),
         gradient=found.gradient,
         unit=True,
+        mean=found.mean,
     )

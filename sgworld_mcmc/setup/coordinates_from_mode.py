@@ -64,6 +64,8 @@ class CoordinateFit(NamedTuple):
     unit
         Whether the Hessian at the center is the identity in these coordinates. It is then not
         stored: that of a model with groups would have too many numbers.
+    mean
+        Whether that holds for a mean Hessian over the posterior, not for the one at the center.
     """
 
     coordinates: Coordinates
@@ -79,6 +81,7 @@ class CoordinateFit(NamedTuple):
     gradient: np.ndarray | None = None
     modes: np.ndarray | None = None
     unit: bool = False
+    mean: bool = False
 
     @property
     def curved(self) -> bool:

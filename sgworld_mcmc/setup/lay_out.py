@@ -15,7 +15,6 @@ from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, generator_of, is_large, joined, shuffle, take_rows
-from sgworld_mcmc.gradients.taylor import TaylorControls
 from sgworld_mcmc.model.description import describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
@@ -189,17 +188,16 @@ def controls_of(
         return posterior.functions.offsets(
             coordinates, feed, posterior.constants, gradient=gradient
         )
-    known = gradient.prepare(None, None, None, *derivatives(posterior))
-    if order is None or not isinstance(known, TaylorControls):
-        return known
-    count, size = feed.num_batches, len(order)
-    length, left = divmod(size, count)
-    batches = np.full((count, length + (left > 0)), size)
-    batches[:, :length] = order[: count * length].reshape(count, length)
-    batches[:left, length:] = order[count * length :, None]
-    # The run's controls are those of log p: its temperature acts elsewhere.
-    untempered = posterior._replace(temperature=1.0)
-    return known._replace(batches=untempered.expansions(batches, count))
+    made = None
+    if order is not None and gradient.needs > 1:
+        count, size = feed.num_batches, len(order)
+        length, left = divmod(size, count)
+        batches = np.full((count, length + (left > 0)), size)
+        batches[:, :length] = order[: count * length].reshape(count, length)
+        batches[:left, length:] = order[count * length :, None]
+        # The run's controls are those of log p: its temperature acts elsewhere.
+        made = posterior._replace(temperature=1.0).taylor(batches, count)
+    return gradient.prepare(None, None, None, *derivatives(posterior)) if made is None else made[1]
 
 
 def reach_of(starts: np.ndarray, fit: CoordinateFit) -> float:

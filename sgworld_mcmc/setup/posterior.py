@@ -9,6 +9,7 @@ from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.gradients.batch_expansions import BatchExpansions
+from sgworld_mcmc.gradients.taylor import Taylor, TaylorControls
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
@@ -122,8 +123,10 @@ class Posterior(NamedTuple):
             return None
         widths = [grouping.columns.shape for grouping in self.structure.groupings]
         size = len(self.structure.rest)
+        # Around a mean Hessian there is no other way.
+        most = np.inf if self.fit.mean else MOST_NUMBERS
         numbers = len(batches) * (size**2 + sum(g * q * (1 + q + size) for g, q in widths))
-        if numbers > MOST_NUMBERS:
+        if numbers > most:
             return None
         made = batch_expansions(
             self.row_derivatives,
@@ -134,6 +137,21 @@ class Posterior(NamedTuple):
             factor,
         )
         return made.cast(float_dtype(), 1 / self.temperature)
+
+    def taylor(self, batches: np.ndarray, factor: float) -> tuple[Taylor, TaylorControls] | None:
+        """Return Taylor control variates with the derivatives of :meth:`expansions`, or None.
+
+        The batches' Jacobians add up to minus the identity, whether K comes from the Hessian at the
+        center or from a mean: what differs is taken for a part of the prior. The estimate is
+        unbiased for any such Jacobians.
+        """
+        known = self.expansions(batches, factor)
+        if known is None:
+            return None
+        dtype = float_dtype()
+        gradient = self.coordinates.pull_back(self.gradient()) / self.temperature**0.5
+        jacobian = from_numpy(-np.ones(self.fit.dimension), dtype)
+        return Taylor(), TaylorControls(from_numpy(gradient, dtype), jacobian, known)
 
     def curvatures(self) -> np.ndarray:
         """Return the (N,) traces of the rows' curvatures at the center, in their group's entries.
@@ -225,7 +243,7 @@ def derivatives(posterior: Posterior, temperature: float = 1.0) -> Derivatives:
     coordinates, dtype = posterior.coordinates, float_dtype()
     gradient = coordinates.pull_back(posterior.gradient()) / temperature**0.5
     jacobian = None
-    if posterior.fit.unit:
+    if posterior.fit.unit and not posterior.fit.mean:
         jacobian = from_numpy(-np.ones(posterior.fit.dimension), dtype)
     elif posterior.fit.hessian is not None:
         jacobian = from_numpy(-coordinates.whiten(posterior.fit.hessian), dtype)
