@@ -22,8 +22,8 @@ from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import observed_values
 from sgworld_mcmc.model.plates import FullData, RowPlates
 from sgworld_mcmc.model.python_values import QUESTIONS, find_answers
-from sgworld_mcmc.model.slips import check_forgotten, explained
 from sgworld_mcmc.model.random_parts import RANDOM, AskedForKey, depends_on_first
+from sgworld_mcmc.model.slips import check_forgotten, explained
 from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
 __all__ = ["minibatch_model", "whole_data_model"]

@@ -16,7 +16,7 @@ class Site(NamedTuple):
     """What a trace says about a site, without its values."""
 
     # "latent", "observed", "factor", "deterministic"; "fixed" for a part of a numpyro.param without
-    # a prior, "mutable" for the statistics that a module keeps, and "random" for keys that are used.
+    # a prior, "mutable" for statistics that a module keeps, and "random" for keys that are used.
     kind: str
     shape: tuple[int, ...]
     discrete: bool

@@ -29,9 +29,9 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
 from sgworld_mcmc.setup.lay_out import BY_GROUP, controls_of, dealt, feed_of, run_data
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
+from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_random_parts
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
-from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_random_parts
 from sgworld_mcmc.setup.seen_models import see_whole
 from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode

@@ -1,4 +1,4 @@
-"""Models with random parts: which settings sample them, and what a user should know of the draws."""
+"""Models with random parts: the settings that sample them, and what to know of the draws."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
