@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["float_dtype", "from_numpy", "reshaped"]
+__all__ = ["float_dtype", "from_numpy", "named_leaves", "reshaped"]
 
 
 def float_dtype() -> np.dtype:
@@ -39,6 +39,18 @@ def from_numpy(x: Any, dtype: Any = None) -> jax.Array:
     # JAX would compile the conversion to another precision.
     dtype = jax.dtypes.canonicalize_dtype(x.dtype if dtype is None else dtype)
     return jnp.asarray(x.astype(dtype, copy=False), dtype)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree by dotted name.
+
+    Examples
+    --------
+    >>> named_leaves({"loss": 1.0, "kept": (2.0, {"x": 3.0})})
+    {'kept.0': 2.0, 'kept.1.x': 3.0, 'loss': 1.0}
+    """
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")  # noqa: E731
+    return {name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def reshaped(x: jax.Array, shape: tuple[int, ...], rows: int | None = None) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import numpyro
 
+from sgworld_mcmc.arrays import named_leaves
 from sgworld_mcmc.diagnostics import model_groups
 from sgworld_mcmc.diagnostics.axis_labels import axis_labels
 
@@ -98,16 +99,23 @@ def to_arviz(
     names: dict[str, list] = {}
     if mcmc.sampler.model is not None:  # None for a sampler of a plain potential function
         bound = model_groups.BoundModel(mcmc.sampler.model, mcmc._args, mcmc._kwargs)
-        view = model_groups.inspect_model(bound, {k: v[0, 0] for k, v in posterior.items()})
-        draws = {name: posterior[name] for name in view.latents if name in posterior}
-        if _wants_log_likelihood(log_likelihood, view, posterior):
+        # What a user keeps in place of the sites may have the name of one, and another shape.
+        kept = getattr(getattr(mcmc.sampler, "settings", None), "keep", None) is not None
+        sites = {} if kept else posterior
+        view = model_groups.inspect_model(bound, {k: v[0, 0] for k, v in sites.items()})
+        if kept:
+            sites = {k: v for k, v in posterior.items() if v.shape[2:] == view.shapes.get(k)}
+        draws = {name: sites[name] for name in view.latents if name in sites}
+        if _wants_log_likelihood(log_likelihood, view, draws):
             groups["log_likelihood"] = model_groups.log_likelihood(bound, view, draws)
         if posterior_predictive and view.observed:
-            _require_latents(view, posterior, "posterior_predictive")
+            _require_latents(view, draws, "posterior_predictive")
             groups["posterior_predictive"] = model_groups.predict(bound, view, draws, rng_key)
         groups["observed_data"] = view.observed
         groups["constant_data"], constant_dims = model_groups.constant_data(bound, view)
-        names = constant_dims | view.dims
+        fits = {k: dims for k, dims in view.dims.items() if not kept or k in draws}
+        fits |= {name: view.dims[name] for name in view.observed}
+        names = constant_dims | fits
         found, labels = axis_labels(
             getattr(mcmc, "labels", ()),
             {
@@ -131,7 +139,7 @@ def _posterior(mcmc):
         samples = samples._asdict()
     if not isinstance(samples, Mapping):  # named as ArviZ's `from_numpyro` names such draws
         samples = {f"Param:{i}": leaf for i, leaf in enumerate(jax.tree.leaves(samples))}
-    return {name: np.asarray(value) for name, value in samples.items()}
+    return {name: np.asarray(value) for name, value in named_leaves(samples).items()}
 
 
 def _sample_stats(mcmc):
@@ -149,20 +157,25 @@ def _sample_stats(mcmc):
     return stats
 
 
-def _wants_log_likelihood(choice, view, posterior):
+def _wants_log_likelihood(choice, view, draws):
     if choice is False or not view.observed:
         return False
     if choice is True:
-        _require_latents(view, posterior, "log_likelihood")
+        _require_latents(view, draws, "log_likelihood")
         return True
-    chains, draws = next(iter(posterior.values())).shape[:2]
+    if missing := _missing_latents(view, draws):
+        warnings.warn(
+            f"`log_likelihood` is left out: the latent sites {missing} have no draws",
+            UserWarning,
+            stacklevel=3,
+        )
+        return False
+    chains, count = next(iter(draws.values())).shape[:2]
     rows = sum(view.rows.values())
-    size = chains * draws * rows
-    if missing := _missing_latents(view, posterior):
-        reason = f"the latent sites {missing} have no draws"
-    elif size > LOG_LIKELIHOOD_LIMIT:
+    size = chains * count * rows
+    if size > LOG_LIKELIHOOD_LIMIT:
         reason = (
-            f"it would hold {chains} chains x {draws} draws x {rows} rows = {size:.2g} values, "
+            f"it would hold {chains} chains x {count} draws x {rows} rows = {size:.2g} values, "
             f"more than {LOG_LIKELIHOOD_LIMIT:.2g}; pass `log_likelihood=True` to compute it anyway"
         )
     else:
@@ -171,12 +184,12 @@ def _wants_log_likelihood(choice, view, posterior):
     return False
 
 
-def _missing_latents(view, posterior):
-    return [name for name in view.latents if name not in posterior]
+def _missing_latents(view, draws):
+    return [name for name in view.latents if name not in draws]
 
 
-def _require_latents(view, posterior, argument):
-    if missing := _missing_latents(view, posterior):
+def _require_latents(view, draws, argument):
+    if missing := _missing_latents(view, draws):
         raise ValueError(
             f"`{argument}` needs draws of every latent site, and {missing} have none (they were "
             f"marginalised, or dropped with `extra_fields`): pass `{argument}=False`, or keep them"

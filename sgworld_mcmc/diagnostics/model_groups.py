@@ -49,6 +49,8 @@ class ModelView(NamedTuple):
         Names of the axes of each site, taken from the plates; None for an axis without a plate.
     plates : dict of str to int
         Sizes of the plates.
+    shapes : dict of str to tuple
+        Shapes of the unobserved sample sites.
     """
 
     observed: dict[str, np.ndarray]
@@ -56,6 +58,7 @@ class ModelView(NamedTuple):
     latents: list[str]
     dims: dict[str, list[str | None]]
     plates: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
 
 
 def inspect_model(bound: BoundModel, draw: Mapping[str, Any]) -> ModelView:
@@ -85,7 +88,7 @@ def inspect_model(bound: BoundModel, draw: Mapping[str, Any]) -> ModelView:
             fn, substitute_fn=lambda site: None if site["name"] in draw else init_to_sample(site)
         )
 
-    view = ModelView({}, {}, [], {}, {})
+    view = ModelView({}, {}, [], {}, {}, {})
     for name, site in bound.trace(jax.random.key(0), draw, complete).items():
         if site["type"] == "plate":
             view.plates[name] = _plate_size(name, *site["args"][:2])
@@ -98,6 +101,7 @@ def inspect_model(bound: BoundModel, draw: Mapping[str, Any]) -> ModelView:
         elif site["type"] == "sample" and not site["is_observed"]:
             view.dims[name] = _axis_names(site)
             view.latents.append(name)
+            view.shapes[name] = np.shape(site["value"])
     return view
 
 

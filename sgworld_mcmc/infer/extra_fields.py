@@ -8,7 +8,7 @@ from sgworld_mcmc.sampling.chain import SGMCMCState
 __all__ = ["CHECKS", "check_extra_fields"]
 
 COMPUTED = ("potential_energy",)
-# The field of :mod:`sgworld_mcmc.infer.quantities`, which is not shown.
+# The field of :mod:`sgworld_mcmc.report.quantities`, which is not shown.
 CHECKS = "_checks"
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpyro.diagnostics import print_summary
 
-from sgworld_mcmc.arrays import from_numpy
+from sgworld_mcmc.arrays import from_numpy, named_leaves
 from sgworld_mcmc.infer.extra_fields import CHECKS
 from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.report.bias_report import BiasReport
@@ -16,6 +17,7 @@ from sgworld_mcmc.report.kinetic_report import KineticReport
 from sgworld_mcmc.report.make_kinetic_report import kinetic_notes, make_kinetic_report
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
+from sgworld_mcmc.report.quantity_mixing import quantity_mixing
 from sgworld_mcmc.sampling.loop import Collection, collect
 from sgworld_mcmc.setup.random_parts import RANDOM_PARTS
 from sgworld_mcmc.setup.run_plan import RunPlan
@@ -88,7 +90,10 @@ class ReportedMCMC(PlannedMCMC):
             notes = (RANDOM_PARTS,) if data.model.random else ()
             return report._replace(notes=(*notes, *report.notes))
         strategy = self.sampler.settings.init_strategy
-        return make_report(plan, data, self.draws(), control=half, strategy=strategy)
+        report = make_report(plan, data, self.draws(), control=half, strategy=strategy)
+        if self._checks is None:
+            return report
+        return report._replace(quantities=quantity_mixing(self.quantities()))
 
     def run_at(self, rng_key, step_size, num_warmup: int | None = None) -> Draws:
         """Make a further run at another step size, with the set-up and program of the last one.
@@ -142,13 +147,15 @@ class ReportedMCMC(PlannedMCMC):
     def draws(self) -> Draws:
         """Return the draws of the last run in the sampler's own coordinates, for diagnostics."""
         samples = (self._states or {}).get(self._sample_field, {})
+        if self.sampler.settings.keep is not None:  # these are no sites
+            samples = {}
         return Draws(self._positions, self.last_state, samples, self._checks)
 
     def quantities(self) -> Any:
         """Return the quantities of the last run's draws, a pytree of arrays (chains, draws, ...).
 
         They are those that ``quantities=`` names, or the default ones of a network
-        (:func:`sgworld_mcmc.infer.quantities.default_quantities`).
+        (:func:`sgworld_mcmc.report.quantities.default_quantities`).
         """
         if self._checks is None:
             raise ValueError(
@@ -156,6 +163,22 @@ class ReportedMCMC(PlannedMCMC):
                 "draw, and call run(...)."
             )
         return self._checks["quantities"]
+
+    def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
+        """Print the statistics of the draws, as ``numpyro.infer.MCMC`` does.
+
+        Parameters
+        ----------
+        prob
+            Probability mass of the credible interval.
+        exclude_deterministic
+            Whether to leave out deterministic sites. What ``keep`` has kept is always shown.
+        """
+        if self._states is None or self.sampler.settings.keep is None:
+            super().print_summary(prob, exclude_deterministic)
+            return
+        print_summary(named_leaves(self.get_samples(group_by_chain=True)), prob=prob)
+        print(f"Number of divergences: {np.sum(self.get_extra_fields()['diverging'])}")
 
     def to_arviz(self, **options) -> Any:
         """Return the draws as an ArviZ object: see :func:`sgworld_mcmc.diagnostics.to_arviz`."""

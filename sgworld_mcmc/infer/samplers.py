@@ -98,6 +98,14 @@ _COMMON = """
         without a search for the mode; the preconditioner is made from the curvature at the most
         probable of them. ``"mode"``, and ``"auto"``, search for the mode, from ``init_params`` if
         there are any.
+    quantities
+        A function of the constrained sites of one draw, a dict of arrays by name, that returns a
+        pytree of numbers (with jax.numpy). :meth:`quantities` has them for every draw, and the
+        report their R-hat and effective draws.
+    keep
+        A function of the sites of one draw that returns what is kept of it in place of all sites, a
+        dict of arrays by name: predictions instead of weights, say. Any other pytree is kept under
+        the name ``"kept"``.
     record_moments
         Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
         warm-up, at every minibatch step with replacement and at every epoch without, also of calls
@@ -208,7 +216,8 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
 
 def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
     """Return the plan, read from its file if it is a path; raise if a setting contradicts it."""
-    own = {name for name in settings if name not in ("order", "init_strategy", "integrator")}
+    beside = ("order", "init_strategy", "integrator", "quantities", "keep")
+    own = {name for name in settings if name not in beside}
     if own:
         raise ValueError(
             f"{sorted(own)} are part of the plan: leave them out, or set up anew without `plan`."

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.report.check import Check
+from sgworld_mcmc.report.quantity_mixing import QuantityMixing
 from sgworld_mcmc.settings import NOISES
 
 __all__ = ["BiasReport"]
@@ -64,6 +65,8 @@ class BiasReport(NamedTuple):
         Whether the run was in double precision.
     notes
         What the user should know, in plain words; the same sentences are issued as warnings.
+    quantities
+        R-hat and effective draws of the user's ``quantities``; None without them.
     """
 
     names: tuple[str, ...]
@@ -89,6 +92,7 @@ class BiasReport(NamedTuple):
     center: np.ndarray
     double: bool
     notes: tuple[str, ...]
+    quantities: QuantityMixing | None = None
 
     def dominant(self) -> list[str]:
         """Return for each parameter the cause of the largest part of the predicted error."""
@@ -188,7 +192,7 @@ class BiasReport(NamedTuple):
         return f"{self.num_batches} batches of {self.batch_size}"
 
     def _footnotes(self) -> list[str]:
-        lines = []
+        lines = [] if self.quantities is None else [str(self.quantities)]
         if len(self.names) > SHOWN:
             lines.append(f"({len(self.names) - SHOWN} more parameters with smaller predictions)")
         if self.stein is not None:

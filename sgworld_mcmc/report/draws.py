@@ -21,7 +21,7 @@ class Draws(NamedTuple):
     samples
         Constrained values by site, (chains, draws, ...); may be empty.
     checks
-        What :mod:`sgworld_mcmc.infer.quantities` has computed of the draws, or None.
+        What :mod:`sgworld_mcmc.report.quantities` has computed of the draws, or None.
     """
 
     positions: np.ndarray

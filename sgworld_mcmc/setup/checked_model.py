@@ -18,6 +18,7 @@ from sgworld_mcmc.model.arguments import flatten_arguments, is_array
 from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import check_observed
+from sgworld_mcmc.model.user_functions import check_functions
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
@@ -100,12 +101,15 @@ def check_model(
     Raises
     ------
     ValueError, TypeError
-        If a site or an argument cannot be sampled; the message names it and the cure.
+        If a site or an argument cannot be sampled, or a function of the draws fails; the message
+        names it and the cure.
     """
     cut, state = settings.batch_size is not None, generator.bit_generator.state
     base = see_model(model, args, kwargs, cache, cut=cut, reason=reason)
     _check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
+    functions = {"quantities": settings.quantities, "keep": settings.keep}
+    check_functions(base, data, constants, **functions)
     with ThreadPoolExecutor(1) as helper:
         # To look at millions of rows takes about as long as to put their numbers in random order.
         order = helper.submit(random_order, generator, base.size)

@@ -131,4 +131,15 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
     abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731
     data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
     flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
-    return not closes_over_numpy(view.model, view.untraced, flat, data, constants)
+    if closes_over_numpy(view.model, view.untraced, flat, data, constants):
+        return False
+    with jax.enable_x64(True):
+        data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
+        flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
+        try:
+            jax.eval_shape(view.untraced, flat, data, constants)
+        except TypeError:
+            # Functions such as convolutions do not take parameters in double precision together
+            # with data in single.
+            return False
+    return True

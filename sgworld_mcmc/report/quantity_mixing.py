@@ -1,0 +1,49 @@
+"""How well the chains have mixed in the quantities that a user has named."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+from sgworld_mcmc.report.quantities import quantity_names
+
+__all__ = ["QuantityMixing", "quantity_mixing"]
+
+
+class QuantityMixing(NamedTuple):
+    """Convergence of the user's quantities.
+
+    Attributes
+    ----------
+    names
+        The names of the Q numbers.
+    r_hat, ess
+        (Q,) split R-hat and effective sample size; R-hat is one for a number that does not vary.
+    """
+
+    names: tuple[str, ...]
+    r_hat: np.ndarray
+    ess: np.ndarray
+
+    def __str__(self) -> str:
+        worst, fewest = int(np.argmax(self.r_hat)), int(np.argmin(self.ess))
+        return (
+            f"Quantities ({len(self.names)} numbers): R-hat at most {self.r_hat[worst]:.3f} "
+            f"({self.names[worst]}), at least {self.ess[fewest]:.0f} effective draws "
+            f"({self.names[fewest]})."
+        )
+
+
+def quantity_mixing(quantities: Any) -> QuantityMixing:
+    """Return the convergence of quantities, a pytree of arrays (chains, draws, ...)."""
+    first = jax.tree.map(lambda x: x[0, 0], quantities)
+    leaves = [np.asarray(x, float) for x in jax.tree.leaves(quantities)]
+    flat = np.concatenate([x.reshape(*x.shape[:2], -1) for x in leaves], axis=2)
+    chains, draws, count = flat.shape
+    moving = np.ptp(flat, axis=(0, 1)) > 0
+    r_hat, ess = np.ones(count), np.full(count, float(chains * draws))
+    if draws >= 4 and moving.any():
+        r_hat[moving] = split_gelman_rubin(flat[:, :, moving])
+        ess[moving] = effective_sample_size(flat[:, :, moving])
+    return QuantityMixing(tuple(quantity_names(first)), r_hat, ess)
