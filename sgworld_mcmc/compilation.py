@@ -15,12 +15,15 @@ import jax
 
 __all__ = ["quick_jit"]
 
-# These options change nothing but times. XLA renames and removes options, so that each is optional.
+# The first four options change nothing but times. The last one keeps sums of products away from
+# YNNPACK, to which XLA has given them since jaxlib 0.10.2, with silently wrong results under vmap
+# (github.com/jax-ml/jax/issues/39103). XLA renames and removes options: each is optional.
 QUICK = {
     "xla_backend_optimization_level": 1,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_parallel_codegen_split_count": 2,
     "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_experimental_ynn_fusion_type": "",
 }
 
 

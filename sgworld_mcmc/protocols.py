@@ -205,6 +205,18 @@ class Gradient(ABC):
         """
         return ()
 
+    def bounded(self, controls: ArrayTree, reach: float) -> ArrayTree:
+        """Return the controls with a bound on what a single batch may do to a chain, if any.
+
+        Parameters
+        ----------
+        controls
+            What :meth:`prepare` returned.
+        reach
+            Length of a gradient that draws of the posterior hardly exceed.
+        """
+        return controls
+
     @abstractmethod
     def __call__(
         self,

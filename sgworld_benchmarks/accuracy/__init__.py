@@ -9,6 +9,7 @@ import sys
 
 import jax
 
+from sgworld_benchmarks.accuracy import tally
 from sgworld_benchmarks.accuracy.problem import describe
 from sgworld_benchmarks.accuracy.problems import PROBLEMS
 from sgworld_benchmarks.accuracy.references import (
@@ -19,10 +20,17 @@ from sgworld_benchmarks.accuracy.references import (
     smallest_ess,
 )
 from sgworld_benchmarks.accuracy.run import Outcome, run_problem
-from sgworld_benchmarks.accuracy.suite import add_options, named, run_and_print, run_each
+from sgworld_benchmarks.accuracy.suite import (
+    add_options,
+    named,
+    run_and_print,
+    run_each,
+    show_outcome,
+    write,
+)
 from sgworld_mcmc.checks import check_integer
 
-__all__ = ["add_arguments", "run", "run_cli", "summary", "table"]
+__all__ = ["add_arguments", "run", "run_cli", "run_seeds", "summary", "table"]
 
 FILE = "accuracy.json"
 
@@ -51,6 +59,33 @@ def run(models: tuple[str, ...] = (), seed: int = 0, progress=None) -> list[Outc
     1
     """
     return run_each(PROBLEMS, models, seed, _run_one, progress)
+
+
+def run_seeds(
+    models: tuple[str, ...] = (), seeds: range = range(1), progress=None
+) -> dict[str, list[Outcome]]:
+    """Run every model with each of several seeds, and return its outcomes by name.
+
+    Parameters
+    ----------
+    models
+        Names of models; empty for all.
+    seeds
+        The seeds.
+    progress
+        Function that is called with the outcomes of each model as soon as they are known.
+
+    Examples
+    --------
+    >>> len(run_seeds(("beta_bernoulli",), range(2))["beta_bernoulli"])
+    2
+    """
+    found = {}
+    for name in named(PROBLEMS, models):
+        found[name] = [outcome for seed in seeds for outcome in run((name,), seed)]
+        if progress is not None:
+            progress(found[name])
+    return found
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -98,6 +133,13 @@ def summary(outcomes: list[Outcome]) -> str:
 def add_arguments(parser) -> None:
     """Add the options of ``sgworld-mcmc benchmark accuracy`` to an `argparse` parser."""
     add_options(parser, PROBLEMS, "--models", FILE)
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="run each model with so many seeds, from --seed on, and count misses and warnings",
+    )
     parser.add_argument("--reports", action="store_true", help="print warnings and bias reports")
     parser.add_argument(
         "--regenerate",
@@ -115,6 +157,7 @@ def add_arguments(parser) -> None:
 def run_cli(namespace) -> int:
     """Run with the parsed options and print the table; return 1 if a miss went unnoticed."""
     check_integer("seed", namespace.seed, 0)
+    check_integer("seeds", namespace.seeds, 1)
     if namespace.regenerate:
         return _regenerate(namespace.names, namespace.seed, namespace.method)
     print(
@@ -122,10 +165,33 @@ def run_cli(namespace) -> int:
         "every sd within 7 %"
     )
     details = (lambda outcome: outcome.report) if namespace.reports else None
-    outcomes = run_and_print(
-        namespace, run, FILE, header=HEADER, line=line, summary=summary, details=details
-    )
+    if namespace.seeds > 1:
+        outcomes = _run_seeds(namespace, details)
+    else:
+        outcomes = run_and_print(
+            namespace, run, FILE, header=HEADER, line=line, summary=summary, details=details
+        )
     return int(any(outcome.silent_miss for outcome in outcomes))
+
+
+def _run_seeds(namespace, details) -> list[Outcome]:
+    """Print the table of misses and warnings over seeds, and return all outcomes."""
+    print(tally.HEADER, flush=True)
+    tallies = []
+
+    def show(outcomes):
+        tallies.append(tally.tally(outcomes[0].name, outcomes))
+        print(tally.line(tallies[-1]), flush=True)
+        for outcome in outcomes:
+            if not outcome.within or (details is not None and outcome.warnings):
+                show_outcome(outcome, line, details)
+
+    every = range(namespace.seed, namespace.seed + namespace.seeds)
+    found = run_seeds(tuple(namespace.names), every, show)
+    print(tally.summary(tallies))
+    outcomes = [outcome for outcomes in found.values() for outcome in outcomes]
+    write(outcomes, namespace.out, FILE)
+    return outcomes
 
 
 def _run_one(name, build, rng_key):

@@ -9,7 +9,7 @@ import jax
 from sgworld_benchmarks.accuracy.problem import Problem
 from sgworld_benchmarks.accuracy.run import Outcome
 
-__all__ = ["add_options", "named", "run_and_print", "run_each"]
+__all__ = ["add_options", "named", "run_and_print", "run_each", "show_outcome", "write"]
 
 Builders = dict[str, Callable[[], Problem]]
 
@@ -114,15 +114,27 @@ def run_and_print(
     if namespace.out:
         Path(namespace.out).mkdir(parents=True, exist_ok=True)
     print(header, flush=True)
-
-    def show(outcome):
-        print(line(outcome), flush=True)
-        if details is not None:
-            print("\n".join([*outcome.warnings, details(outcome) or ""]), flush=True)
-
+    show = lambda outcome: show_outcome(outcome, line, details)  # noqa: E731
     outcomes = run(tuple(namespace.names), namespace.seed, show)
     print(summary(outcomes))
-    if namespace.out:
-        path = Path(namespace.out) / file
-        path.write_text(json.dumps([o.to_dict() for o in outcomes], indent=1, default=str))
+    write(outcomes, namespace.out, file)
     return outcomes
+
+
+def show_outcome(
+    outcome: Outcome,
+    line: Callable[[Outcome], str],
+    details: Callable[[Outcome], str | None] | None,
+) -> None:
+    """Print the line of an outcome, and its warnings and details if these are wanted."""
+    print(line(outcome), flush=True)
+    if details is not None:
+        print("\n".join([*outcome.warnings, details(outcome) or ""]), flush=True)
+
+
+def write(outcomes: list[Outcome], folder: str | None, file: str) -> None:
+    """Write all numbers of the outcomes to a file in the folder, if one is given."""
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        rows = [outcome.to_dict() for outcome in outcomes]
+        (Path(folder) / file).write_text(json.dumps(rows, indent=1, default=str))

@@ -19,14 +19,14 @@ from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
 from sgworld_mcmc.model.user_data import UserData
 from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.divergence import divergence_note
-from sgworld_mcmc.sampling.loop import Collection, collect
+from sgworld_mcmc.sampling.loop import Collection, collect, first_draws
 from sgworld_mcmc.setup.prepare import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["MinibatchMCMC"]
 
 
-_NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter")
+_NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter", "_shared")
 
 
 class _ChainInterrupted(Exception):
@@ -71,7 +71,8 @@ class MinibatchMCMC(ReportedMCMC):
         self._setup = SetUp(sampler, plan)
         # The state of a run while it lasts, with the draws and the last states of its chains: one
         # pair for all of them, or one for each if they are made one after the other.
-        self._interrupts, self._reporter, self._chains = None, None, []
+        # Chains that are made one after the other write their draws into the same arrays.
+        self._interrupts, self._reporter, self._chains, self._shared = None, None, [], None
 
     def __getstate__(self):
         return super().__getstate__() | dict.fromkeys(_NOT_PICKLED)
@@ -193,7 +194,7 @@ class MinibatchMCMC(ReportedMCMC):
             self._args, self._kwargs, self._labels = read
             # After a warm-up that failed NumPyro would use its parameters in the next run.
             self._set_collection_params()
-            self._chains = []
+            self._chains, self._shared = [], None
 
     def _ask_again(self) -> None:
         """Ask for all draws and chains again after a run that was interrupted."""
@@ -209,14 +210,15 @@ class MinibatchMCMC(ReportedMCMC):
         """Keep the draws with an axis of chains, and then one of draws, as NumPyro does."""
         if not self._chains:  # they were made inside of a transformation: NumPyro has them
             return
-        first, *more = (draws for draws, _ in self._chains)
-        if more:
-            self._states = jax.tree.map(lambda *x: jnp.stack(x), first, *more)
+        first, _ = self._chains[0]
+        if self._shared is not None:  # chains that were made one after the other
+            made, chains = self._shared.made, len(self._chains)
+            self._states = first_draws(first_draws(self._shared.buffers, chains, 0), made, 1)
         elif self._is_vectorized:
             self._states = first
         else:
             self._states = jax.tree.map(lambda x: reshaped(x, (1, *x.shape)), first)
-        self._states_flat = None
+        self._states_flat = self._shared = None
 
     def _get_states_flat(self) -> dict:
         # NumPyro's own method compiles a program for each shape.
@@ -269,6 +271,8 @@ class MinibatchMCMC(ReportedMCMC):
             removed=remove_sites,
             vectorized=self._is_vectorized,
             room=self._room,
+            chain=number,
+            chains=count if several else 0,
         )
         # A warm-up that is collected cannot be cut short: it would be taken for a whole one.
         interrupts = None if self._collection_params["phase"] == "warmup" else self._interrupts
@@ -281,12 +285,16 @@ class MinibatchMCMC(ReportedMCMC):
             postprocess=self.postprocess_fn,
             numbers=self._numbers(),
             interrupts=interrupts,
+            buffers=None if self._shared is None else self._shared.buffers,
         )
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(found.state)):
             return found.draws, found.state
         whole = found.made == collection.draws
         if whole or number == 0:  # all chains must have the same number of draws
             self._chains.append((found.draws, found.state))
+        if several and collection.draws:
+            made = found.made if number == 0 else self._shared.made
+            self._shared = found._replace(made=made, state=None)
         if several and self._interrupts.asked:
             raise _ChainInterrupted
         # NumPyro would compile programs that put the draws in order.

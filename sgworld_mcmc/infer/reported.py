@@ -17,6 +17,7 @@ from sgworld_mcmc.report.make_kinetic_report import kinetic_notes, make_kinetic_
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.sampling.loop import Collection, collect
+from sgworld_mcmc.setup.random_parts import RANDOM_PARTS
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["ReportedMCMC"]
@@ -83,7 +84,9 @@ class ReportedMCMC(PlannedMCMC):
             raise ValueError("`control=True` needs a constant `step_size`, not a schedule.")
         half = self._control_run() if control else None
         if plan.kinetic is not None:
-            return make_kinetic_report(plan, data, self.draws(), control=half)
+            report = make_kinetic_report(plan, data, self.draws(), control=half)
+            notes = (RANDOM_PARTS,) if data.model.random else ()
+            return report._replace(notes=(*notes, *report.notes))
         strategy = self.sampler.settings.init_strategy
         return make_report(plan, data, self.draws(), control=half, strategy=strategy)
 

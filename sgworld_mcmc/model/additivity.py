@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
@@ -42,11 +43,14 @@ def make_evaluation(model: MinibatchModel) -> Callable:
 
     def evaluate(flat, data, constants):
         params, half = model.unravel(flat), jax.tree.leaves(data)[0].shape[0] // 2
-        whole = model.log_densities(params, data, constants, total=False)
+        # Of a model with random parts, the first rows have the same random numbers whatever the
+        # number of rows (JAX counts them from the first): see _judge.
+        key = jax.random.key(0) if model.random else None
+        whole = model.log_densities(params, data, constants, total=False, key=key)
         if half == 0:
             return Evaluation(whole, None)
         parts = jax.tree.map(lambda x: x[: 2 * half].reshape(2, half, *x.shape[1:]), data)
-        sums = lambda rows: model.log_densities(params, rows, constants)  # noqa: E731
+        sums = lambda rows: model.log_densities(params, rows, constants, key=key)  # noqa: E731
         return Evaluation(whole, jax.lax.map(sums, parts))
 
     # If there are many rows, only a part is evaluated, in less time than it takes to compile well.
@@ -70,6 +74,9 @@ def check_minibatching(
     that adds up over two halves of a part adds up over all of them. If ``points`` are given, the
     sites are compared there.
 
+    A model with random parts is compared row by row: the terms of the first half of the rows must
+    be the same with and without the second half, and the other way round.
+
     Raises
     ------
     ValueError
@@ -89,6 +96,9 @@ def check_minibatching(
         # In single precision a sum of many rows hides what does not add up: of n rows it is of the
         # order 1/n or n^-1/2, and rounding grows. A few rows show it best.
         parts, length = [_block(data, start) for start in _starts(size)], SMALL
+        evaluations = None
+    if model.random:  # the first half of each part is looked at
+        parts = [turned for part in parts for turned in (part, _turned(part, length))]
         evaluations = None
     if evaluations is None:
         evaluations = [
@@ -122,10 +132,14 @@ def _judge(
             roundings = 100 if terms.ndim else 100 + 10 * length**0.5
             tolerance = np.finfo(whole[name].dtype).eps * roundings
             total, scale = terms.sum(), np.abs(values).sum() + np.abs(terms).sum()
-            adds_up &= bool(abs(values.sum() - total) <= tolerance * scale)
             largest = np.abs(values).max() + abs(total)
             constant &= bool(np.all(np.abs(values - total) <= 10 * tolerance * largest))
             numbers = f"{total:.6g} on all rows, {values.sum():.6g} as the sum over two halves"
+            if model.random and terms.ndim and len(terms) == length:
+                # Other rows have other random numbers: only the first half can be compared.
+                values, total = values[0], terms[: length // 2].sum()
+                numbers = f"{total:.6g} for half of the rows among all, {values:.6g} for them alone"
+            adds_up &= bool(abs(values.sum() - total) <= tolerance * scale)
         if model.sites[name].kind == "latent":
             if not constant:
                 problems[name] = "prior that changes with the rows of the minibatch"
@@ -142,14 +156,25 @@ def _raise_problems(
     model: MinibatchModel, additive: frozenset[str], problems: dict[str, str]
 ) -> None:
     """Raise if there is a problem with a site, or if no site adds up over the rows."""
-    if problems and any(site.kind == "random" for site in model.sites.values()):
-        raise NotMinibatchable(
-            f"The model draws random numbers (numpyro.prng_key), and the log density of "
-            f"{sorted(problems)} does not add up over the rows with them: dropout or augmentation "
-            "differs from minibatch to minibatch. Leave it out of the model."
-        )
     if problems:
         listing = "; ".join(f"site {name!r} has a {text}" for name, text in problems.items())
+        state = [name for name, site in model.sites.items() if site.kind == "mutable"]
+        if state:
+            raise ValueError(
+                f"The rows of a batch depend on each other: {listing}. The modules' statistics "
+                f"{state} say why: BatchNorm standardises by the mean and the deviation of the "
+                "rows that it is given, so that the log density is no sum over rows, and a "
+                "prediction depends on the rows beside it. Use LayerNorm or GroupNorm, or fixed "
+                "statistics (`use_running_average=True`, `inference=True`)."
+            )
+        if model.random:
+            raise ValueError(
+                f"The model draws random numbers (numpyro.prng_key, or a module's `rngs`), and "
+                f"cannot be minibatched as it is: {listing}. Each row must have random numbers of "
+                "its own, from one key by functions of jax.random whose shape begins with the rows "
+                "(or jax.random.split(key, len(X))), and each observed site a value for each row. "
+                "For random numbers that stay the same give a key of your own, jax.random.key(0)."
+            )
         raise NotMinibatchable(
             f"The model cannot be minibatched as it is: {listing}. Common causes: the model "
             "standardises by the mean of the rows that it is given (standardise the data before "
@@ -167,6 +192,11 @@ def _raise_problems(
 def _starts(size: int) -> list[int]:
     """Return where blocks of a few rows begin."""
     return np.linspace(0, size - SMALL, min(BLOCKS, size // SMALL)).astype(int).tolist()
+
+
+def _turned(data: tuple, size: int) -> tuple:
+    """Return an even number of rows, the second half first."""
+    return jax.tree.map(lambda x: jnp.roll(x[:size], size // 2, axis=0), data)
 
 
 def _block(data: tuple, start: int) -> tuple:

@@ -49,6 +49,7 @@ def enumerated_terms(
     args: tuple,
     kwargs: dict,
     values: dict[str, jax.Array],
+    rng_key: jax.Array,
     *,
     discrete: frozenset[str],
     nesting: int,
@@ -61,6 +62,8 @@ def enumerated_terms(
         The model with its arguments.
     values
         Values of the continuous latent sites.
+    rng_key
+        Random key for ``numpyro.prng_key`` in the model.
     discrete
         Names of the discrete latent sites.
     nesting
@@ -69,9 +72,9 @@ def enumerated_terms(
     from numpyro.contrib.funsor import config_enumerate, enum, log_density
 
     enumerated = enum(config_enumerate(model), -nesting - 1)
-    # Sites without a value are discrete ones, whose values are enumerated: the key is not used,
+    # Sites without a value are discrete ones, whose values are enumerated: they do not use the key,
     # but NumPyro asks for one.
-    seeded = handlers.seed(enumerated, jax.random.key(0))
+    seeded = handlers.seed(enumerated, rng_key)
     total, trace = log_density(seeded, args, kwargs, values)
     terms: dict[str, Any] = {}
     for name in values:

@@ -17,12 +17,14 @@ from sgworld_mcmc.model.arguments import (
 )
 from sgworld_mcmc.model.enumeration import check_enumerable
 from sgworld_mcmc.model.errors import NotMinibatchable
+from sgworld_mcmc.model.module_state import module_sites
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import observed_values
 from sgworld_mcmc.model.plates import FullData, RowPlates
 from sgworld_mcmc.model.python_values import QUESTIONS, find_answers
+from sgworld_mcmc.model.random_parts import RANDOM, AskedForKey, depends_on_first
 from sgworld_mcmc.model.slips import check_forgotten, explained
-from sgworld_mcmc.model.traces import AskedForKey, Site, trace_of, unconstrained
+from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
 __all__ = ["minibatch_model", "whole_data_model"]
 
@@ -73,7 +75,7 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
             raise _latent_inside(name, f"the plate {sorted(inside)[0]!r}")
     if size > 1:
         _check_shapes(model, layout, plates, sites, args, kwargs)
-    return MinibatchModel(model, layout, plates, sites, prototype)
+    return _without_idle_keys(MinibatchModel(model, layout, plates, sites, prototype), args, kwargs)
 
 
 def whole_data_model(model: Callable, args: tuple, kwargs: dict, reason: str) -> MinibatchModel:
@@ -99,6 +101,27 @@ def whole_data_model(model: Callable, args: tuple, kwargs: dict, reason: str) ->
     observed = [site.shape[0] for site in sites.values() if site.kind == "observed" and site.shape]
     made = MinibatchModel(model, whole, frozenset(), sites, prototype)
     made.num_rows, made.reason = max(observed, default=1), reason
+    return _without_idle_keys(made, args, kwargs)
+
+
+def _without_idle_keys(made: MinibatchModel, args: tuple, kwargs: dict) -> MinibatchModel:
+    """Return the model as not random if its log density does not depend on the keys it asks for."""
+    if not made.random:
+        return made
+    abstract = lambda x: jax.ShapeDtypeStruct(  # noqa: E731
+        jnp.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)
+    )
+    rows, constants = jax.tree.map(abstract, made.layout.split(args, kwargs))
+    real = jnp.result_type(float)
+    params = {name: jax.ShapeDtypeStruct(made.shapes[name], real) for name in made.latents}
+
+    def densities(key, params, rows, constants):
+        return made.log_densities(params, rows, constants, key=key)
+
+    # Weights without a prior may be made from a key too, which then has to stay the same.
+    fixed = any(site.kind == "fixed" for site in made.sites.values())
+    if fixed or not depends_on_first(densities, jax.random.key(0), params, rows, constants):
+        del made.sites[RANDOM]
     return made
 
 
@@ -163,7 +186,7 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
         watched = AskedForKey(model)
         trace = trace_of(watched, rng_key, init_to_uniform, args, kwargs)
         if watched.asked:
-            sites["numpyro.prng_key"] = Site("random", (), False, ())
+            sites[RANDOM] = Site("random", (), False, ())
         latents = {}
         for name, site in trace.items():
             if site["type"] not in ("sample", "deterministic"):
@@ -183,6 +206,7 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
             sites[name] = Site(kind, shape, discrete, plates, enumerable, nesting, values)
             if kind == "latent" and not discrete:
                 latents[name] = unconstrained(site)
+        sites.update(module_sites(trace, list(latents)))
         return latents
 
     prototype = jax.eval_shape(run, jax.random.key(0), rows, constants)

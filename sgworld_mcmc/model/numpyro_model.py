@@ -19,6 +19,7 @@ from sgworld_mcmc.model.arguments import ArgumentLayout
 from sgworld_mcmc.model.enumeration import SUMMED, enumerated_terms
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.plates import RowPlates
+from sgworld_mcmc.model.random_parts import RANDOM, FreshState, key_at
 from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
 __all__ = ["MinibatchModel"]
@@ -99,6 +100,11 @@ class MinibatchModel:
         return self.layout.size
 
     @property
+    def random(self) -> bool:
+        """Whether the log density depends on random numbers that the model draws."""
+        return RANDOM in self.sites
+
+    @property
     def deterministics(self) -> tuple[str, ...]:
         """Names of the deterministic sites."""
         return tuple(n for n, s in self.sites.items() if s.kind == "deterministic")
@@ -156,7 +162,13 @@ class MinibatchModel:
                 )
 
     def log_densities(
-        self, params: dict[str, jax.Array], rows: tuple, constants: tuple, *, total: bool = True
+        self,
+        params: dict[str, jax.Array],
+        rows: tuple,
+        constants: tuple,
+        *,
+        total: bool = True,
+        key: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Return the log density of every sample site on these rows, with Jacobians, unscaled.
 
@@ -168,23 +180,33 @@ class MinibatchModel:
             Data leaves with any number of rows, and constant leaves.
         total
             Whether to sum each site's log density to a scalar (default).
+        key
+            Random key of the model's random parts; None for one that belongs to the point and the
+            rows (:func:`sgworld_mcmc.model.random_parts.key_at`). Other models have no use for it.
         """
         if self.discrete:
-            return self._summed(params, rows, constants)
-        _, terms = self._evaluate(params, rows, constants)
+            return self._summed(params, rows, constants, key)
+        _, terms = self._evaluate(params, rows, constants, key)
         return {name: jnp.sum(term) for name, term in terms.items()} if total else terms
 
-    def log_density(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
+    def log_density(
+        self, flat: jax.Array, rows: tuple, constants: tuple, key: jax.Array | None = None
+    ) -> jax.Array:
         """Estimate the log density from n rows: log prior + N / n * the rows' log likelihood.
 
         The estimate is a mean over the rows, as :mod:`sgworld_mcmc.gradients.weighting` needs it.
+        ``key`` is that of :meth:`log_densities`.
         """
-        return self._traced(flat, rows, constants)
+        return self._traced(flat, rows, constants, key)
 
-    def untraced(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
+    def untraced(
+        self, flat: jax.Array, rows: tuple, constants: tuple, key: jax.Array | None = None
+    ) -> jax.Array:
         """Return the same as :meth:`log_density`; every call runs the user's model."""
-        terms = self.log_densities(self.unravel(flat), rows, constants)
         count = jax.tree.leaves(rows)[0].shape[0]
+        if key is not None:  # the row that some batches have more than others is a call of its own
+            key = jax.random.fold_in(key, count)
+        terms = self.log_densities(self.unravel(flat), rows, constants, key=key)
         prior = sum(v for name, v in terms.items() if name not in self.additive)
         return prior + (self.size / count) * sum(terms[name] for name in self.additive)
 
@@ -220,7 +242,9 @@ class MinibatchModel:
     def _rows_of(self, rows: tuple) -> RowPlates:
         return RowPlates(self.model, self.plates, jax.tree.leaves(rows)[0].shape[0])
 
-    def _trace(self, params: dict, rows: tuple, constants: tuple) -> tuple[RowPlates, dict, dict]:
+    def _trace(
+        self, params: dict, rows: tuple, constants: tuple, key: jax.Array | None = None
+    ) -> tuple[RowPlates, dict, dict]:
         """Return the model for these rows, its trace, and the Jacobians' terms by site."""
         log_dets = {}
 
@@ -244,19 +268,32 @@ class MinibatchModel:
             return value
 
         model = self._rows_of(rows)
+        seeded, seed = self._with_fresh_state(model, params, rows, key)
         args, kwargs = self.layout.join(rows, constants)
         # Every continuous site is substituted; the seed is needed for numpyro.prng_key() in the
         # model and for discrete sites.
-        trace = trace_of(model, jax.random.key(0), value_of, args, kwargs)
+        trace = trace_of(seeded, seed, value_of, args, kwargs)
         return model, trace, log_dets
 
-    def _summed(self, params: dict, rows: tuple, constants: tuple) -> dict[str, jax.Array]:
+    def _with_fresh_state(
+        self, model: Callable, params: dict, rows: tuple, key: jax.Array | None
+    ) -> tuple[Callable, jax.Array]:
+        """Return the model with its modules' keys renewed, and the seed of the keys it asks for."""
+        if not self.random:
+            return model, jax.random.key(0)
+        seed, state_key = jax.random.split(key_at(params, rows) if key is None else key)
+        return FreshState(model, state_key), seed
+
+    def _summed(
+        self, params: dict, rows: tuple, constants: tuple, key: jax.Array | None
+    ) -> dict[str, jax.Array]:
         """Return the terms of a model whose discrete sites are summed out."""
-        _, trace, log_dets = self._trace(params, rows, constants)
+        _, trace, log_dets = self._trace(params, rows, constants, key)
         values = {name: trace[name]["value"] for name in self.latents}
         model, (args, kwargs) = self._rows_of(rows), self.layout.join(rows, constants)
+        seeded, seed = self._with_fresh_state(model, params, rows, key)
         terms = enumerated_terms(
-            model, args, kwargs, values, discrete=self.discrete, nesting=self.nesting
+            seeded, args, kwargs, values, seed, discrete=self.discrete, nesting=self.nesting
         )
         for name, term in log_dets.items():
             terms[name] = terms.get(name, 0.0) + jnp.sum(term)
@@ -267,8 +304,10 @@ class MinibatchModel:
             )
         return terms
 
-    def _evaluate(self, params: dict, rows: tuple, constants: tuple) -> tuple[dict, dict]:
-        model, trace, log_dets = self._trace(params, rows, constants)
+    def _evaluate(
+        self, params: dict, rows: tuple, constants: tuple, key: jax.Array | None
+    ) -> tuple[dict, dict]:
+        model, trace, log_dets = self._trace(params, rows, constants, key)
         terms = {}
         for name, site in trace.items():
             if site["type"] != "sample":

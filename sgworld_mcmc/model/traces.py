@@ -6,32 +6,24 @@ from typing import NamedTuple
 import jax
 from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.primitives import Messenger
 
 from sgworld_mcmc.model.observed_values import ObservedValues
 
-__all__ = ["AskedForKey", "Site", "trace_of", "unconstrained"]
+__all__ = ["Site", "trace_of", "unconstrained"]
 
 
 class Site(NamedTuple):
     """What a trace says about a site, without its values."""
 
-    kind: str  # "latent", "observed", "factor", "deterministic" or "random"
+    # "latent", "observed", "factor", "deterministic"; "fixed" for a part of a numpyro.param without
+    # prior, "mutable" for statistics that a module keeps, and "random" for keys that are used.
+    kind: str
     shape: tuple[int, ...]
     discrete: bool
     plates: tuple[tuple[str, int], ...]  # names and sizes
     enumerable: bool = False
     nesting: int = 0  # number of the axes that are those of plates
     values: ObservedValues | None = None  # where the values of an observed site must lie
-
-
-class AskedForKey(Messenger):
-    """A model that notes whether it asks for random keys, with ``numpyro.prng_key``."""
-
-    asked = False
-
-    def process_message(self, msg: dict) -> None:
-        self.asked = self.asked or msg["type"] == "prng_key"
 
 
 def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:

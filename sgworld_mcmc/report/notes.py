@@ -2,13 +2,19 @@
 
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from scipy.special import chdtri
 
 from sgworld_mcmc.report.draws import Draws
+from sgworld_mcmc.report.spread import spread_note
 from sgworld_mcmc.sampling.chain import Dynamics, SGMCMCState
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["notes_of", "schedule_notes"]
+
+# The probability that chains which agree are said not to, if the autocorrelation time of their
+# draws is the one that the package aims at.
+CHANCE, AUTOCORRELATION = 1e-4, 2.2
 
 
 def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
@@ -54,7 +60,8 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
                 "Leave `step_size`, `batch_size`, `gradient`, `steps_per_draw` and `noise` to the "
                 "package, or accept a larger `tolerance`."
                 if plan.fixed
-                else "The posterior is far from Gaussian: reparametrise it, or use NUTS."
+                else "No settings have a smaller one: accept a larger `tolerance`, reparametrise "
+                "the model, or use NUTS."
             )
         )
     notes += schedule_notes(plan.dynamics, draws.last_state)
@@ -83,37 +90,41 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     chains, draws, _ = positions.shape
     if draws < 50 or not np.isfinite(positions).all():
         return []
-    notes = []
     flat = positions.reshape(chains * draws, -1)
     moving = flat.std(0) > 0
     if not moving.any():
         return []
     if chains > 1:
         r_hat = float(np.max(split_gelman_rubin(positions[:, :, moving])))
-        if r_hat > 1.1:
+        if r_hat > _largest_r_hat(chains, draws, int(moving.sum())):
             # What follows compares all draws with one Gaussian: it would say the same again.
             return [
                 f"The chains do not agree (R-hat {r_hat:.2f}): they have not mixed. Raise "
                 "`num_samples` and `num_warmup`, reparametrise, or use NUTS."
             ]
+    if found is None:
+        return []
+    notes = []
     far = np.abs(flat).max() / np.sqrt(tau)
-    if found is not None and far > 12 + 2 * np.sqrt(2 * np.log(flat.size)):
+    if far > 12 + 2 * np.sqrt(2 * np.log(flat.size)):
         notes.append(
             f"Some draws lie {far:.0f} standard deviations of the Gaussian approximation from its "
             "center: tails that heavy make step sizes and predictions unreliable. Compare with "
             "NUTS on part of the rows."
         )
-    if found is not None and chains * draws >= 400:
-        ess = np.asarray(effective_sample_size(positions[:, :, moving]))
-        spread = np.asarray(found.starts)[:, moving]
-        ratio = flat[:, moving].std(0) / np.maximum(spread.std(0), 1e-12)
-        shift = np.abs(flat[:, moving].mean(0) - spread.mean(0)) / spread.std(0)
-        noise = 5 * np.sqrt(1 / len(spread) + 1 / np.maximum(ess, 1.0))
-        if (np.abs(np.log(ratio)) > 0.25 + noise).any() or (shift > 0.3 + noise).any():
-            notes.append(
-                "The draws spread differently from the pilot chains that the settings rest on "
-                f"(sd ratio {ratio.min():.2f} to {ratio.max():.2f}, shift up to "
-                f"{shift.max():.2f} sd): the posterior is far from Gaussian, and the predicted "
-                "errors may be too small. Compare with NUTS, or reduce `tolerance`."
-            )
+    if chains * draws >= 400:
+        sizes = np.asarray(effective_sample_size(positions[:, :, moving]))
+        notes += spread_note(flat[:, moving], sizes, np.asarray(found.starts)[:, moving])
     return notes
+
+
+def _largest_r_hat(chains: int, draws: int, dimension: int) -> float:
+    """Return the R-hat that chains which agree do not exceed, 1.1 or more.
+
+    Each chain is split in two. With m halves of n draws and the autocorrelation time t, R-hat
+    squared exceeds one by about chi^2(m - 1) t / (n (m - 1)): the largest of thousands of
+    parameters, of few draws, exceeds 1.1 by chance.
+    """
+    halves, length = 2 * chains, draws // 2
+    largest = chdtri(halves - 1, CHANCE / dimension) / (halves - 1)
+    return max(1.1, float(np.sqrt(1 + largest * AUTOCORRELATION / length)))

@@ -38,6 +38,9 @@ class Dynamics:
     step_schedule, temperature_schedule
         Functions of the number of minibatch steps made so far that take the place of the step size
         of the state and of ``temperature``; None for constants.
+    random
+        Whether the target draws random numbers, with a key as its third argument: every step has a
+        fresh one.
     """
 
     order: Order
@@ -51,6 +54,7 @@ class Dynamics:
     recorded: int = 0
     step_schedule: Callable | None = None
     temperature_schedule: Callable | None = None
+    random: bool = False
 
     @property
     def segment(self) -> int:
@@ -205,9 +209,10 @@ def draw(
         recorder = recorder._replace(center=state.moments.center)
 
     def gradient_of(dealing):
-        def gradient(position, index):
+        def gradient(position, index, *key):
             batch = feed.fetch(dealing, index)
-            return dynamics.gradient(target, controls, feed, position, batch, index)
+            density = (lambda z, rows: target(z, rows, *key)) if key else target
+            return dynamics.gradient(density, controls, feed, position, batch, index)
 
         return gradient
 
@@ -282,6 +287,7 @@ def _segment(
         limit=dynamics.limit,
         observer=recorder.observer,
         observed=walk.sums,
+        random=dynamics.random,
     )
     fails = (walk.diverged_at < 0) & (result.finite_steps < length)
     after, position = now + length, dynamics.integrator.position(result.state)

@@ -19,7 +19,7 @@ from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.interrupts import Interrupts, wait
 from sgworld_mcmc.progress import fraction, stage
 
-__all__ = ["Collected", "Collection", "collect"]
+__all__ = ["Collected", "Collection", "collect", "first_draws"]
 
 # A run that reads more numbers than this takes more than about a second.
 LONG = 2**29
@@ -47,6 +47,9 @@ class Collection(NamedTuple):
     room
         Number of draws to make room for, if more than ``draws``: runs that have the same room
         share one program.
+    chain, chains
+        The number of a chain that is not vectorized, and how many share the buffers: their draws
+        have a leading axis of chains then. Zero chains for buffers without such an axis.
     """
 
     calls: int
@@ -56,6 +59,8 @@ class Collection(NamedTuple):
     removed: tuple[str, ...]
     vectorized: bool
     room: int = 0
+    chain: int = 0
+    chains: int = 0
 
 
 class Collected(NamedTuple):
@@ -70,11 +75,14 @@ class Collected(NamedTuple):
         The state at the last draw.
     made
         Number of draws, fewer than asked for if the run was interrupted.
+    buffers
+        The arrays in which the next of several chains writes its draws.
     """
 
     draws: dict[str, Any]
     state: Any
     made: int
+    buffers: Any = None
 
 
 def collect(
@@ -88,6 +96,7 @@ def collect(
     numbers: float = 0.0,
     block: int | None = None,
     interrupts: Interrupts | None = None,
+    buffers: Any = None,
 ) -> Collected:
     """Advance a chain (or chains) and stack its draws.
 
@@ -108,15 +117,23 @@ def collect(
         it.
     interrupts
         The record that notes a Ctrl-C after the first draw; without it every Ctrl-C raises.
+    buffers
+        Those of the chain before, if chains that are made one after the other share them.
     """
     fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
     thinned = collection.thinning > 1
-    recipe = _Recipe(sampler, postprocess, fields, removed, vectorized, thinned)
+    shared = collection.chains > 0
+    recipe = _Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
     advance = partial(program, args=args, kwargs=kwargs, recipe=recipe)
-    return _collect_blocks(advance, state, args, kwargs, recipe, collection, block, interrupts)
+    advance = partial(advance, chain=np.int32(collection.chain))
+    if buffers is None:
+        stage("compiling")
+        buffers = _room(collection, state, args, kwargs, recipe)
+    run = _Clockwork(advance, buffers, block)
+    return _collect_blocks(run, state, recipe, collection, interrupts)
 
 
 class _Recipe(NamedTuple):
@@ -128,11 +145,20 @@ class _Recipe(NamedTuple):
     removed: tuple[str, ...]
     vectorized: bool
     thinned: bool
+    shared: bool = False
 
     @property
     def axis(self) -> int:
         """The axis of the draws in what is collected: it comes after that of the chains."""
-        return 1 if self.vectorized else 0
+        return 1 if self.vectorized or self.shared else 0
+
+    def write(self, buffer: jax.Array, x: jax.Array, chain: Any, place: Any) -> jax.Array:
+        """Return the buffer with the draw of a chain, or of all chains, written at a place."""
+        if self.shared:
+            return jax.lax.dynamic_update_slice(
+                buffer, x[None, None], (chain, place, *(0,) * jnp.ndim(x))
+            )
+        return jax.lax.dynamic_update_index_in_dim(buffer, x, place, self.axis)
 
 
 @cache
@@ -142,7 +168,7 @@ def _compiled(work: str) -> Callable:
     return quick_jit(_advance, work, static_argnames="recipe", donate_argnames="buffers")
 
 
-def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
+def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe, chain=0):
     """Make ``turns`` draws of ``calls`` kernel calls each, the first after ``before`` more.
 
     They are written from ``slot`` on. The program is given all four numbers when it runs, so that
@@ -152,9 +178,7 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe):
     sample = lambda _, state: recipe.sampler.sample(state, args, kwargs)  # noqa: E731
 
     def keep(state, buffers, place):
-        def write(buffer, x):
-            return jax.lax.dynamic_update_index_in_dim(buffer, x, place, recipe.axis)
-
+        write = lambda buffer, x: recipe.write(buffer, x, chain, place)  # noqa: E731
         return jax.tree.map(write, buffers, _read(state, args, kwargs, recipe))
 
     def call(number, carry):
@@ -213,12 +237,9 @@ def _collect_traced(state, args, kwargs, recipe: _Recipe, collection: Collection
 
 
 def _collect_blocks(
-    advance, state, args, kwargs, recipe, collection: Collection, block, interrupts
+    run: "_Clockwork", state, recipe: _Recipe, collection: Collection, interrupts
 ) -> Collected:
     """Make the draws block by block; ``state`` is that of the last draw that is complete."""
-    stage("compiling")
-    buffers = _room(max(collection.draws, collection.room, 1), state, args, kwargs, recipe)
-    run = _Clockwork(advance, buffers, block)
     state = run.blank(state)
 
     if collection.calls:
@@ -248,19 +269,27 @@ def _collect_blocks(
             fraction(made / collection.draws)
             if interrupts is not None:
                 interrupts.defer()  # from now on there is something to lose
-    draws = run.buffers
-    if made < jax.tree.leaves(draws)[0].shape[recipe.axis]:
-        kept = (slice(None),) * recipe.axis + (slice(made),)
-        draws = jax.tree.map(lambda x: x[kept], draws)
-    return Collected(draws, state, made)
+    if recipe.shared:
+        return Collected({}, state, made, run.buffers)
+    return Collected(first_draws(run.buffers, made, recipe.axis), state, made)
 
 
-def _room(draws: int, state, args, kwargs, recipe: _Recipe) -> Any:
-    """Return zeros for this many draws, on the host; the first call moves them to the device."""
+def first_draws(buffers: Any, made: int, axis: int) -> Any:
+    """Return the draws that have been made, without a copy if there is no room for more."""
+    if made == jax.tree.leaves(buffers)[0].shape[axis]:
+        return buffers
+    kept = (slice(None),) * axis + (slice(made),)
+    return jax.tree.map(lambda x: x[kept], buffers)
+
+
+def _room(collection: Collection, state, args, kwargs, recipe: _Recipe) -> Any:
+    """Return zeros for all draws, on the host; the first call moves them to the device."""
     shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
+    draws = max(collection.draws, collection.room, 1)
 
     def zeros(x):
-        shape = _with_axis(x.shape, draws, recipe.axis)
+        shape = (collection.chains, *x.shape) if recipe.shared else x.shape
+        shape = _with_axis(shape, draws, recipe.axis)
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # random keys
             return jnp.zeros(shape, x.dtype)
         return np.zeros(shape, x.dtype)  # compiles nothing

@@ -11,9 +11,10 @@ from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Integrator, PRNGKey
 
 __all__ = ["Sweep", "is_finite", "sweep"]
 
-# Noise is drawn for all steps at once up to this many numbers (16 MB in float32), which is a
-# sixth faster than drawing it step by step; above, memory matters more.
-_NOISE_BLOCK = 2**22
+# Noise is drawn for all steps at once up to this many numbers (16 MB in float32) if a step needs
+# few of them: this is a sixth faster than drawing it step by step. Where a step needs many, it is
+# slower (by half at 60 000 numbers, by more above), since the numbers go through memory.
+_NOISE_BLOCK, _NOISE_STEP = 2**22, 2**14
 
 
 class Sweep(NamedTuple):
@@ -53,6 +54,7 @@ def sweep(
     limit: float | None = None,
     observer: Callable | None = None,
     observed: ArrayTree = (),
+    random: bool = False,
 ) -> Sweep:
     """Make steps with the batches ``order[0]``, ``order[1]``, ... in turn.
 
@@ -78,20 +80,27 @@ def sweep(
         Largest absolute coordinate that counts as finite.
     observer, observed
         After every step ``observed = observer(observed, position)``; no observer by default.
+    random
+        Whether the gradient draws random numbers: it is then given a key of its own in every step,
+        as a third argument.
     """
     position, length = integrator.position(state), order.shape[0]
     joined = integrator.joined_normals is not None
+    if random:
+        rng_key, parts_key = jax.random.split(rng_key)
     if joined:
         rng_key, close_key = jax.random.split(rng_key)
     number = integrator.joined_normals if joined else integrator.normals
     draw = DRAWS[integrator.numbers]
     block, normals_of = _normals(rng_key, position, length, number, draw)
     first = jnp.arange(length) == 0 if joined else ()
+    keys = jax.random.split(parts_key, length) if random else ()
 
     def step(carry, inputs):
         state, finite_steps, active, observed = carry
-        index, drawn, first = inputs
-        given = (lambda x: gradient(x, index), normals_of(drawn), step_size, temperature)
+        index, drawn, first, key = inputs
+        own = (key,) if random else ()
+        given = (lambda x: gradient(x, index, *own), normals_of(drawn), step_size, temperature)
         if joined:
             proposal = integrator.joined_step(state, *given, first)
         else:
@@ -103,7 +112,7 @@ def sweep(
         return (state, finite_steps + active, active, observed), None
 
     carry = (state, jnp.zeros((), jnp.int32), jnp.asarray(active), observed)
-    carry, _ = jax.lax.scan(step, carry, (order, block, first))
+    carry, _ = jax.lax.scan(step, carry, (order, block, first, keys))
     state, finite_steps, active, observed = carry
     if joined:
         normals = draw(close_key, (position,) * number)
@@ -127,6 +136,6 @@ def _normals(
         return (), lambda drawn: drawn
     like = position if number == 1 else (position,) * number
     numbers = sum(jnp.size(x) for x in jax.tree.leaves(like))
-    if numbers * length <= _NOISE_BLOCK:
+    if numbers <= _NOISE_STEP and numbers * length <= _NOISE_BLOCK:
         return draw(rng_key, like, length), lambda drawn: drawn
     return jax.random.split(rng_key, length), lambda key: draw(key, like)

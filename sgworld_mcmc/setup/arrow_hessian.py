@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import eigh
 
 from sgworld_mcmc.coordinates.arrow import Arrow, Segments, join, size_of, split
 from sgworld_mcmc.gradients.weighting import epoch_mean
@@ -98,11 +99,15 @@ def expand_along(
 
 def mixed_of_rows(
     log_likelihood: Callable, position: jax.Array, one: jax.Array, other: jax.Array, rows: tuple
-) -> jax.Array:
-    """Return the (n,) mixed derivatives of minus the rows' log likelihoods along two vectors."""
+) -> tuple[jax.Array, jax.Array]:
+    """Return derivatives of minus the rows' log likelihoods, (n,) each.
+
+    The first is along ``one``, the second the mixed one along both vectors.
+    """
     values = row_values(log_likelihood, rows)
     slope = lambda x: jax.jvp(values, (x,), (one,))[1]  # noqa: E731
-    return -jax.jvp(slope, (position,), (other,))[1]
+    first, mixed = jax.jvp(slope, (position,), (other,))
+    return -first, -mixed
 
 
 def probes_of(generator: np.random.Generator, structure: Structure, dimension: int) -> np.ndarray:
@@ -197,17 +202,41 @@ def arrow_scale(hessian: ArrowHessian) -> tuple[Arrow, int]:
 def _root(hessian: np.ndarray) -> tuple[np.ndarray, int]:
     """Return L with L L^T the inverse of the matrix, or that of a repaired one if it is not convex.
 
-    A Cholesky factor takes a tenth of the time of the eigenvectors that a repair needs.
+    A Cholesky factor takes a tenth of the time of all eigenvectors.
     """
     units = np.sqrt(np.maximum(np.abs(np.diagonal(hessian)), np.finfo(float).tiny))
+    scaled = hessian / units[:, None] / units[None, :]
+    root, indefinite = _inverse_root(scaled), 0
+    if root is None and np.isfinite(scaled).all():
+        raised, indefinite = _raised(scaled)
+        root = _inverse_root(raised)
+    if root is None:
+        repaired = dense_scale(hessian)
+        return repaired.coordinates.scale, repaired.indefinite
+    return root / units[:, None], indefinite
+
+
+def _inverse_root(matrix: np.ndarray) -> np.ndarray | None:
+    """Return L with L L^T the inverse of a matrix, None if it is not safely positive definite."""
     try:
-        lower = np.linalg.cholesky(hessian / units[:, None] / units[None, :])
+        lower = np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
-        lower = np.zeros((1, 1))
-    if np.min(np.diagonal(lower)) > FLOOR**0.5:
-        return np.linalg.inv(lower).T / units[:, None], 0
-    repaired = dense_scale(hessian)
-    return repaired.coordinates.scale, repaired.indefinite
+        return None
+    if not np.min(np.diagonal(lower)) > FLOOR**0.5:
+        return None
+    return np.linalg.inv(lower).T
+
+
+def _raised(matrix: np.ndarray) -> tuple[np.ndarray, int]:
+    """Repair a matrix with few negative eigenvalues as ``dense_scale`` does, and count them.
+
+    Only their eigenvectors are computed: on the way to the center of a hierarchy they are one or
+    two of thousands.
+    """
+    top = np.abs(matrix).sum(1).max()  # an upper limit of the largest
+    values, vectors = eigh(matrix, subset_by_value=(-np.inf, FLOOR * top), driver="evr")
+    change = np.maximum(np.abs(values), 1e-6 * top) - values
+    return matrix + (vectors * change) @ vectors.T, len(values)
 
 
 def row_sums(index: np.ndarray, other: np.ndarray, sizes: tuple[int, int], values: np.ndarray):

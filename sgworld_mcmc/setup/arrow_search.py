@@ -39,6 +39,8 @@ ROWS_FOR_EACH = 20
 PRECISION = 1e-4
 # Pairs of opposite draws over which the gradient is averaged, and the largest number of averages.
 PAIRS, AVERAGES = 8, 25
+# Pairs of draws over which the Hessian is averaged where it is not convex.
+SPREAD = 2
 # The center has been found if an average moves no parameter by more standard deviations than the
 # first number; up to the second it will do.
 EXACT, CLOSE = 0.1, 0.5
@@ -158,6 +160,8 @@ class ArrowSearch(NamedTuple):
                 gradient = made.gradient
                 coordinates, indefinite = arrow_scale(made.hessian)
                 coordinates = replace(coordinates, center=np.asarray(center, float))
+                if indefinite:
+                    coordinates = self._wider(coordinates, made.hessian, draws, used)
                 values, shift = self._averages(coordinates, gradient, draws, used)
                 bound = values + coordinates.log_volume()
             if not (np.isfinite(bound) and bound >= best - SLACK):
@@ -174,6 +178,22 @@ class ArrowSearch(NamedTuple):
                 break
             center = coordinates.to_model(shift)
         return last and last._replace(coordinates=last.coordinates.spread_out())
+
+    def _wider(self, coordinates: Arrow, hessian: ArrowHessian, draws, used: int) -> Arrow:
+        """Return coordinates from the mean Hessian over some draws.
+
+        They are for a center where the Hessian itself is not convex. The Gaussian closest to the
+        posterior has the mean Hessian's inverse as its covariance.
+        """
+        half = len(draws) // 2
+        chosen = np.concatenate([draws[:SPREAD], draws[half : half + SPREAD]])
+        found = [self.expand(coordinates.to_model(z), used) for z in chosen]
+        found = [made.hessian for made in found if made is not None]
+        if not found:
+            return coordinates
+        parts = (np.mean(part, axis=0) for part in zip(*(h[:3] for h in found), strict=True))
+        made, _ = arrow_scale(ArrowHessian(*parts, hessian.segments))
+        return replace(made, center=coordinates.center)
 
     def expand(self, x: np.ndarray, used: int) -> "ArrowExpansion | None":
         """Expand the log density of the first batches; None if its Hessian is no arrow."""
@@ -214,7 +234,7 @@ class ArrowSearch(NamedTuple):
             one[groupings[a].columns[:, j]] = 1
             other[groupings[b].columns[:, k]] = 1
             count_rows(feed.size)
-            values = self.functions.mixed(
+            _, values = self.functions.mixed(
                 position, from_numpy(one), from_numpy(other), feed, self.constants
             )
             sizes = len(groupings[a].columns), len(groupings[b].columns)

@@ -23,7 +23,15 @@ from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.seen_models import see_model, see_whole, view_of
 
-__all__ = ["CheckedModel", "Contents", "arrays_of", "check_model", "contents_of", "warn_of"]
+__all__ = [
+    "CheckedModel",
+    "Contents",
+    "arrays_of",
+    "check_gradient",
+    "check_model",
+    "contents_of",
+    "warn_of",
+]
 
 # One fingerprint for each array among the arguments; None for a JAX array, which cannot change.
 Contents = tuple[int | None, ...]
@@ -125,12 +133,20 @@ def check_model(
 
 
 def warn_of(view: MinibatchModel, stacklevel: int) -> None:
-    """Warn of what a user may not expect of a model: no minibatches, or sites that are not kept."""
+    """Warn of what a user may not expect: no minibatches, or sites not sampled or not kept."""
     if view.reason is not None:
         warnings.warn(
             f"Every step takes the gradient of all {view.num_rows} rows, because there are no "
             f"minibatches: {view.reason}",
             WholeDataWarning,
+            stacklevel=stacklevel + 1,
+        )
+    fixed = [name for name, site in view.sites.items() if site.kind == "fixed"]
+    if fixed:
+        warnings.warn(
+            f"The parameters {fixed} have no prior: they are not sampled, and keep their initial "
+            "values. Give them one, with random_flax_module, random_nnx_module or "
+            "random_eqx_module in place of flax_module, nnx_module or eqx_module.",
             stacklevel=stacklevel + 1,
         )
     if view.left_out():
@@ -156,6 +172,20 @@ def contents_of(model: Callable, args: tuple, kwargs: dict) -> Contents:
     return fingerprint(arrays)
 
 
+def check_gradient(name: str | None, dimension: int) -> None:
+    """Raise if a kind of gradient needs a Hessian that has too many numbers.
+
+    That of a model whose latents go by group has few: this is called where there are no groups.
+    """
+    kind = GRADIENTS.get(name)
+    if kind is not None and kind.needs > 1 and dimension > DENSE_DIMENSION:
+        raise ValueError(
+            f"`gradient` {name!r} needs the whole Hessian, which is made for up to "
+            f"{DENSE_DIMENSION} dimensions, and above if most parameters go by group; the model "
+            f"has {dimension}, and no groups were found. Use 'control_variate' or 'auto'."
+        )
+
+
 def arrays_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
     """Return the arrays among a model's arguments, by readable name."""
     leaves = flatten_arguments(model, args, kwargs)
@@ -169,13 +199,6 @@ def _most_rows(arrays: dict[str, Any]) -> int:
 def _check_settings(model: MinibatchModel, settings: Settings) -> None:
     if settings.batch_size is not None:
         check_integer("batch_size", settings.batch_size, 1, model.size)
-    kind = GRADIENTS.get(settings.gradient)
-    if kind is not None and kind.needs > 1 and model.dimension > DENSE_DIMENSION:
-        raise ValueError(
-            f"`gradient` {settings.gradient!r} needs the whole Hessian, which is made for up to "
-            f"{DENSE_DIMENSION} dimensions; the model has {model.dimension}. Use 'control_variate' "
-            "or 'auto'."
-        )
     array, dimension = settings.covariance, model.dimension
     if array is None and settings.coordinates is Dense and dimension > DENSE_DIMENSION:
         raise ValueError(

@@ -10,8 +10,10 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import chdtri
 
 from sgworld_mcmc.data.dealing import even_size
+from sgworld_mcmc.protocols import Order
 from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.draw_spacing import MOST_STEPS, draw_spacing
@@ -23,6 +25,9 @@ from sgworld_mcmc.setup.step_error import Discretisation
 __all__ = ["Choice", "candidates", "choose"]
 
 STEP_SIZES = np.geomspace(1.0, 1e-8, 93)
+# The chosen setting allows for a partition into batches whose noise along one of so many directions
+# is larger.
+RARELY = 20
 
 
 class Choice(NamedTuple):
@@ -139,6 +144,7 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
     None if draws inside epochs are not possible, or if a draw would take too long.
     """
     scheme = scheme_of(request.order, count, inside)
+    noise = _of_partition(noise, request.order, count)
 
     @cache
     def made(h):
@@ -173,3 +179,17 @@ def _best_step(request, noise, steps, kind, batch_size, count, inside) -> Choice
             examples = number * autocorrelation * batch_size
             return Choice(kind, batch_size, count, h, number, scheme, examples, made(h), met)
     return None
+
+
+def _of_partition(noise: RowNoise | BatchNoise, order: Order, count: int) -> RowNoise | BatchNoise:
+    """Return the noise that one partition of the rows into a few batches may have.
+
+    Rows give the mean over partitions. Along a direction, the variance between the batches of a
+    single one varies like chi^2 / (M - 1) with M - 1 degrees of freedom. The factor is the one that
+    a partition exceeds along one direction of :data:`RARELY`.
+    """
+    if isinstance(noise, BatchNoise) or order.redeals or order.period == 0 or count == 1:
+        return noise
+    factor = chdtri(count - 1, 1 / RARELY) / (count - 1)
+    scaled = ({kind: factor * x for kind, x in part.items()} for part in noise[:3])
+    return RowNoise(*scaled, *noise[3:])

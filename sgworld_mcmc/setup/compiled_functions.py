@@ -27,8 +27,7 @@ __all__ = ["SetUpFunctions", "functions_of"]
 # Above the first number of rows, many passes over all of them take longer than the compilation of
 # a function; above the second, a single pass with the Hessian does.
 MANY_ROWS, VERY_MANY_ROWS = 2**20, 2**22
-# The gradients of so many pilot chains are computed together. XLA's fusion on a CPU (jaxlib 0.10.2)
-# returns wrong numbers for some models' gradients of 128 chains, and right ones for 64.
+# The gradients of so many pilot chains are computed together: more take more memory.
 CHAINS = 64
 
 
@@ -127,14 +126,14 @@ class SetUpFunctions:
         return expand_along(self._density(constants), position, probes, feed, used, first)
 
     def _mixed(self, position, one, other, feed, constants):
-        """Return the (N,) mixed derivatives of the potential of single rows."""
+        """Return (N,) slopes of the rows' potentials along ``one``, and mixed derivatives."""
         likelihood = self._likelihood(constants)
         return along_rows(lambda rows: mixed_of_rows(likelihood, position, one, other, rows), feed)
 
     def _tempered(self, coordinates, constants, temperature):
         """Return the target log p / tau in coordinates where it is nearly a standard Gaussian."""
-        density = target_of(self.model, constants, coordinates.scaled(jnp.sqrt(temperature)))
-        return lambda z, rows: density(z, rows) / temperature
+        scaled = coordinates.scaled(jnp.sqrt(temperature))
+        return target_of(self.model, constants, scaled, temperature)
 
     def _noise(self, coordinates, draws, rows, constants, temperature, *, block):
         density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731

@@ -70,7 +70,7 @@ def recentred(posterior: Posterior, pilot: Pilot) -> Posterior | None:
         found = search.at(old.center + moved)
     if found is None or found.indefinite:
         return None
-    return posterior._replace(fit=_fit(found))
+    return posterior._replace(fit=_fit(found), row_derivatives=None)
 
 
 def _fit(found: ArrowCenter) -> CoordinateFit:

@@ -22,7 +22,7 @@ __all__ = ["Grouping", "Structure", "find_structure", "row_values", "slopes_of_r
 
 # Structure is looked for above this dimension, in axes of at least this many entries. It is used if
 # at least this part of all parameters goes by group, and if at most SHARED parameters do not.
-SMALLEST, FEWEST_GROUPS, LEAST_PART, SHARED = 300, 20, 0.5, 1500
+SMALLEST, FEWEST_GROUPS, LEAST_PART, SHARED = 300, 10, 0.5, 1500
 # Derivatives are taken at a random point this far from the origin, or nearer if they are not finite
 # there.
 RADII = (0.3, 0.03, 0.0)

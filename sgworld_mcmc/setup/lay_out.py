@@ -15,15 +15,16 @@ from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, generator_of, is_large, joined, shuffle, take_rows
+from sgworld_mcmc.gradients.taylor import TaylorControls
 from sgworld_mcmc.model.description import describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
-from sgworld_mcmc.protocols import Gradient
+from sgworld_mcmc.protocols import ArrayTree, Feed, Gradient
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -37,12 +38,16 @@ __all__ = [
     "identified",
     "lay_out",
     "posterior_of",
+    "reach_of",
     "repartition",
     "run_data",
 ]
 
 # Numbers that, beside the seed, begin random numbers of their own.
 BY_GROUP, DEALING = 11, 12
+# A batch is not bounded in what it does to a chain within the distance that BULK of the pilot
+# chains keep to, and BEYOND standard deviations more.
+BULK, BEYOND = 0.9, 6.0
 
 
 class PlanMismatch(ValueError):
@@ -112,9 +117,15 @@ def repartition(
     with jax.enable_x64(plan.double):
         posterior = posterior_of(plan, data, strategy)
         rows = shuffle(generator_of(np.asarray(seed)), posterior.rows)
-        posterior = posterior._replace(rows=rows)
-        feed = feed_of(rows, plan.dynamics)
-        controls = controls_of(posterior, plan.dynamics.gradient, feed)
+        posterior = posterior._replace(rows=rows, rows_double=rows, feed_double=set_up_feed(rows))
+        if plan.fit.unit:
+            posterior = _with_structure(posterior, seed).with_row_derivatives()
+        posterior, order = dealt(seed, posterior, plan.dynamics)
+        feed = feed_of(posterior.rows, plan.dynamics)
+        controls = controls_of(posterior, plan.dynamics.gradient, feed, order)
+        if plan.measurements is not None:
+            reach = reach_of(plan.measurements.starts, plan.fit)
+            controls = plan.dynamics.gradient.bounded(controls, reach)
     # The rows were in random order already: no seed leads from the user's order to this one.
     nothing = np.zeros(0, np.uint32)
     plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=nothing)
@@ -138,16 +149,21 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
     )
 
 
-def dealt(seed: np.ndarray, posterior: Posterior, dynamics: Dynamics) -> Posterior:
-    """Return the posterior with its rows in an order whose batches are dealt by group."""
+def dealt(
+    seed: np.ndarray, posterior: Posterior, dynamics: Dynamics
+) -> tuple[Posterior, np.ndarray | None]:
+    """Return the posterior with its rows in an order whose batches are dealt by group.
+
+    The order is returned too; None if the rows are left as they are.
+    """
     count = dynamics.num_batches
     if posterior.structure is None or dynamics.order.redeals or count == 1:
-        return posterior
+        return posterior, None
     stage("dealing the rows")
     generator = generator_of(np.append(seed, DEALING))
     index = posterior.structure.first.index
     order = deal_by_group(generator, index, posterior.curvatures(), count)
-    return posterior._replace(rows=take_rows(posterior.rows, order))
+    return posterior._replace(rows=take_rows(posterior.rows, order)), order
 
 
 def feed_of(rows: tuple, dynamics: Dynamics):
@@ -157,8 +173,13 @@ def feed_of(rows: tuple, dynamics: Dynamics):
     return cut(rows, dynamics.num_batches)
 
 
-def controls_of(posterior: Posterior, gradient: Gradient, feed):
-    """Return what the gradient needs to know about the center."""
+def controls_of(
+    posterior: Posterior, gradient: Gradient, feed: Feed, order: np.ndarray | None = None
+) -> ArrayTree:
+    """Return what the gradient needs to know about the center.
+
+    ``order`` is that in which the rows of a model with groups were dealt into batches.
+    """
     if gradient.needs == 0:
         return ()
     stage("control variates")
@@ -168,7 +189,24 @@ def controls_of(posterior: Posterior, gradient: Gradient, feed):
         return posterior.functions.offsets(
             coordinates, feed, posterior.constants, gradient=gradient
         )
-    return gradient.prepare(None, None, None, *derivatives(posterior))
+    known = gradient.prepare(None, None, None, *derivatives(posterior))
+    if order is None or not isinstance(known, TaylorControls):
+        return known
+    count, size = feed.num_batches, len(order)
+    length, left = divmod(size, count)
+    batches = np.full((count, length + (left > 0)), size)
+    batches[:, :length] = order[: count * length].reshape(count, length)
+    batches[:left, length:] = order[count * length :, None]
+    # The run's controls are those of log p: its temperature acts elsewhere.
+    untempered = posterior._replace(temperature=1.0)
+    return known._replace(batches=untempered.expansions(batches, count))
+
+
+def reach_of(starts: np.ndarray, fit: CoordinateFit) -> float:
+    """Return a length that the gradient hardly exceeds at draws of the posterior."""
+    distance = np.quantile(np.linalg.norm(starts, axis=1), BULK)
+    low, high = np.quantile(starts, (0.16, 0.84), axis=0)
+    return float(fit.extremes()[0] * (distance + BEYOND * np.max(high - low) / 2))
 
 
 def run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) -> RunData:
@@ -194,7 +232,15 @@ def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows,
         if not is_large(view.size):
             double = checked.rows(view.precise)
         whole, feed = checked.constants(view.precise), set_up_feed(double)
-        own = generator_of(np.append(seed, BY_GROUP))
-        structure = find_structure(own, functions, feed, whole)
-    posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0, structure)
-    return dealt(seed, posterior, plan.dynamics).rows
+    posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0)
+    return dealt(seed, _with_structure(posterior, seed), plan.dynamics)[0].rows
+
+
+def _with_structure(posterior: Posterior, seed: np.ndarray) -> Posterior:
+    """Return the posterior of a model with groups with its structure, which is looked for again."""
+    own = generator_of(np.append(seed, BY_GROUP))
+    with jax.enable_x64(posterior.functions.model.precise):
+        structure = find_structure(
+            own, posterior.functions, posterior.feed_double, posterior.constants_double
+        )
+    return posterior._replace(structure=structure)

@@ -77,6 +77,7 @@ def measure(
         The posterior in the coordinates that the run will use, and what was measured in them.
     """
     positions = gaussian_draws(generator, posterior)
+    posterior = _with_row_derivatives(posterior)
     chains, last = len(positions), None
     parts = None if posterior.structure is None else posterior.parts()
     batches = None if parts is None else _of_batches(generator, posterior, positions)
@@ -97,7 +98,7 @@ def measure(
                 break
             # The chains go on from the same points of the model's coordinates.
             positions = _same_points(posterior, moved, positions)
-            posterior = moved
+            posterior = _with_row_derivatives(moved)
             continue
         last = (posterior, positions, pilots, moved_by) if fit.by_curvature else None
         lost = len(pilots) > 1 or fit.by_curvature
@@ -135,6 +136,13 @@ def _same_points(before: Posterior, after: Posterior, z: np.ndarray) -> np.ndarr
     """Return where positions z in the coordinates before lie in those after."""
     root = np.sqrt(before.temperature)
     return after.coordinates.solve(before.at(z) - after.coordinates.center) / root
+
+
+def _with_row_derivatives(posterior: Posterior) -> Posterior:
+    if posterior.structure is None:
+        return posterior
+    stage("derivatives of the rows")
+    return posterior.with_row_derivatives()
 
 
 def _of_batches(generator, posterior: Posterior, positions: np.ndarray) -> BatchNoise:

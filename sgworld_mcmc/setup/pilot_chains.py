@@ -11,7 +11,7 @@ from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, first_batches, head, take_rows
 from sgworld_mcmc.gradients.control_variate import ControlVariate
 from sgworld_mcmc.gradients.plain import Plain
-from sgworld_mcmc.gradients.taylor import Taylor
+from sgworld_mcmc.gradients.taylor import Taylor, TaylorControls
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import ArrayTree, Gradient
 from sgworld_mcmc.setup.batch_noise import BatchNoise
@@ -74,9 +74,12 @@ def _pilot_gradient(posterior: Posterior, batches: BatchNoise | None) -> PilotGr
         generator, count = np.random.default_rng(0), -(-posterior.size // batch_size)
         index = posterior.structure.first.index
         order = deal_by_group(generator, index, posterior.curvatures(), count)
-        length = len(order) // count
-        rows = take_rows(posterior.rows, order[: min(count, DEALT_BATCHES) * length])
-        return PilotGradient(cut(rows, min(count, DEALT_BATCHES)), gradient, controls)
+        length, used = len(order) // count, min(count, DEALT_BATCHES)
+        order = order[: used * length]
+        if isinstance(controls, TaylorControls):
+            known = posterior.expansions(order.reshape(used, length), posterior.size / length)
+            controls = controls._replace(batches=known)
+        return PilotGradient(cut(take_rows(posterior.rows, order), used), gradient, controls)
     feed = head(first_batches(set_up_feed(posterior.rows), PILOT_BATCHES), PILOT_ROWS)
     return PilotGradient(feed, *control_variates(posterior, posterior.temperature))
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sgworld_mcmc.gradients.batch_expansions import BatchExpansions, Crossing, GroupBlocks
 from sgworld_mcmc.gradients.taylor import TaylorControls
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.protocols import Integrator, Order
@@ -24,6 +25,7 @@ from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.predict import Prediction
+from sgworld_mcmc.setup.random_parts import Uncancelled
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.run_plan import RunPlan, Tuning
 from sgworld_mcmc.setup.step_error import Discretisation
@@ -34,12 +36,13 @@ from sgworld_mcmc.setup.without_mode.tune import KineticFit
 __all__ = ["VERSION", "load_plan", "save_plan"]
 
 # The version is raised when a record changes: plans of another version are refused.
-VERSION = 1
+VERSION = 2
 _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
     *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),
     *(Discretisation, Choice, Prediction, ModelDescription, TaylorControls),
-    *(KineticFit, KineticChoice, Spectrum),
+    *(KineticFit, KineticChoice, Spectrum, Uncancelled),
+    *(BatchExpansions, GroupBlocks, Crossing),
 )
 
 

@@ -8,15 +8,27 @@ import numpy as np
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import is_large
+from sgworld_mcmc.gradients.batch_expansions import BatchExpansions
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
-from sgworld_mcmc.setup.groups import FEWEST_GROUPS, Structure
+from sgworld_mcmc.setup.groups import Structure
 from sgworld_mcmc.setup.mode_search import ModeSearch
+from sgworld_mcmc.setup.row_derivatives import (
+    RowDerivatives,
+    batch_expansions,
+    count_numbers,
+    row_derivatives,
+)
 
 # Vectors of random signs that estimate the correlation of many parameters.
 SIGNS = 32
+# The entries of a site are judged together if it has at least so many along an axis.
+EXCHANGEABLE = 20
+# Derivatives of single rows are kept, and those of batches, if they are at most so many numbers:
+# 256 MB in single precision. Their time grows like their number.
+MOST_NUMBERS = 2**26
 
 __all__ = ["Derivatives", "Posterior", "derivatives", "gaussian_draws"]
 
@@ -42,6 +54,9 @@ class Posterior(NamedTuple):
         The temperature tau > 0.
     structure
         How the parameters go by group, if the coordinates are made for that; else None.
+    row_derivatives
+        Derivatives of single rows at the center, in the order of ``rows_double``; None if they are
+        too many or not known.
     """
 
     functions: SetUpFunctions
@@ -53,6 +68,7 @@ class Posterior(NamedTuple):
     fit: CoordinateFit
     temperature: float
     structure: Structure | None = None
+    row_derivatives: RowDerivatives | None = None
 
     @property
     def size(self) -> int:
@@ -86,26 +102,64 @@ class Posterior(NamedTuple):
             )
         return np.asarray(hessian, float)
 
+    def with_row_derivatives(self) -> "Posterior":
+        """Return the posterior with the derivatives of its rows, if they are not too many."""
+        if self.structure is None or count_numbers(self.structure, self.size) > MOST_NUMBERS:
+            return self._replace(row_derivatives=None)
+        return self._replace(row_derivatives=row_derivatives(*self._at_center(), self.structure))
+
+    def expansions(self, batches: np.ndarray, factor: float) -> BatchExpansions | None:
+        """Return the derivatives of batches at the center, None if they would be too many.
+
+        Parameters
+        ----------
+        batches
+            (M, L) numbers of the rows of each batch, N where a batch has one row less than others.
+        factor
+            The factor before the sum over the rows of a batch.
+        """
+        if self.row_derivatives is None:
+            return None
+        widths = [grouping.columns.shape for grouping in self.structure.groupings]
+        size = len(self.structure.rest)
+        numbers = len(batches) * (size**2 + sum(g * q * (1 + q + size) for g, q in widths))
+        if numbers > MOST_NUMBERS:
+            return None
+        made = batch_expansions(
+            self.row_derivatives,
+            self.structure,
+            self.coordinates,
+            self.gradient(),
+            batches,
+            factor,
+        )
+        return made.cast(float_dtype(), 1 / self.temperature)
+
     def curvatures(self) -> np.ndarray:
         """Return the (N,) traces of the rows' curvatures at the center, in their group's entries.
 
         Rows are dealt into batches by them.
         """
-        total = np.zeros(self.size)
-        for places in self.structure.first.columns.T:
+        total, deviations = np.zeros(self.size), self.coordinates.deviations()
+        first = self.structure.first
+        for number, places in enumerate(first.columns.T):
+            if self.row_derivatives is not None:
+                own = self.row_derivatives.second[number][number]
+                total += np.where(first.index < 0, 0, own * deviations[places[first.index]] ** 2)
+                continue
             direction = np.zeros(self.fit.dimension)
-            direction[places] = self.coordinates.deviations()[places]
+            direction[places] = deviations[places]
+            functions, center, feed, constants = self._at_center()
             count_rows(self.size)
-            with jax.enable_x64(self.functions.model.precise):
+            with jax.enable_x64(functions.model.precise):
                 direction = from_numpy(direction)
-                total += self.functions.mixed(
-                    from_numpy(np.asarray(self.coordinates.center)),
-                    direction,
-                    direction,
-                    self.feed_double,
-                    self.constants_double,
-                )
+                position = from_numpy(np.asarray(center))
+                total += functions.mixed(position, direction, direction, feed, constants)[1]
         return total
+
+    def _at_center(self) -> tuple:
+        center = self.coordinates.center
+        return self.functions, center, self.feed_double, self.constants_double
 
     def parts(self) -> tuple[tuple[np.ndarray, float], ...]:
         """Return which parameters are judged together where they go by group.
@@ -119,7 +173,7 @@ class Posterior(NamedTuple):
             shape = model.shapes[name]
             places = start + np.arange(int(np.prod(shape))).reshape(shape)
             start += places.size
-            if max(shape, default=0) < FEWEST_GROUPS:
+            if max(shape, default=0) < EXCHANGEABLE:
                 rest.append(places.ravel())
                 continue
             axis = int(np.argmax(shape))
@@ -185,7 +239,7 @@ def gaussian_draws(generator: np.random.Generator, posterior: Posterior) -> np.n
     if posterior.functions.model.reason is not None:
         chains = 32  # each step of a chain takes the gradient of all rows
     if posterior.fit.unit:  # a step has many parameters to move, and most are alike
-        chains = 16
+        chains = 32
     draws = generator.standard_normal((chains, dimension))
     values, vectors = posterior.fit.spectrum()
     return draws if values is None else draws / np.sqrt(values) @ vectors.T

@@ -16,7 +16,7 @@ from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
-from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
+from sgworld_mcmc.setup.checked_model import CheckedModel, check_gradient, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
@@ -27,9 +27,17 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
     set_up_feed,
 )
 from sgworld_mcmc.setup.groups import find_structure
-from sgworld_mcmc.setup.lay_out import BY_GROUP, controls_of, dealt, feed_of, run_data
+from sgworld_mcmc.setup.lay_out import (
+    BY_GROUP,
+    controls_of,
+    dealt,
+    feed_of,
+    reach_of,
+    run_data,
+)
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
+from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_random_parts
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
@@ -80,6 +88,7 @@ def prepare(
     view = checked.model
     initial = _initial_points(view, init_params)
     check_start(settings, init_params)
+    check_random(settings, view)
     if initial is not None:
         with jax.enable_x64(view.precise):
             constants = checked.constants(view.precise)
@@ -92,7 +101,9 @@ def prepare(
         see_whole(model, args, kwargs, cache, str(error))
         return prepare(seed, model, settings, args, kwargs, init_params, cache, chains)
     if found is None:
-        return plan_without_mode(seed, checked, settings, (args, kwargs), initial, chains)
+        settings = uncancelled(settings) if view.random else settings
+        made = plan_without_mode(seed, checked, settings, (args, kwargs), initial, chains)
+        return with_random_parts(*made) if view.random else made
     posterior, double, too_coarse = found
     contents, checked = checked.contents, None  # the order of many rows takes memory
     with jax.enable_x64(double):
@@ -107,12 +118,14 @@ def prepare(
             stage("choosing settings")
             request = request_of(settings, view.size, posterior.fit)
             choice = choose(request, measurements.noise, measurements.steps)
+        reach = reach_of(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
-        posterior = dealt(seed, posterior, dynamics)
+        posterior, order = dealt(seed, posterior, dynamics)
         feed = feed_of(posterior.rows, dynamics)
-        controls = controls_of(posterior, dynamics.gradient, feed)
+        controls = controls_of(posterior, dynamics.gradient, feed, order)
+        controls = dynamics.gradient.bounded(controls, reach)
         tuning = Tuning(
             posterior.coordinates.cast(float_dtype()),
             from_numpy(step_size, float_dtype()),
@@ -158,7 +171,8 @@ def _with_coordinates(
     mode is not to be searched.
     """
     view, user = checked.model, bool(jax.config.jax_enable_x64)
-    large, without_mode = is_large(view.size), kinetic_is_wanted(settings, view)
+    # A mode of a density with random parts would be one of their average.
+    large, without_mode = is_large(view.size), view.random or kinetic_is_wanted(settings, view)
     functions = functions_of(view, settings.init_strategy)
     constants_double = checked.constants(view.precise)
 
@@ -174,13 +188,15 @@ def _with_coordinates(
         with jax.enable_x64(view.precise):
             stage("searching the mode")
             feed = set_up_feed(rows)
-            if is_wanted(settings) and view.reason is None and may_have_groups(feed):
+            groups = is_wanted(settings) and view.reason is None and not view.random
+            if groups and may_have_groups(feed):
                 own = generator_of(np.append(seed, BY_GROUP))
                 found = fit_by_group(own, functions, feed, constants_double, initial)
                 if found is not None:
                     return feed, *found
             if without_mode:
                 return feed, None, None
+            check_gradient(settings.gradient, view.dimension)
             find = coordinates_at if settings.start == "given" else fit_coordinates
             fit = find(generator, functions, feed, constants_double, initial, settings)
             if large and fit is not None and not fit.converged:

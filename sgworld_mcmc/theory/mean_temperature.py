@@ -10,7 +10,7 @@ import numpy as np
 from sgworld_mcmc.protocols import Integrator
 from sgworld_mcmc.theory.affine_recursion import stationary_variance
 
-__all__ = ["temperature_error"]
+__all__ = ["direction_errors", "temperature_error"]
 
 
 def temperature_error(
@@ -56,3 +56,39 @@ def temperature_error(
             return np.inf
         total += part * (value * alone - 1) + spread * value * (noisy - alone)
     return float(total)
+
+
+def direction_errors(
+    integrator: Integrator,
+    step_size: float,
+    num_batches: int,
+    curvature: np.ndarray,
+    rows_per_batch: float,
+    *,
+    law: str,
+) -> np.ndarray:
+    """Return (C,) relative errors of the variances along single directions that the data determine.
+
+    The noise of the rows there is the curvature (the information equality of a well-specified
+    model), so that batches have C0 = ``rows_per_batch`` times it.
+
+    Parameters
+    ----------
+    rows_per_batch
+        N (1 / B - 1 / N) / tau for batches of B of N rows at the temperature tau.
+    """
+    errors = np.full(len(curvature), np.inf)
+    for number, value in enumerate(curvature):
+        try:
+            variance = stationary_variance(
+                integrator,
+                step_size,
+                num_batches,
+                rows_per_batch * float(value),
+                law=law,
+                curvature=float(value),
+            )
+        except ValueError:
+            continue
+        errors[number] = value * variance - 1
+    return errors

@@ -237,3 +237,31 @@ def test_unknown_model(capsys):
     with pytest.raises(SystemExit):
         main(["benchmark", "accuracy", "--models", "linear", "nothing"])
     assert "There is no model 'nothing'" in capsys.readouterr().err
+
+
+def test_seeds_are_tallied_by_model(monkeypatch, capsys):
+    """Two seeds whose draws are off without a warning, one with, and one that is warned in vain."""
+    shifts = {
+        0: (0.5, ""),
+        1: (0.14, ""),
+        2: (0.5, "a miss: of which the package knows"),
+        3: (0, "x"),
+    }
+
+    def fake(models, seed):
+        shift, text = shifts[seed]
+        key, problem = jax.random.key(seed), build(models[0])
+        found = run_problem(models[0], problem, problem.exact, 1, key, Fake(shift))
+        return [found._replace(warnings=(f"TuningWarning: {text}",) if text else ())]
+
+    monkeypatch.setattr(accuracy, "run", fake)
+    assert main(["benchmark", "accuracy", "--models", "gaussian_mean", "--seeds", "4"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == (
+        "4 runs: 3 missed, 2 of them by more than Monte Carlo error and 2 without a warning; 1 "
+        "within were warned; 0 raised an error"
+    )
+    (row,) = [line for line in lines if line.startswith("gaussian_mean") and "(1)" in line]
+    assert row.split()[:7] == ["gaussian_mean", "4", "3", "2", "2", "1", "0"]
+    assert "a miss: of which the package knows (1)" in row and "x (1)" in row
+    assert sum(" NO " in line for line in lines) == 3

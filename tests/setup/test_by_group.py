@@ -8,9 +8,13 @@ import numpyro.distributions as dist
 import pytest
 from tolerances import SIGMAS
 
+from sgworld_benchmarks.repeated_runs import deal_anew
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.coordinates.arrow import Arrow, join, size_of, split
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
+from sgworld_mcmc.gradients.plain import Plain
+from sgworld_mcmc.gradients.taylor import Taylor
+from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.arrow_hessian import arrow_scale
 from sgworld_mcmc.setup.arrow_search import ArrowSearch
@@ -225,6 +229,74 @@ def test_a_saved_plan_gives_the_same_draws(tmp_path):
     again.run(KEY, *data)
     for name, value in mcmc.get_samples().items():
         np.testing.assert_array_equal(again.get_samples()[name], value)
+
+
+def crossed_slopes(x, g, y, h):
+    """Two groupings, of which the second has slopes too."""
+    tau = numpyro.sample("tau", dist.HalfNormal(1))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1))
+    a = numpyro.sample("a", dist.Normal(0, 1).expand([GROUPS]).to_event(1))
+    b = numpyro.sample("b", dist.Normal(0, 0.5).expand([40, 2]).to_event(2))
+    with numpyro.plate("rows", len(y)):
+        mean = tau * a[g] + b[h, 0] + b[h, 1] * x
+        numpyro.sample("y", dist.Normal(mean, sigma), obs=y)
+
+
+@pytest.mark.parametrize("model", [non_centred, slopes, two_sites, crossed_slopes])
+def test_kept_derivatives_of_batches_give_the_same_taylor_gradients(model):
+    """Also with batches of two sizes, for which the prior has two weights."""
+    data = (FEATURE, FIRST, LABEL)
+    data = (FEATURE, FIRST, OUTCOME, SECOND) if model is crossed_slopes else data
+    with jax.enable_x64(True):
+        mcmc = SGWORLD(model, gradient="taylor", batch_size=700, num_samples=2, num_warmup=1)
+        mcmc.run(KEY, *data)
+        plan, made = mcmc.plan, mcmc.data
+        feed, controls = made.feed, plan.tuning.controls
+        target = target_of(made.model, made.constants, plan.tuning.coordinates)
+        assert feed.extra is not None and controls.batches is not None
+        z = jnp.asarray(np.random.default_rng(0).standard_normal(plan.fit.dimension))
+
+        @jax.jit
+        def gradient(controls, index):
+            return Taylor()(target, controls, feed, z, feed.fetch((), index), index)
+
+        for index in (0, feed.num_batches - 1):
+            found = gradient(controls, index)
+            again = gradient(controls._replace(batches=None), index)
+            plain = Plain()(target, (), feed, z, feed.fetch((), index), index)
+            distance = np.linalg.norm(plain - again)
+            assert np.linalg.norm(found - again) < 1e-5 * distance  # they are kept in short numbers
+
+
+def test_rows_that_are_dealt_anew_are_dealt_by_group_again():
+    """With as many groups as to leave a Taylor gradient of the whole Hessian out of reach."""
+    size, groups = 8000, 1005
+    index = np.arange(size, dtype=np.int32) % groups
+    x = np.random.default_rng(0).normal(size=size).astype(np.float32)
+
+    def model(x, g, y):
+        a = numpyro.sample("a", dist.Normal(0, 1).expand([groups]).to_event(1))
+        b = numpyro.sample("b", dist.Normal(0, 1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Poisson(jnp.exp(a[g] + b * x)), obs=y)
+
+    y = np.random.default_rng(1).poisson(np.exp(0.5 * x)).astype(np.float32)
+    mcmc = SGWORLD(model, gradient="taylor", batch_size=2000, num_samples=2, num_warmup=1)
+    mcmc.run(KEY, x, index, y)
+    before = mcmc.data.feed.main[1]
+    assert mcmc.plan.dynamics.gradient.name == "taylor" and before.shape == (4, 2000)
+    deal_anew(mcmc, np.random.default_rng(0))
+    after, controls = mcmc.data.feed.main[1], mcmc.plan.tuning.controls
+    assert controls.batches is not None and (after != before).any()
+    for feed in (before, after):
+        held = np.stack([np.bincount(batch, minlength=groups) for batch in np.asarray(feed)])
+        assert np.ptp(held, axis=0).max() <= 2
+    assert np.sort(after, axis=None).tolist() == np.sort(index).tolist()
+    # The derivatives belong to the new batches: their mean over an epoch is that of all rows.
+    mean = np.asarray(controls.batches.gradients).mean(0)
+    full = mcmc.plan.fit.gradient
+    scatter = np.asarray(controls.batches.gradients).std(0)
+    assert np.abs(mean - full).max() < 1e-4 * scatter.max()
 
 
 def test_the_ladder_of_sizes_does_not_end_where_groups_are_many():

@@ -9,12 +9,12 @@ from sgworld_mcmc import exact
 from sgworld_mcmc.infer import SGMCMCKernel
 from sgworld_mcmc.integrators.averaged import Averaged
 from sgworld_mcmc.settings import ORDERS, resolve
-from sgworld_mcmc.setup.choose import candidates, choose
+from sgworld_mcmc.setup.choose import _of_partition, candidates, choose
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.draw_spacing import draw_spacing
 from sgworld_mcmc.setup.predict import predict
 from sgworld_mcmc.setup.request import Request
-from sgworld_mcmc.setup.row_noise import RowNoise
+from sgworld_mcmc.setup.row_noise import RowNoise, batch_factor
 from sgworld_mcmc.setup.step_error import Discretisation, fit_discretisation, unmeasured
 from sgworld_mcmc.theory.shrinkage import pool
 from sgworld_mcmc.theory.variance_bias import relative_variance_error, time_per_epoch
@@ -284,3 +284,24 @@ def test_fourth_moment_feels_the_noise_in_the_tails():
     np.testing.assert_allclose(second / euler - 1, h / 2 * c, rtol=1e-2)
     expected = h / 2 * (c + 3 * c)  # E[y^2 y^2] / E[y^2] = 3
     np.testing.assert_allclose(fourth / (3 * euler**2) - 1, expected, rtol=1e-2)
+
+
+def test_a_partition_into_few_batches_may_have_more_noise_than_the_mean_one():
+    """Of random partitions about one in twenty has more, along a direction, than is allowed for."""
+    generator = np.random.default_rng(0)
+    rows, batches = 60, 3
+    values = generator.normal(size=rows)
+    one = {"plain": np.ones(1)}
+    noise = RowNoise(one, one, one, np.zeros(1))
+    order = ORDERS["batches"]()
+    allowed = _of_partition(noise, order, batches).mean["plain"][0]
+    mean = values.var(ddof=1) * batch_factor(rows // batches, rows)
+    parts = (generator.permutation(values).reshape(batches, -1).mean(1) for _ in range(4000))
+    # The mean of the batches is that of all rows in each partition.
+    realised = np.array([part.var(ddof=1) * (1 - 1 / batches) for part in parts]) / mean
+    assert realised.mean() == pytest.approx(1, abs=0.05)
+    assert (realised > allowed).mean() == pytest.approx(0.05, abs=0.02)
+    # A thousand batches leave little to chance, and batches that are dealt anew nothing.
+    assert _of_partition(noise, order, 1000).mean["plain"][0] < 1.08
+    for other in ("examples", "replacement"):
+        assert _of_partition(noise, ORDERS[other](), batches) is noise

@@ -2,7 +2,8 @@
 
 The predicted error is the mean over all directions of the relative error of the variance, which is
 the configurational temperature less one (docs/theory.md, K10). It is the error that functions of
-many parameters feel; a single stiff direction may have a larger one.
+many parameters feel. The directions that the data determine may be few, as in the small networks of
+textbooks: their own mean error has a limit too.
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ from sgworld_mcmc.setup.request import BATCH_SIZES
 from sgworld_mcmc.setup.row_noise import batch_factor
 from sgworld_mcmc.setup.without_mode.spectrum import Spectrum
 from sgworld_mcmc.theory.affine_recursion import autocorrelation_time
-from sgworld_mcmc.theory.mean_temperature import temperature_error
+from sgworld_mcmc.theory.mean_temperature import direction_errors, temperature_error
 
 __all__ = ["KineticChoice", "choose_kinetic", "predicted_temperature_error"]
 
@@ -28,9 +29,13 @@ FRICTIONS = (1.0, 2.0, 4.0)
 LARGEST_STEP = 0.7
 # Step sizes that are tried are this far apart, and down to this fraction of the largest.
 STEP_RATIO, SMALLEST_STEP = 2**0.25, 1e-4
-# The cost of a step beyond its rows, in rows of gradient: two normal numbers for each parameter
-# take as long as the gradients of about so many rows of a network.
-OVERHEAD = 40.0
+# Directions whose curvature is this many times the typical one are determined by the data. Their
+# variances may be off by DETERMINED times the tolerance on average: at the default their standard
+# deviations are then off by 5 %.
+STIFF, DETERMINED = 10.0, 5.0
+# The cost of a step beyond its rows, in rows of gradient: random numbers, and for D parameters
+# LAUNCH / D more, since the program's own overhead does not shrink with a row's gradient.
+OVERHEAD, LAUNCH = 20.0, 15_000.0
 # A draw may read rows times parameters up to this number, so that 1000 draws of four chains take
 # about a minute on two cores; at least it takes one period of the order.
 WORK = 2**22
@@ -47,8 +52,10 @@ class KineticChoice(NamedTuple):
         The settings, in the sampler's coordinates.
     error
         Predicted mean relative error of the variances.
+    determined
+        Predicted mean relative error of the variances along the directions that the data determine.
     met
-        Whether it is within the tolerance.
+        Whether both are within the tolerance.
     """
 
     batch_size: int
@@ -57,6 +64,7 @@ class KineticChoice(NamedTuple):
     friction: float
     steps_per_draw: int
     error: float
+    determined: float
     met: bool
 
 
@@ -116,7 +124,7 @@ def choose_kinetic(
     for b in sizes:
         for gamma in frictions:
             choice = _best_step(spectrum, settings, size, dimension, b, gamma, factor, largest)
-            cost = _cost(spectrum, settings, size, choice)
+            cost = _cost(spectrum, settings, size, dimension, choice)
             found.append(((not choice.met, cost if choice.met else choice.error), choice))
     return min(found, key=lambda each: each[0])[1]
 
@@ -144,8 +152,15 @@ def _best_step(
         friction=friction,
     )
 
-    def error(h):
-        return factor * predict(step_size=h)
+    def errors(h):
+        mean = factor * predict(step_size=h)
+        if not abs(mean) <= settings.tolerance:
+            return mean, np.inf
+        return mean, _determined_error(spectrum, settings, size, batch_size, h, friction)
+
+    def is_met(made):
+        mean, determined = made
+        return abs(mean) <= settings.tolerance and determined <= DETERMINED * settings.tolerance
 
     if settings.step_size is not None:
         step = settings.step_size
@@ -156,16 +171,34 @@ def _best_step(
         low, high = 0, len(grid) - 1
         while low < high:
             middle = (low + high) // 2
-            good = abs(error(grid[middle])) <= settings.tolerance
-            low, high = (low, middle) if good else (middle + 1, high)
+            low, high = (low, middle) if is_met(errors(grid[middle])) else (middle + 1, high)
         step = float(grid[low])
-    made = error(step)
+    made = errors(step)
     count = -(-size // batch_size)
     steps = settings.steps_per_draw or _steps_per_draw(
         spectrum, step, friction, count, max(1, settings.order.period), size * dimension
     )
-    met = bool(abs(made) <= settings.tolerance)
-    return KineticChoice(batch_size, count, step, friction, steps, made, met)
+    return KineticChoice(batch_size, count, step, friction, steps, *made, bool(is_met(made)))
+
+
+def _determined_error(spectrum, settings, size, batch_size, step_size, friction) -> float:
+    """Return the mean error along the directions that the data determine; 0 if there are none.
+
+    A direction counts by the part noise / curvature of it that the rows determine.
+    """
+    stiff = (spectrum.curvature >= STIFF * spectrum.typical) & (spectrum.noise > 0)
+    part = (spectrum.noise / spectrum.curvature)[stiff]
+    if not len(part):
+        return 0.0
+    each = direction_errors(
+        UBU(friction),
+        step_size,
+        -(-size // batch_size),
+        spectrum.curvature[stiff],
+        size * batch_factor(batch_size, size) / (settings.temperature or 1.0),
+        law=settings.order.law,
+    )
+    return float(np.sum(part * np.abs(each)) / part.sum())
 
 
 def _steps_per_draw(spectrum, step, friction, count, period, work) -> int:
@@ -181,9 +214,9 @@ def _steps_per_draw(spectrum, step, friction, count, period, work) -> int:
     return min(number, most) * unit
 
 
-def _cost(spectrum, settings, size, choice: KineticChoice) -> float:
+def _cost(spectrum, settings, size, dimension, choice: KineticChoice) -> float:
     """Return the cost of an effective draw, in rows of gradient."""
     unit = max(1, settings.order.period) * choice.num_batches
     integrator = UBU(choice.friction)
     time = autocorrelation_time(integrator, choice.step_size, unit, curvature=spectrum.typical)
-    return time * unit * (size / choice.num_batches + OVERHEAD)
+    return time * unit * (size / choice.num_batches + OVERHEAD + LAUNCH / dimension)

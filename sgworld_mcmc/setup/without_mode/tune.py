@@ -203,6 +203,7 @@ def _thermalised(
         WARM_FRICTION * np.sqrt(spectrum.typical),
         0,
         0.0,
+        0.0,
         True,
     )
     feed = cut(problem.rows, choice.num_batches)
