@@ -86,10 +86,9 @@ class EpochTable(NamedTuple):
             lines += ["", title, head]
             for scheme, row in zip(SCHEMES, values, strict=True):
                 lines.append(f"{scheme.name:24}" + "".join(format(v, form) for v in row))
-        with_it, without = self.tv[2], self.tv[4]
-        ratio = with_it / without
-        lines += ["", f"{'UBU with replacement:':24}" + "".join(f"{r:9.2f}" for r in ratio)]
-        lines.append("  times the total variation of the symmetric order")
+        lines += ["", "UBU with replacement: times what the symmetric order has", head]
+        for title, values in (("total variation", self.tv), ("energy", self.excess)):
+            lines.append(f"{title:24}" + "".join(f"{r:9.2f}" for r in values[2] / values[4]))
         return "\n".join(lines)
 
 

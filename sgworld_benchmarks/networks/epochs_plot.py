@@ -41,10 +41,13 @@ def plot_epochs(table: EpochTable, path) -> None:
         color="0.35",
         fontsize=9,
     )
-    right.axhline(0.0, color="0.45", lw=0.9, ls=":")
     left.set(yscale="log", ylabel="total variation of the predictive probabilities")
     right.set(ylabel="energy above the reference, in D/2")
-    right.set_yscale("symlog", linthresh=0.01)
+    if np.nanmin(table.excess) > 0:
+        right.set_yscale("log")
+    else:
+        right.set_yscale("symlog", linthresh=0.01)
+        right.axhline(0.0, color="0.45", lw=0.9, ls=":")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="epochs of each chain, the second half of which predicts")
         axes.set_xticks(np.array(table.budgets), [str(budget) for budget in table.budgets])

@@ -33,7 +33,7 @@ class Length(NamedTuple):
 LENGTHS: dict[str, Length] = {
     "digits": Length(4, 400, 400),
     "curve-20": Length(32, 300, 300),
-    "curve-50": Length(16, 300, 300),
+    "curve-50": Length(8, 300, 300),
     "diabetes": Length(16, 300, 300),
     "convolution": Length(4, 200, 200),
     "two-layers": Length(4, 300, 300),
