@@ -1,5 +1,7 @@
 """Latents by group: finding them, their Hessian and coordinates, their batches, and whole runs."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from sgworld_benchmarks.repeated_runs import deal_anew
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.coordinates.arrow import Arrow, join, size_of, split
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
+from sgworld_mcmc.data.in_memory import cut
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.gradients.taylor import Taylor
 from sgworld_mcmc.model.target import target_of
@@ -23,6 +26,7 @@ from sgworld_mcmc.setup.checked_model import check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
+from sgworld_mcmc.setup.lay_out import posterior_of
 
 pytestmark = pytest.mark.slow
 
@@ -266,6 +270,37 @@ def test_kept_derivatives_of_batches_give_the_same_taylor_gradients(model):
             plain = Plain()(target, (), feed, z, feed.fetch((), index), index)
             distance = np.linalg.norm(plain - again)
             assert np.linalg.norm(found - again) < 1e-5 * distance  # they are kept in short numbers
+
+
+def test_taylor_gradients_are_unbiased_in_any_coordinates():
+    """Coordinates from a mean Hessian are not those of the Hessian at the center."""
+    with jax.enable_x64(True):
+        mcmc = SGWORLD(slopes, gradient="taylor", batch_size=1500, num_samples=2, num_warmup=1)
+        mcmc.run(KEY, FEATURE, FIRST, LABEL)
+        fit = mcmc.plan.fit
+        other = replace(fit.coordinates, blocks=1.3 * fit.coordinates.blocks)
+        posterior = posterior_of(mcmc.plan, mcmc.data, None)
+        generator = np.random.default_rng(0)
+        functions, feed, constants = posterior.functions, posterior.feed_double, ()
+        structure = find_structure(generator, functions, feed, constants)
+        posterior = posterior._replace(fit=fit._replace(coordinates=other, mean=True))
+        posterior = posterior._replace(structure=structure).with_row_derivatives()
+        count = 5
+        batches = np.full((count, SIZE // count + 1), SIZE)
+        batches[:, :-1] = np.arange(count * (SIZE // count)).reshape(count, -1)
+        batches[: SIZE % count, -1] = np.arange(count * (SIZE // count), SIZE)
+        gradient, controls = posterior.taylor(batches, count)
+        parts = cut(posterior.rows, count)
+        target = target_of(functions.model, constants, other)
+        z = jnp.asarray(generator.standard_normal(fit.dimension))
+        made = [
+            gradient(target, controls, parts, z, parts.fetch((), index), index)
+            for index in range(count)
+        ]
+        whole = jax.grad(target)(z, posterior.rows)
+        scatter = np.linalg.norm(np.std(made, axis=0))
+        assert scatter > 0.1  # the batches differ
+        assert np.linalg.norm(np.mean(made, axis=0) - whole) < 1e-4 * scatter
 
 
 def test_rows_that_are_dealt_anew_are_dealt_by_group_again():
