@@ -90,7 +90,9 @@ def _keep(made, seen, model, args, kwargs, cache) -> MinibatchModel:
         if same and seen.model.model.key == answers and seen.model.layout == made.layout:
             made = seen.model
     if not hasattr(made, "evaluate"):
-        made.precise = not held and _may_be_precise(made, args, kwargs)
+        # Weights that stay fixed are numbers in the precision in which a module has made them.
+        fixed = any(site.kind == "fixed" for site in made.sites.values())
+        made.precise = not held and not fixed and _may_be_precise(made, args, kwargs)
         made.evaluate = make_evaluation(made)
     jax_arrays = tuple(x for x in arrays if isinstance(x, jax.Array))
     cache["model", _signature(args, kwargs)] = _Seen(made, values, jax_arrays)

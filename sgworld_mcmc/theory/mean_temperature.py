@@ -43,7 +43,7 @@ def temperature_error(
     >>> one, half = np.array([1.0, 100.0]), np.array([0.5, 0.5])
     >>> error = lambda law: temperature_error(UBU(2.0), 0.01, 100, one, half, 100 * one, law=law)
     >>> print(f"{error('replacement'):.3f} {error('symmetric'):.3f}")
-    25.250 0.155
+    25.249 18.504
     """
     total = 0.0
     for value, part, spread in zip(curvature, weight, noise, strict=True):
