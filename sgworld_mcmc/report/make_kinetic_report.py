@@ -84,6 +84,14 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
             f"one: their variances are wrong by about {found.total - 1:+.0%} on average. "
             + _cure(plan)
         )
+    sizes = _sizes(data.model)
+    kinetic = float(found.kinetic @ sizes / sizes.sum())
+    kinetic_se = float(np.sqrt(found.kinetic_se**2 @ sizes**2) / sizes.sum())
+    if not notes and abs(kinetic - 1) > max(SIGMAS * kinetic_se, MATTERS):
+        notes.append(
+            f"The velocities have the temperature {kinetic:.2f} ± {kinetic_se:.2f} instead of one: "
+            "minibatch noise or too large a step heats the chains. " + _cure(plan)
+        )
     off = np.abs(found.configurational - 1)
     limit = SIGMAS + np.sqrt(2 * np.log(len(off)))
     wrong = (off > limit * found.configurational_se) & (off > MATTERS)
@@ -108,11 +116,16 @@ def measured_temperatures(model: MinibatchModel, draws: Draws, temperature: floa
     kinetic, kinetic_se = _block_mean(draws.checks["kinetic"] / temperature)
     values = draws.checks["configurational"] / temperature
     position, position_se = _block_mean(values)
-    sizes = np.array([int(np.prod(shape)) for shape in model.shapes.values()])
+    sizes = _sizes(model)
     total, total_se = _block_mean(values @ sizes[:, None] / sizes.sum())
     return Temperatures(
         kinetic, kinetic_se, position, position_se, float(total[0]), float(total_se[0])
     )
+
+
+def _sizes(model: MinibatchModel) -> np.ndarray:
+    """Return the (S,) numbers of parameters of the sites."""
+    return np.array([int(np.prod(shape)) for shape in model.shapes.values()])
 
 
 def _predicted(plan: RunPlan, step_size: float) -> float:

@@ -71,6 +71,25 @@ def test_lanczos_quadrature_finds_curvature_and_noise():
     assert found.noise[-1] > found.noise[0]  # rows are noisier along the stiff directions
 
 
+def test_lanczos_ends_where_nothing_is_left():
+    """A Hessian of two curvatures is known after two steps; the rest would be rounding."""
+    size, dimension = 64, 5000
+    rows = np.zeros((size, dimension), np.float32)
+    rows[:, 0] = np.random.default_rng(0).normal(size=size)
+
+    def target(z, rows):
+        return -jnp.sum(z**2) / 2 - 50 * z[0] ** 2 + size * jnp.mean(rows @ z)
+
+    made = lanczos_runs(
+        jax.random.key(0), target, jnp.zeros((1, dimension)), jnp.asarray(rows), size
+    )
+    found = make_spectrum(made)
+    assert found.largest == pytest.approx(101, rel=1e-3)
+    assert found.typical == pytest.approx(1, rel=0.1)
+    with pytest.raises(ValueError, match="not finite"):
+        make_spectrum(made._replace(diagonal=made.diagonal * np.nan))
+
+
 def test_the_temperature_error_is_the_mean_of_the_variance_errors():
     curvature, weight, noise = np.array([1.0, 50.0]), np.array([0.75, 0.25]), np.array([2.0, 9.0])
     made = temperature_error(UBU(1.0), 0.02, 10, curvature, weight, noise, law="symmetric")

@@ -39,6 +39,8 @@ OVERHEAD, LAUNCH = 20.0, 15_000.0
 # A draw may read rows times parameters up to this number, so that 1000 draws of four chains take
 # about a minute on two cores; at least it takes one period of the order.
 WORK = 2**22
+# A draw takes no more than this many steps, unless one period of the order has more.
+MOST_STEPS = 2000
 # The integrated autocorrelation time, in draws, that the distance between draws aims at.
 AUTOCORRELATION = 2.2
 
@@ -204,7 +206,7 @@ def _determined_error(spectrum, settings, size, batch_size, step_size, friction)
 def _steps_per_draw(spectrum, step, friction, count, period, work) -> int:
     """Return whole periods of epochs up to the wanted autocorrelation, as far as work allows."""
     unit = period * count
-    most = max(1, int(WORK / (work * period)))
+    most = max(1, int(min(WORK / (work * period), MOST_STEPS / unit)))
     number = 1
     while number < most:
         time = autocorrelation_time(UBU(friction), step, number * unit, curvature=spectrum.typical)

@@ -21,6 +21,8 @@ STEPS = 16
 PIECES = 8
 # Vectors of random signs, and combinations of the batches' deviations, for each position.
 SIGNS, DEVIATIONS = 2, 3
+# A run ends when what is left of its vector is smaller than this, in units of the curvature.
+SPENT = 1e-5
 # Nodes are merged into this many classes of curvature.
 CLASSES = 12
 
@@ -129,7 +131,11 @@ def _lanczos(multiply: Callable, vectors: jax.Array):
         diagonal = jnp.sum(moved * here, axis=1)
         moved = moved - diagonal[:, None] * here
         norm = jnp.linalg.norm(moved, axis=1)
-        return (here, moved / jnp.maximum(norm, tiny)[:, None], norm), (diagonal, norm)
+        # Where nothing but rounding is left, all that the vector has a part in has been found.
+        left = norm > SPENT * (jnp.abs(diagonal) + beside)
+        following = jnp.where(left[:, None], moved / jnp.maximum(norm, tiny)[:, None], 0)
+        norm = jnp.where(left, norm, 0)
+        return (here, following, norm), (diagonal, norm)
 
     start = jnp.zeros_like(unit), unit, jnp.zeros_like(length)
     _, (diagonal, beside) = jax.lax.scan(step, start, None, length=STEPS)
@@ -153,6 +159,11 @@ def make_spectrum(found: LanczosRun, least: float = 1e-2) -> Spectrum:
         for v in range(vectors):
             matrix = np.diag(diagonal[p, v])
             matrix += np.diag(beside[p, v], 1) + np.diag(beside[p, v], -1)
+            if not (np.isfinite(matrix).all() and np.isfinite(length[p, v])):
+                raise ValueError(
+                    "The curvature of the log density is not finite where the chains are: look for "
+                    "overflow, log(0) or a square root of zero in the model, or give `init_params`."
+                )
             values, axes = np.linalg.eigh(matrix)
             share, zero = axes[0] ** 2, np.zeros(len(values))
             is_sign = v < SIGNS
