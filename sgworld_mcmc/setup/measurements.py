@@ -111,7 +111,8 @@ def measure(
     stage("pilot chains")
     pilots, ends = other_pilots(generator, posterior, moved_by, positions, pilots)
     directions = posterior.coordinates.directions
-    margin = 4.0 if parts is None else 2.0
+    # Coordinates from a mean Hessian fit less well: pilots that are short see less than a run does.
+    margin = 4.0 if parts is None or posterior.fit.mean else 2.0
     steps = fit_discretisation(pilots, independent(directions), parts, margin)
     if posterior.fit.by_curvature:
         posterior = with_width(posterior, steps.spread)
