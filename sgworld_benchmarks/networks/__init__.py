@@ -87,9 +87,16 @@ def _compare(name, rng_key, namespace):
         outcomes.append(outcome)
     if namespace.time:
         chain = NutsChains(network, TIMED, TIMED).run(namespace.seed)
-        print(f"NUTS, one chain: {chain.seconds:.1f} s, {chain.leapfrogs} gradients")
+        print(
+            f"NUTS, one chain: {chain.seconds:.1f} s ({chain.cpu_seconds:.1f} s of processor), "
+            f"{chain.leapfrogs} gradients"
+        )
         for outcome in outcomes:
-            print(f"  {outcome.label}: {outcome.seconds / chain.seconds:.3f} of it", flush=True)
+            print(
+                f"  {outcome.label}: {outcome.seconds / chain.seconds:.2f} of it "
+                f"({outcome.cpu_seconds / chain.cpu_seconds:.2f})",
+                flush=True,
+            )
 
 
 def _against_epochs(namespace):

@@ -55,6 +55,8 @@ class Outcome(NamedTuple):
         The sampler.
     seconds
         Seconds from nothing to all draws: set-up, compilation, warm-up and draws.
+    cpu_seconds
+        The same by the clock of the processor, of all threads.
     score
         Errors of the predictions; None if the run raised an error.
     r_hat
@@ -76,6 +78,7 @@ class Outcome(NamedTuple):
 
     label: str
     seconds: float
+    cpu_seconds: float
     score: ClassScore | RegressionScore | None
     r_hat: float
     excess: float
@@ -90,10 +93,14 @@ class Outcome(NamedTuple):
             return f"{self.label}: {self.error} after {self.seconds:.1f} s"
         told = f"; {len(self.warnings)} warnings" if self.warnings else "; no warning"
         met = "within the limits" if self.score.within() else "BEYOND the limits"
-        return (
-            f"{self.label}: {self.seconds:.1f} s, {self.epochs:.0f} epochs a chain\n  {self.score}:"
-            f" {met}\n  energy {self.excess:+.3f} D/2, R-hat of predictions up to {self.r_hat:.3f},"
-            f" of quantities up to {self.quantities_r_hat:.3f}{told}"
+        return "\n".join(
+            [
+                f"{self.label}: {self.seconds:.1f} s ({self.cpu_seconds:.1f} s of processor), "
+                f"{self.epochs:.0f} epochs a chain",
+                f"  {self.score}: {met}",
+                f"  energy {self.excess:+.3f} D/2, R-hat of predictions up to {self.r_hat:.3f}, of "
+                f"quantities up to {self.quantities_r_hat:.3f}{told}",
+            ]
         )
 
 
@@ -108,7 +115,7 @@ def run_network(
     """Run a sampler, by default :class:`sgworld_mcmc.SGWORLD` with nothing set, and score it."""
     mcmc, error, report = None, None, None
     with package_warnings() as messages:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         try:
             mcmc = sampler(network.model, **settings)
             mcmc.run(rng_key, network.x, network.y)
@@ -116,13 +123,23 @@ def run_network(
         except Exception as failure:  # a failure of one network is a result, not the end of all
             traceback.print_exc(file=sys.stderr)
             error = f"{type(failure).__name__}: {failure}"
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         if error is None:
             report = mcmc.bias_report()
     if error is not None:
         nothing = np.nan
         return Outcome(
-            label, seconds, None, nothing, nothing, None, nothing, nothing, tuple(messages), error
+            label,
+            seconds,
+            cpu,
+            None,
+            nothing,
+            nothing,
+            None,
+            nothing,
+            nothing,
+            tuple(messages),
+            error,
         )
     found = predictions(network, samples)
     dynamics = mcmc.plan.dynamics
@@ -131,6 +148,7 @@ def run_network(
     return Outcome(
         label,
         seconds,
+        cpu,
         score(network, found.mean, found.sd, reference),
         float(np.nanmax(found.r_hat)),
         (found.energy - reference.energy) / (dimension / 2),

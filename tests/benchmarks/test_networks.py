@@ -72,7 +72,9 @@ def test_scores_of_a_regression_tell_inside_from_outside():
 
 
 def test_a_reference_is_the_average_of_its_chains():
-    chains = [NutsChain(np.array([m]), np.array([m**2 + 1]), m, 7, 0, 1.0) for m in (-1.0, 3.0)]
+    chains = [
+        NutsChain(np.array([m]), np.array([m**2 + 1]), m, 7, 0, 1.0, 1.0) for m in (-1.0, 3.0)
+    ]
     found = references.pool(chains, {"title": "two"})
     assert found.mean == [1.0] and np.isclose(found.sd[0], np.sqrt(5)) and found.energy == 1.0
     assert np.isclose(found.se[0], 2.0)  # sd of the two means, 2 sqrt(2), over sqrt(2)
@@ -157,11 +159,12 @@ def test_the_symmetric_order_is_better_than_replacement_on_a_tiny_network():
         reference,
         jax.random.key(0),
         budgets=(100, 1600),
-        step_size=0.03,
-        batch_size=20,
+        step_size=0.01,
+        batch_size=40,
     )
     assert table.tv.shape == table.excess.shape == (5, 2)
     assert np.all(table.tv[:, 1] < table.tv[:, 0] + 0.02)
     replaced, symmetric = table.excess[2, 1], table.excess[4, 1]
-    assert abs(symmetric) < 0.7 * replaced
+    assert abs(symmetric) < 0.5 * replaced
+    assert np.all(table.tv[2:, 1] < 0.6 * table.tv[:2, 1].min())  # a velocity gains much more
     assert "UBU, symmetric" in table.text()
