@@ -100,7 +100,8 @@ def _forward(sites, x):
 
 
 def _convolve(sites, x):
-    images = x[:, None]
+    # Unlike other functions of JAX a convolution does not promote types.
+    images = x[:, None].astype(sites["kernel"].dtype)
     seen = jax.lax.conv(images, sites["kernel"], window_strides=(2, 2), padding="SAME")
     seen = jnp.tanh(seen + sites["shift"][:, None, None])
     return _forward(sites, seen.reshape(len(x), -1))
