@@ -91,14 +91,16 @@ class _Walk(NamedTuple):
         (P, D) positions.
     step_size, largest
         The step size, and the largest one that is allowed after it: infinity if no chain diverged.
-    temperature
-        Mean squared velocity in the second half, in units of the temperature.
+    temperature, error
+        Mean squared velocity in the second half, in units of the temperature, and about its
+        standard error.
     """
 
     positions: np.ndarray
     step_size: float
     largest: float
     temperature: float
+    error: float
 
 
 class _Problem(NamedTuple):
@@ -176,7 +178,7 @@ def tune(
             break
     stage("curvature and noise")
     spectrum = make_spectrum(_lanczos(problem, coordinates, walked))
-    factor = _factor(problem, spectrum, choice._replace(step_size=walk.step_size), walk.temperature)
+    factor = _factor(problem, spectrum, choice, walk)
     choice = choose_kinetic(
         spectrum, settings, size, dimension, factor=factor, largest=largest, **limits
     )
@@ -208,7 +210,7 @@ def _thermalised(
     )
     feed = cut(problem.rows, choice.num_batches)
     for _ in range(WARM_ROUNDS):
-        walk, largest = _Walk(positions, choice.step_size, np.inf, 1.0), np.inf
+        walk, largest = _Walk(positions, choice.step_size, np.inf, 1.0, 0.0), np.inf
         for _ in range(WARM_PARTS):
             walk = _burn_in(problem, coordinates, feed, WARM_STEPS, walk.positions, choice)
             largest = min(largest, walk.largest)
@@ -362,7 +364,11 @@ def _burn_in(
             "Give `init_params`, or take proper priors."
         )
     ends = np.asarray(state.motion.position, float)
-    return _Walk(ends, h, np.inf if halvings == 0 else h, total / max(counted, 1) / tau)
+    # A velocity is a new one after a time of about 1 / gamma.
+    renewals = max(1.0, counted * ROW * h * choice.friction)
+    temperature = total / max(counted, 1) / tau
+    error = temperature * np.sqrt(2 / (positions.size * renewals))
+    return _Walk(ends, h, np.inf if halvings == 0 else h, temperature, float(error))
 
 
 def _portions(number: int) -> list[int]:
@@ -382,21 +388,22 @@ def _visits(generator, settings: Settings, count: int, steps: int) -> np.ndarray
     return np.concatenate(epochs)[:steps]
 
 
-def _factor(
-    problem: _Problem, spectrum: Spectrum, choice: KineticChoice, temperature: float
-) -> float:
-    """Return the measured error of the temperature over the predicted one, from 1 to MOST."""
+def _factor(problem: _Problem, spectrum: Spectrum, choice: KineticChoice, walk: _Walk) -> float:
+    """Return the measured error of the temperature over the predicted one, from 1 to MOST.
+
+    Two standard errors of the measurement have the benefit of doubt.
+    """
     predicted = predicted_temperature_error(
         spectrum,
         problem.settings,
         problem.model.size,
         batch_size=choice.batch_size,
-        step_size=choice.step_size,
+        step_size=walk.step_size,
         friction=choice.friction,
     )
-    if not (predicted > 0 and np.isfinite(temperature)):
+    if not (predicted > 0 and np.isfinite(walk.temperature)):
         return 1.0
-    return float(np.clip((temperature - 1) / predicted, 1.0, MOST))
+    return float(np.clip((walk.temperature - 1 - 2 * walk.error) / predicted, 1.0, MOST))
 
 
 def _by_size(values: tuple[int, int], size: int) -> int:
