@@ -1,4 +1,4 @@
-"""Give a log density that knows its reverse mode only the forward mode that second derivatives need.
+"""Give a log density that knows only its reverse mode the forward mode of second derivatives.
 
 Functions with a derivative rule of their own, such as ``jax.experimental.ode.odeint``, refuse
 forward-mode differentiation. The product of a Hessian with a vector can be had from two reverse
