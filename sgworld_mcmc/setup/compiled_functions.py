@@ -75,7 +75,7 @@ class SetUpFunctions:
         self.gradients = compiled(self._gradients, work)
         static = ("length", "gradient")
         self.part_gradients = compiled(self._part_gradients, static_argnames=static)
-        self.gaussian = compiled(self._gaussian)
+        self.gaussian = compiled(self._gaussian, static_argnames="dense")
 
     def _density(self, constants):
         return lambda flat, rows: self.model.log_density(flat, rows, constants)
@@ -173,8 +173,8 @@ class SetUpFunctions:
         target = target_of(self.model, constants, coordinates)
         return gradient.prepare(target, feed, jnp.zeros_like(coordinates.center))
 
-    def _gaussian(self, seed, start, order, feed, constants):
-        return fit_gaussian(seed, start, order, self._density(constants), feed)
+    def _gaussian(self, seed, start, order, feed, constants, *, dense=True):
+        return fit_gaussian(seed, start, order, self._density(constants), feed, dense=dense)
 
     def _gradients(self, positions, coordinates, feed, constants):
         """Return (S, D) gradients of the log density of all rows, in the sampler's coordinates."""

@@ -3,7 +3,10 @@
 import jax
 import numpy as np
 
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.data.in_memory import head
+from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.arrow_search import ArrowCenter, ArrowSearch
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
@@ -18,6 +21,9 @@ __all__ = ["fit_by_group", "is_wanted", "recentred"]
 # The search starts from a random point this far from the origin, or nearer if the log density is
 # not finite there. The origin itself is a bad start: some densities have a kink there.
 RADII = (0.1, 0.01, 0.001)
+# If the first search fails, a Gaussian of independent parameters is fitted in so many steps on
+# parts of the rows, and the search starts from its mean.
+STEPS, PART = 1000, 2**14
 
 
 def is_wanted(settings: Settings) -> bool:
@@ -51,7 +57,9 @@ def fit_by_group(
     search = ArrowSearch(functions, feed, constants, structure, generator, countable)
     starts = [] if initial is None else [np.asarray(initial[0], float)]
     starts += [radius * generator.standard_normal(search.dimension) for radius in RADII]
-    for start in starts:
+    for number in range(len(starts) + 1):
+        # The mean of a fit is the second start.
+        start = _fitted(search, starts[0]) if number == 1 else starts[max(number - 1, 0)]
         found = search.center(start)
         if found is None or not found.converged or found.indefinite:
             continue
@@ -76,6 +84,19 @@ def recentred(posterior: Posterior, pilot: Pilot) -> Posterior | None:
     if found is None or found.indefinite:
         return None
     return posterior._replace(fit=_fit(found), row_derivatives=None)
+
+
+def _fitted(search: ArrowSearch, start: np.ndarray) -> np.ndarray:
+    """Return the mean (D,) of a Gaussian of independent parameters that is fitted from a start."""
+    feed = head(search.feed, PART)
+    order = search.generator.integers(0, feed.num_batches, STEPS).astype(np.int32)
+    seed = np.uint32(search.generator.integers(2**32))
+    count_rows(STEPS * feed.size / feed.num_batches)
+    with jax.enable_x64(search.functions.model.precise):
+        mean, _ = search.functions.gaussian(
+            seed, from_numpy(start), order, feed, search.constants, dense=False
+        )
+    return np.asarray(mean, float)
 
 
 def _fit(found: ArrowCenter) -> CoordinateFit:

@@ -29,8 +29,12 @@ def fit_gaussian(
     feed: FixedPartition,
     *,
     learning_rate: float = 0.03,
+    dense: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the mean (D,) and the lower Cholesky factor (D, D) of the fitted Gaussian.
+
+    If the fit is not ``dense``, the coordinates are independent, and their standard deviations (D,)
+    stand for the factor.
 
     Parameters
     ----------
@@ -54,10 +58,13 @@ def fit_gaussian(
 
     def factor(parameters):
         _, lower, log_diagonal = parameters
+        if not dense:
+            return jnp.exp(log_diagonal)
         return jnp.tril(lower, -1) + jnp.diag(jnp.exp(log_diagonal))
 
     def loss(parameters, noise, rows):
-        points = parameters[0] + noise @ factor(parameters).T
+        scale = factor(parameters)
+        points = parameters[0] + (noise @ scale.T if dense else noise * scale)
         values = jax.vmap(lambda x: log_density(x, rows))(points)
         finite = jnp.isfinite(values)
         mean = jnp.sum(jnp.where(finite, values, 0.0)) / jnp.maximum(jnp.sum(finite), 1)
@@ -80,7 +87,8 @@ def fit_gaussian(
         ), None
 
     log_scale = jnp.full(dimension, jnp.log(INITIAL_SCALE), start.dtype)
-    parameters = (start, jnp.zeros((dimension, dimension), start.dtype), log_scale)
+    lower = jnp.zeros((dimension, dimension) if dense else (0,), start.dtype)
+    parameters = (start, lower, log_scale)
     numbers = jnp.arange(order.shape[0])
     (parameters, _), _ = jax.lax.scan(
         step, (parameters, optimiser.init(parameters)), (numbers, order)

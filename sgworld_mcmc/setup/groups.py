@@ -26,6 +26,8 @@ SMALLEST, FEWEST_GROUPS, LEAST_PART, SHARED = 300, 10, 0.5, 1500
 # Derivatives are taken at a random point this far from the origin, or nearer if they are not finite
 # there.
 RADII = (0.3, 0.03, 0.0)
+# Directions that are tried where several parameters of a group may cancel in a row's derivative.
+CHOICES = 3
 
 
 class Grouping(NamedTuple):
@@ -130,7 +132,9 @@ def touched(
     Parameters
     ----------
     tangents
-        (3, D) directions w, w t and w t^2 with t_g = (g + 1) / G.
+        (K, 3, D) directions w, w t and w t^2 with t_g = (g + 1) / G, for K choices of w. The terms
+        of a row's derivative may cancel for one w, so that the rest is rounding: each row is judged
+        by the w for which it is largest.
     groups
         Number of indices G.
 
@@ -140,7 +144,10 @@ def touched(
         The index is -1 where a row touches none. The last is the number of rows whose derivatives
         are not finite.
     """
-    zeroth, first, second = slopes_of_rows(log_likelihood, position, tangents, rows)
+    slopes = slopes_of_rows(log_likelihood, position, tangents.reshape(-1, len(position)), rows)
+    slopes = slopes.reshape(*tangents.shape[:2], -1)
+    best = jnp.argmax(jnp.abs(slopes[:, 0]), axis=0)
+    zeroth, first, second = jnp.take_along_axis(slopes, best[None, None], axis=0)[0]
     precise = 1e4 * jnp.finfo(zeroth.dtype).eps
     finite = jnp.isfinite(zeroth) & jnp.isfinite(first) & jnp.isfinite(second)
     size = jnp.maximum(jnp.abs(zeroth), jnp.maximum(jnp.abs(first), jnp.abs(second)))
@@ -170,12 +177,14 @@ def _index(generator, functions, feed, constants, start, shape) -> np.ndarray | 
     """Return the (N,) index that each row touches along one axis of a site, or None."""
     dimension, groups = functions.model.dimension, shape[1]
     t = (np.arange(groups) + 1.0) / groups
-    weights = generator.uniform(0.5, 1.5, (shape[0], 1, shape[2]))
-    tangents = np.zeros((3, dimension))
-    for power in range(3):
-        tangents[power, start : start + np.prod(shape)] = np.ravel(
-            weights * t[:, None] ** power + np.zeros(shape)
-        )
+    choices = 1 if shape[0] * shape[2] == 1 else CHOICES
+    tangents = np.zeros((choices, 3, dimension))
+    for tangent in tangents:
+        weights = generator.uniform(0.5, 1.5, (shape[0], 1, shape[2]))
+        for power in range(3):
+            tangent[power, start : start + np.prod(shape)] = np.ravel(
+                weights * t[:, None] ** power + np.zeros(shape)
+            )
     direction = generator.standard_normal(dimension)
     for radius in RADII:
         arguments = from_numpy(radius * direction), from_numpy(tangents)
