@@ -9,31 +9,35 @@ import numpy as np
 from numpyro.util import is_prng_key
 
 from sgworld_mcmc.arrays import reshaped
+from sgworld_mcmc.checkpoint.stored_draws import StoredDraws
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
+from sgworld_mcmc.infer.checkpointed import CheckpointedMCMC
 from sgworld_mcmc.infer.extra_fields import CHECKS, check_extra_fields
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.infer.reported import ReportedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
 from sgworld_mcmc.model.user_data import UserData
 from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.divergence import divergence_note
-from sgworld_mcmc.sampling.loop import Collection, collect, first_draws
+from sgworld_mcmc.sampling.loop import Collection, first_draws
 from sgworld_mcmc.setup.prepare import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["MinibatchMCMC"]
 
 
-_NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter", "_shared")
+_NOT_PICKLED = (
+    *("_checked", "_drawn_with", "_interrupts", "_reporter", "_shared"),
+    *("_folder", "_saved", "_request"),
+)
 
 
 class _ChainInterrupted(Exception):
     """Raised to leave NumPyro's loop over chains when a run is interrupted."""
 
 
-class MinibatchMCMC(ReportedMCMC):
+class MinibatchMCMC(CheckpointedMCMC):
     """The base class of :class:`SGWORLD` and :class:`SGLD`: NumPyro's ``MCMC``, with a plan."""
 
     def __init__(
@@ -77,7 +81,18 @@ class MinibatchMCMC(ReportedMCMC):
     def __getstate__(self):
         return super().__getstate__() | dict.fromkeys(_NOT_PICKLED)
 
-    def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
+    def run(
+        self,
+        rng_key,
+        *args,
+        extra_fields=(),
+        init_params=None,
+        checkpoint=None,
+        every=60.0,
+        resume=False,
+        draws="memory",
+        **kwargs,
+    ):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
 
         Parameters
@@ -97,12 +112,28 @@ class MinibatchMCMC(ReportedMCMC):
         init_params
             Dict of *unconstrained* initial values by latent site; with several chains, their axis
             comes first.
+        checkpoint
+            Folder in which the run is saved while it lasts (docs/using.md, *Runs that survive*);
+            None for none. Needs ``pip install 'sgworld-mcmc[checkpoints]'``.
+        every
+            Seconds between two checkpoints. A checkpoint takes some hundredths of a second, of
+            which the chains notice little: a minute loses hardly anything either way.
+        resume
+            Whether to go on with the run in the folder, bit for bit as if it had never ended. If
+            there is none yet, the run begins; a finished one returns its draws.
+        draws
+            ``"disk"`` leaves the draws in the folder, so that the memory of the run does not grow
+            with their number; ``"memory"`` is as without checkpoint.
 
         Raises
         ------
         ValueError, TypeError
             If the model or the arguments cannot be sampled. The error is raised before the first
-            step; the message names the site or argument and says what to change.
+            step; the message names the site or argument and says what to change. So is that of a
+            checkpoint which is one of another run.
+        FileExistsError, OSError, RuntimeError
+            If the folder of the checkpoint holds something already, cannot be written, or is in use
+            by another process.
         KeyboardInterrupt
             If Ctrl-C is pressed before the first draw, or twice. Once there are draws, Ctrl-C ends
             the run with an :class:`InterruptedWarning`, and they are kept.
@@ -123,6 +154,15 @@ class MinibatchMCMC(ReportedMCMC):
         if self._warmup_state is None:
             self._checked = None
         self._ask_again()
+        asked_of = {"extra_fields": tuple(extra_fields), "init_params": (init_params,)}
+        self._open_checkpoint(rng_key, checkpoint, every, resume, draws, asked_of)
+        try:
+            self._run(rng_key, args, kwargs, extra_fields, init_params)
+        finally:
+            self._close_checkpoint()
+
+    def _run(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
+        """Make the draws, and look at them."""
         self._interrupts, self._chains = Interrupts(), []
         with reporting(self.progress_bar) as self._reporter:
             try:
@@ -210,6 +250,11 @@ class MinibatchMCMC(ReportedMCMC):
         """Keep the draws with an axis of chains, and then one of draws, as NumPyro does."""
         if not self._chains:  # they were made inside of a transformation: NumPyro has them
             return
+        if self._saved is not None and self._saved.on_disk:
+            made = self._saved.made if self._shared is None else self._shared.made
+            self._states = self._saved.draws(made, self._kept_chains)
+            self._states_flat = self._shared = None
+            return
         first, _ = self._chains[0]
         if self._shared is not None:  # chains that were made one after the other
             made, chains = self._shared.made, len(self._chains)
@@ -222,10 +267,16 @@ class MinibatchMCMC(ReportedMCMC):
 
     def _get_states_flat(self) -> dict:
         # NumPyro's own method compiles a program for each shape.
+        if isinstance(self._states, StoredDraws):
+            return self._states.flat()
         if self._states_flat is None:
             flat = lambda x: reshaped(x, (-1, *x.shape[2:]))  # noqa: E731
             self._states_flat = jax.tree.map(flat, self._states)
         return self._states_flat
+
+    @property
+    def _kept_chains(self) -> int:
+        return self.num_chains if self._is_vectorized else len(self._chains)
 
     @property
     def _is_vectorized(self) -> bool:
@@ -233,22 +284,22 @@ class MinibatchMCMC(ReportedMCMC):
 
     def _what_is_kept(self) -> str:
         """Return a warning of what an interrupted run has kept; make the settings agree with it."""
-        chains, draws = self._positions.shape[:2]
+        chains, draws = np.shape(self._states["diverging"])
         number, count = self.num_samples // self.thinning, self.num_chains
         if (draws, chains) != (number, count):
             self._asked = self._asked or (self.num_samples, self.num_chains)
             self.num_samples, self.num_chains = draws * self.thinning, chains
         return (
             f"The run was interrupted: {draws} of {number} draws of {chains} of {count} chains are "
-            "kept, unchecked. To continue: `mcmc.post_warmup_state = mcmc.last_state`, then "
-            "`mcmc.run(mcmc.last_state.rng_key, ...)`."
+            f"kept, unchecked. {self._how_to_continue()}"
         )
 
     def _what_is_lost(self) -> str:
         """Return a note of where a run was interrupted that leaves no draws."""
         where, seconds = self._reporter.name or "beginning", self._reporter.seconds
         old = "" if self._states is None else ", and get_samples() has those of an earlier run"
-        return f"Interrupted after {seconds:.1f} s ({where}): no draws are kept{old}."
+        on = "" if self._saved is None else f" {self._how_to_continue()}"
+        return f"Interrupted after {seconds:.1f} s ({where}): no draws are kept{old}.{on}"
 
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
         rng_key, state, init_params = init
@@ -276,7 +327,7 @@ class MinibatchMCMC(ReportedMCMC):
         )
         # A warm-up that is collected cannot be cut short: it would be taken for a whole one.
         interrupts = None if self._collection_params["phase"] == "warmup" else self._interrupts
-        found = collect(
+        found = self._collect(
             state,
             args,
             kwargs,

@@ -19,7 +19,7 @@ from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.interrupts import Interrupts, wait
 from sgworld_mcmc.progress import fraction, stage
 
-__all__ = ["Collected", "Collection", "collect", "first_draws"]
+__all__ = ["Collected", "Collection", "Progress", "collect", "empty_buffers", "first_draws"]
 
 # A run that reads more numbers than this takes more than about a second.
 LONG = 2**29
@@ -50,6 +50,11 @@ class Collection(NamedTuple):
     chain, chains
         The number of a chain that is not vectorized, and how many share the buffers: their draws
         have a leading axis of chains then. Zero chains for buffers without such an axis.
+    made
+        Number of draws that an earlier process has made. ``calls`` are those that it has left.
+    window
+        Number of draws that the buffers hold at a time, if not all of them: whoever is told of the
+        :class:`Progress` takes them when the buffers are full. Zero for all.
     """
 
     calls: int
@@ -61,6 +66,32 @@ class Collection(NamedTuple):
     room: int = 0
     chain: int = 0
     chains: int = 0
+    made: int = 0
+    window: int = 0
+
+
+class Progress(NamedTuple):
+    """How far a chain (or chains) is between two blocks.
+
+    Attributes
+    ----------
+    state
+        The state at the last draw that is complete, or within the warm-up.
+    calls
+        Kernel calls of the warm-up that are left.
+    made
+        Number of draws.
+    base
+        Number of the draw in the first place of the buffers.
+    buffers
+        The arrays with the draws, valid until the next block begins.
+    """
+
+    state: Any
+    calls: int
+    made: int
+    base: int
+    buffers: Any
 
 
 class Collected(NamedTuple):
@@ -97,6 +128,7 @@ def collect(
     block: int | None = None,
     interrupts: Interrupts | None = None,
     buffers: Any = None,
+    note: Callable[[Progress], None] | None = None,
 ) -> Collected:
     """Advance a chain (or chains) and stack its draws.
 
@@ -118,12 +150,12 @@ def collect(
     interrupts
         The record that notes a Ctrl-C after the first draw; without it every Ctrl-C raises.
     buffers
-        Those of the chain before, if chains that are made one after the other share them.
+        Those of the chain before, if chains that are made one after the other share them, or
+        :func:`empty_buffers` with the draws of an earlier process.
+    note
+        Function that is told of the progress after every block.
     """
-    fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
-    thinned = collection.thinning > 1
-    shared = collection.chains > 0
-    recipe = _Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared)
+    recipe = _recipe(sampler, postprocess, collection)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
@@ -133,7 +165,20 @@ def collect(
         stage("compiling")
         buffers = _room(collection, state, args, kwargs, recipe)
     run = _Clockwork(advance, buffers, block)
-    return _collect_blocks(run, state, recipe, collection, interrupts)
+    return _collect_blocks(run, state, recipe, collection, interrupts, note)
+
+
+def empty_buffers(
+    state: Any,
+    args: tuple,
+    kwargs: dict,
+    *,
+    sampler: Any,
+    collection: Collection,
+    postprocess: Callable | None,
+) -> Any:
+    """Return room for the draws, on the host: the arguments are those of :func:`collect`."""
+    return _room(collection, state, args, kwargs, _recipe(sampler, postprocess, collection))
 
 
 class _Recipe(NamedTuple):
@@ -159,6 +204,12 @@ class _Recipe(NamedTuple):
                 buffer, x[None, None], (chain, place, *(0,) * jnp.ndim(x))
             )
         return jax.lax.dynamic_update_index_in_dim(buffer, x, place, self.axis)
+
+
+def _recipe(sampler: Any, postprocess: Callable | None, collection: Collection) -> _Recipe:
+    fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
+    thinned, shared = collection.thinning > 1, collection.chains > 0
+    return _Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared)
 
 
 @cache
@@ -237,7 +288,7 @@ def _collect_traced(state, args, kwargs, recipe: _Recipe, collection: Collection
 
 
 def _collect_blocks(
-    run: "_Clockwork", state, recipe: _Recipe, collection: Collection, interrupts
+    run: "_Clockwork", state, recipe: _Recipe, collection: Collection, interrupts, note
 ) -> Collected:
     """Make the draws block by block; ``state`` is that of the last draw that is complete."""
     state = run.blank(state)
@@ -250,26 +301,33 @@ def _collect_blocks(
         calls = min(left, run.calls())
         state, left = run(state, 0, 1, calls), left - calls
         fraction(1 - left / collection.calls)
+        if note is not None:
+            note(Progress(state, left, collection.made, collection.made, run.buffers))
     if collection.draws == 0:
         return Collected({}, state, 0)
 
     stage("draws")
     run.forget()  # a call of the warm-up may take less time than one of a draw
-    made, left, ahead = 0, collection.thinning, state
+    made, left, ahead = collection.made, collection.thinning, state
+    base, window = (made, collection.window) if collection.window else (0, collection.draws)
     while made < collection.draws and not stopped():
         calls = run.calls()
         if left == collection.thinning <= calls:
-            turns = min(calls // left, collection.draws - made)
-            ahead, left = run(ahead, made, turns, left), 0
+            turns = min(calls // left, min(collection.draws, base + window) - made)
+            ahead, left = run(ahead, made - base, turns, left), 0
         else:  # the block is part of a draw: it writes what the complete draw will overwrite
             calls, turns = min(left, calls), 1
-            ahead, left = run(ahead, made, 1, calls), left - calls
+            ahead, left = run(ahead, made - base, 1, calls), left - calls
         if left == 0:
             made, left, state = made + turns, collection.thinning, ahead
             fraction(made / collection.draws)
             if interrupts is not None:
                 interrupts.defer()  # from now on there is something to lose
-    if recipe.shared:
+            if note is not None:
+                note(Progress(state, 0, made, base, run.buffers))
+            if made - base == window:
+                base = made
+    if recipe.shared or collection.window:
         return Collected({}, state, made, run.buffers)
     return Collected(first_draws(run.buffers, made, recipe.axis), state, made)
 
@@ -285,7 +343,7 @@ def first_draws(buffers: Any, made: int, axis: int) -> Any:
 def _room(collection: Collection, state, args, kwargs, recipe: _Recipe) -> Any:
     """Return zeros for all draws, on the host; the first call moves them to the device."""
     shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
-    draws = max(collection.draws, collection.room, 1)
+    draws = collection.window or max(collection.draws, collection.room, 1)
 
     def zeros(x):
         shape = (collection.chains, *x.shape) if recipe.shared else x.shape

@@ -50,7 +50,11 @@ BULK, BEYOND = 0.9, 6.0
 
 
 class PlanMismatch(ValueError):
-    """A plan was made for another model or other data."""
+    """A plan was made for another model or other data; ``what`` says what differs, in words."""
+
+    def __init__(self, message: str, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what or message
 
 
 def lay_out(
@@ -83,7 +87,8 @@ def lay_out(
     if problem:
         raise PlanMismatch(
             f"The plan was made for another model or other data. What differs is {problem}. Run "
-            "without `plan` to set up anew."
+            "without `plan` to set up anew.",
+            problem,
         )
     with jax.enable_x64(plan.double):
         rows, constants = checked.rows(plan.double), checked.constants(plan.double)
