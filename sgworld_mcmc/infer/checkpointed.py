@@ -150,6 +150,11 @@ class CheckpointedMCMC(ReportedMCMC):
             )
         return "To continue, here or in another process: `mcmc.run(..., resume=True)`."
 
+    @property
+    def draws_on_disk(self) -> StoredDraws | None:
+        """The draws, if they lie on disk; None if they are in memory."""
+        return self._states if isinstance(self._states, StoredDraws) else None
+
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
         """Return the extra fields of the draws, as ``numpyro.infer.MCMC`` does."""
         if not isinstance(self._states, StoredDraws):
