@@ -169,14 +169,14 @@ class MinibatchMCMC(CheckpointedMCMC):
                 self._make_draws(rng_key, args, kwargs, extra_fields, init_params)
                 note = divergence_note(self.last_state)
                 if note:
-                    warnings.warn(note, DivergenceWarning, stacklevel=2)
+                    warnings.warn(note, DivergenceWarning, stacklevel=3)
                 if not any(name in (self._states or {}) for name in ("position", CHECKS)):
                     return  # a warm-up that is not collected
                 self._take_positions(extra_fields)
             finally:
                 self._interrupts.release()
             if self._interrupts.asked:
-                warnings.warn(self._what_is_kept(), InterruptedWarning, stacklevel=2)
+                warnings.warn(self._what_is_kept(), InterruptedWarning, stacklevel=3)
                 return
             try:
                 stage("checking the draws")
@@ -187,10 +187,10 @@ class MinibatchMCMC(CheckpointedMCMC):
                     "Interrupted while the draws were checked: all of them are kept. "
                     "bias_report() checks them.",
                     InterruptedWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
         for note in notes:
-            warnings.warn(note, TuningWarning, stacklevel=2)
+            warnings.warn(note, TuningWarning, stacklevel=3)
 
     @property
     def sample_field(self):
@@ -206,7 +206,7 @@ class MinibatchMCMC(CheckpointedMCMC):
         read = before = UserData(self._args, self._kwargs, self._labels)
         try:
             read = self._read(args, kwargs)
-            plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=3)
+            plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=4)
             hidden = self._hidden_fields(extra_fields)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
