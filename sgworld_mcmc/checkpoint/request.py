@@ -35,7 +35,7 @@ def asked(**parts: Any) -> dict[str, str]:
 
 def difference(then: Mapping[str, str], now: Mapping[str, str]) -> str | None:
     """Return what differs between two requests, in words; None if nothing does."""
-    for name in dict.fromkeys([*then, *now]):
+    for name in dict.fromkeys([*now, *then]):
         before, after = then.get(name), now.get(name)
         if before != after:
             return f"`{name}`: {before or 'nothing'} then, {after or 'nothing'} now"

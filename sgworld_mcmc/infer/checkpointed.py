@@ -73,13 +73,14 @@ class CheckpointedMCMC(ReportedMCMC):
                 "nothing can be saved."
             )
         counts = ("num_samples", "num_warmup", "num_chains", "thinning", "chain_method")
-        settings = self.sampler.settings
+        settings = dict(vars(self.sampler.settings))
+        settings["any_order"] = settings.pop("any_order")  # last: `order` says more
         self._request = {
             "format of the checkpoint": FORMAT,
             "version of plans": VERSION,
             "sampler": type(self).__name__,
             **{name: getattr(self, name) for name in counts},
-            "settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
+            "settings": settings,
             "rng_key": rng_key,
             "draws": draws,
             "jax_enable_x64": bool(jax.config.jax_enable_x64),
