@@ -13,6 +13,7 @@ import pytest
 
 from sgworld_mcmc import SGLD, SGWORLD, InterruptedWarning, progress
 from sgworld_mcmc.checkpoint import saved_run
+from sgworld_mcmc.checkpoint.writer import Writer
 from sgworld_mcmc.sampling import loop
 
 pytest.importorskip("orbax.checkpoint")
@@ -121,8 +122,10 @@ def test_the_state_begins_a_longer_run_as_ever(tmp_path):
     np.testing.assert_allclose(mu(mcmc), mu(whole)[:, 60:], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_block_may_be_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
+    monkeypatch.setattr(Writer, "busy", property(lambda self: self.wait()))
     whole, mcmc = (SGLD(models.gaussian, **SETTINGS) for _ in range(2))
     whole.run(KEY, Y)
     mcmc.run(KEY, Y, checkpoint=tmp_path / "run", every=1e-6)
@@ -174,6 +177,7 @@ def test_a_run_with_everything_chosen(tmp_path):
     assert str(again.bias_report()) == str(whole.bias_report())
 
 
+@pytest.mark.slow
 def test_paths_of_all_kinds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {**SETTINGS, "num_samples": 4, "num_chains": 1}
