@@ -21,6 +21,7 @@ BENCHMARKS = {
     "accuracy": "error of the default settings on models of many kinds",
     "models": "starts and errors of the default settings on models as people write them",
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
+    "checkpoints": "time of a run that is saved, against one that is not",
     "hierarchies": "thousands of latents by group, against NUTS",
     "networks": "predictions of neural networks, against NUTS",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
