@@ -303,10 +303,10 @@ def _on_host(x: jax.Array, axis: int, start: int, stop: int) -> np.ndarray:
     """Return a copy of draws on the host."""
     if _is_key(x):
         x = jax.random.key_data(x)
-    if jax.default_backend() == "cpu":
+    if _shares_memory():
         # A view of another array object on the same memory: one of `x` itself would stay with it,
         # and the next block could not write in place.
-        x, start, stop = np.asarray(x.addressable_data(0)), start, stop
+        x = np.asarray(x.addressable_data(0))
     else:
         # A few lengths only, so that few programs are compiled.
         length = min(1 << (stop - start - 1).bit_length(), x.shape[axis])
@@ -315,6 +315,11 @@ def _on_host(x: jax.Array, axis: int, start: int, stop: int) -> np.ndarray:
         start, stop = start - first, stop - first
     part = x[(slice(None),) * axis + (slice(start, stop),)]
     return np.array(part, np.float32 if part.dtype.kind == "V" else None)
+
+
+def _shares_memory() -> bool:
+    """Return whether NumPy sees the memory of the device, so that nothing need be copied first."""
+    return jax.default_backend() == "cpu"
 
 
 @cache

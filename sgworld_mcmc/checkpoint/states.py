@@ -16,6 +16,8 @@ __all__ = ["Point", "States", "host_leaves", "like"]
 
 # The last states are kept, and the ones before in case that a disk has lost the last.
 KEPT = 2
+# Ends the name of an array without elements.
+EMPTY = "_empty"
 
 
 class Point(NamedTuple):
@@ -57,8 +59,7 @@ class States:
     def save(self, point: Point) -> None:
         """Write a point of the run; the one before stays until this one is whole."""
         ocp = _orbax()
-        tree = {f"state_{n:03d}": x for n, x in enumerate(point.state)}
-        tree |= {f"ended_{n:03d}": x for n, x in enumerate(point.ended)}
+        tree = _named("state", point.state) | _named("ended", point.ended)
         numbers = {"chain": point.chain, "calls": point.calls, "made": point.made}
         tree |= {name: np.asarray(value, np.int64) for name, value in numbers.items()}
         with _quiet():
@@ -116,10 +117,21 @@ class States:
         return self._manager
 
 
+def _named(kind: str, leaves: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    """Return arrays by name; of those without elements, which orbax refuses, their shapes."""
+    return {
+        f"{kind}_{n:06d}" + ("" if x.size else EMPTY): x if x.size else np.array(x.shape)
+        for n, x in enumerate(leaves)
+    }
+
+
 def _point(tree: dict[str, Any]) -> Point:
-    arrays = lambda kind: tuple(  # noqa: E731
-        np.asarray(tree[name]) for name in sorted(tree) if name.startswith(kind)
-    )
+    def arrays(kind):
+        names = sorted(name for name in tree if name.startswith(kind))
+        values = (np.asarray(tree[name]) for name in names)
+        pairs = zip(names, values, strict=True)
+        return tuple(np.zeros(x) if name.endswith(EMPTY) else x for name, x in pairs)
+
     chain, calls, made = (int(tree[name]) for name in ("chain", "calls", "made"))
     return Point(chain, calls, made, arrays("state_"), arrays("ended_"))
 

@@ -178,6 +178,21 @@ def test_a_run_with_everything_chosen(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"chain_method": "sequential"}, {"num_chains": 1}])
+def test_draws_on_an_accelerator_are_cut_out_there(tmp_path, monkeypatch, settings):
+    """The way of devices with memory of their own, on a device that has none."""
+    monkeypatch.setattr(saved_run, "_shares_memory", lambda: False)
+    monkeypatch.setattr(saved_run, "WINDOW_BYTES", 400)
+    monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
+    monkeypatch.setattr(Writer, "busy", property(lambda self: self.wait()))
+    settings = {**SETTINGS, "num_samples": 37, **settings}
+    whole, mcmc = (SGWORLD(models.gaussian, **settings) for _ in range(2))
+    whole.run(KEY, Y)
+    mcmc.run(KEY, Y, checkpoint=tmp_path / "run", every=1e-6, draws="disk")
+    same(mcmc, whole)
+
+
+@pytest.mark.slow
 def test_paths_of_all_kinds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {**SETTINGS, "num_samples": 4, "num_chains": 1}
