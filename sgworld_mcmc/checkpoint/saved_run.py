@@ -4,13 +4,14 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
+from sgworld_mcmc.checkpoint.copies import is_key, on_host, written
 from sgworld_mcmc.checkpoint.draws_store import DrawsStore, leaves_of
 from sgworld_mcmc.checkpoint.folder import Folder
 from sgworld_mcmc.checkpoint.states import Point, States, host_leaves, like
@@ -53,7 +54,9 @@ class SavedRun:
         self._folder, self._every, self._on_disk = folder, every, on_disk
         self._chains, self._hidden = chains, hidden
         self._states, self._writer = States(folder.states), Writer()
-        self._store, self._leaves = None, None
+        self._store, self._leaves, self._readable = None, None, True
+        if not folder.has_plan:  # what an earlier run may have left is not of this one
+            self._states.remove()
         # Where an earlier process has come to, what is still to be written, and the present chain.
         self._found = self._states.last()
         self._pieces: deque = deque()
@@ -74,9 +77,7 @@ class SavedRun:
         **options: Any,
     ) -> Collected:
         """Make the draws as :func:`sgworld_mcmc.sampling.loop.collect` does, and save them."""
-        room = partial(
-            empty_buffers, state, args, kwargs, sampler=sampler, postprocess=postprocess
-        )
+        room = partial(empty_buffers, state, args, kwargs, sampler=sampler, postprocess=postprocess)
         first = buffers is None
         if self._on_disk:
             one = room(collection=collection._replace(window=1))
@@ -101,6 +102,7 @@ class SavedRun:
                 self._append_ended(begin)
                 return self._end(begin, found.made, buffers)
         self._collection, self._taken = collection, collection.made
+        self._last, self._saved = None, True
         options |= {"sampler": sampler, "collection": collection, "postprocess": postprocess}
         try:
             made = collect(begin, args, kwargs, buffers=buffers, note=self._note, **options)
@@ -125,9 +127,10 @@ class SavedRun:
             return stored
         everything = {}
         for number, leaf in enumerate(jax.tree.leaves(self._leaves)):
-            there = self._store.read(leaf, made, chains)
             array = np.zeros((chains, made, *leaf.shape), leaf.dtype)
-            array[:, : there.shape[1]] = there
+            if self._readable:
+                there = self._store.read(leaf, made, chains)
+                array[:, : there.shape[1]] = there
             for chain, start, piece in self._pieces:
                 which = slice(None) if chain is None else chain
                 stop = start + piece[number].shape[0 if chain is not None else 1]
@@ -230,8 +233,8 @@ class SavedRun:
         def part(x):
             place = start - progress.base, stop - progress.base
             if shared:
-                return _on_host(x, 1, *place)[collection.chain]
-            return _on_host(x, axis, *place)
+                return on_host(x, 1, *place)[collection.chain]
+            return on_host(x, axis, *place)
 
         piece = [part(x) for x in jax.tree.leaves(progress.buffers)]
         chain = None if collection.vectorized else collection.chain
@@ -245,14 +248,13 @@ class SavedRun:
         self._leaves = leaves_of(one, self._hidden)
         # The order of the leaves is that of the buffers: dicts are sorted by their keys.
         leaves = jax.tree.leaves(self._leaves)
-        chains = self._chains
-        self._store = DrawsStore(
-            self._folder.path, leaves, chains, collection.draws, collection.vectorized
-        )
+        path, together = self._folder.path, collection.vectorized
+        self._store = DrawsStore(path, leaves, self._chains, collection.draws, together)
         if self._found is None:
             try:
                 self._store.create()
             except OSError as error:
+                self._readable = False
                 self.warn(error)
         else:
             self._store.clean()
@@ -264,64 +266,23 @@ class SavedRun:
         values, structure = jax.tree.flatten(buffers)
         filled = []
         for leaf, x in zip(leaves, values, strict=True):
+            there = [found.made]
             if collection.chains:
-                there = [collection.draws] * found.chain + [found.made]
-                words = [self._store.read(leaf, made)[n] for n, made in enumerate(there)]
-                places = [(n, slice(made)) for n, made in enumerate(there)]
+                there = [collection.draws] * found.chain + there
+            words = self._store.read(leaf, max(there))
+            if collection.vectorized:
+                x = written(x, (slice(None), slice(found.made)), words)
             else:
-                words = [self._store.read(leaf, found.made)]
-                places = [(slice(None), slice(found.made))]
-                if not collection.vectorized:
-                    words, places = [words[0][0]], [slice(found.made)]
-            for place, word in zip(places, words, strict=True):
-                x = _written(x, place, word)
+                for chain, made in enumerate(there):
+                    place = (chain, slice(made)) if collection.chains else slice(made)
+                    x = written(x, place, words[chain, :made])
             filled.append(x)
         return jax.tree.unflatten(structure, filled)
 
     def _end(self, state: Any, made: int, buffers: Any) -> Collected:
         """Return the draws of a chain that an earlier process has finished."""
         self._made = made
-        buffers = jax.tree.map(lambda x: x if _is_key(x) else from_numpy(x), buffers)
+        buffers = jax.tree.map(lambda x: x if is_key(x) else from_numpy(x), buffers)
         if self._collection.chains or self._on_disk:
             return Collected({}, state, made, buffers)
         return Collected(buffers, state, made)
-
-
-def _written(x: Any, place: Any, words: np.ndarray) -> Any:
-    if _is_key(x):
-        impl = jax.random.key_impl(x)
-        return x.at[place].set(jax.random.wrap_key_data(words, impl=impl))
-    x[place] = words
-    return x
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
-
-
-def _on_host(x: jax.Array, axis: int, start: int, stop: int) -> np.ndarray:
-    """Return a copy of draws on the host."""
-    if _is_key(x):
-        x = jax.random.key_data(x)
-    if _shares_memory():
-        # A view of another array object on the same memory: one of `x` itself would stay with it,
-        # and the next block could not write in place.
-        x = np.asarray(x.addressable_data(0))
-    else:
-        # A few lengths only, so that few programs are compiled.
-        length = min(1 << (stop - start - 1).bit_length(), x.shape[axis])
-        first = min(start, x.shape[axis] - length)
-        x = np.asarray(_slice()(x, first, length, axis))
-        start, stop = start - first, stop - first
-    part = x[(slice(None),) * axis + (slice(start, stop),)]
-    return np.array(part, np.float32 if part.dtype.kind == "V" else None)
-
-
-def _shares_memory() -> bool:
-    """Return whether NumPy sees the memory of the device, so that nothing need be copied first."""
-    return jax.default_backend() == "cpu"
-
-
-@cache
-def _slice() -> Callable:
-    return jax.jit(jax.lax.dynamic_slice_in_dim, static_argnums=(2, 3))

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
+from sgworld_mcmc.checkpoint.copies import is_key
 
 __all__ = ["Point", "States", "host_leaves", "like"]
 
@@ -138,7 +139,7 @@ def _point(tree: dict[str, Any]) -> Point:
 
 def host_leaves(state: Any) -> tuple[np.ndarray, ...]:
     """Return copies of all arrays of a state on the host; random keys as their words."""
-    words = lambda x: jax.random.key_data(x) if _is_key(x) else x  # noqa: E731
+    words = lambda x: jax.random.key_data(x) if is_key(x) else x  # noqa: E731
     return tuple(np.array(words(x)) for x in jax.tree.leaves(state))
 
 
@@ -151,22 +152,18 @@ def like(state: Any, leaves: tuple[np.ndarray, ...]) -> Any:
         If the arrays are those of another state.
     """
     now, structure = jax.tree.flatten(state)
-    shapes = [np.shape(jax.random.key_data(x) if _is_key(x) else x) for x in now]
+    shapes = [np.shape(jax.random.key_data(x) if is_key(x) else x) for x in now]
     if shapes != [x.shape for x in leaves]:
         raise ValueError(
             "The checkpoint holds chains of another kind: begin anew in another folder."
         )
 
     def one(x, leaf):
-        if _is_key(x):
+        if is_key(x):
             return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(x))
         return from_numpy(leaf, x.dtype)
 
     return jax.tree.unflatten(structure, map(one, now, leaves))
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
 
 
 def _orbax():

@@ -31,7 +31,7 @@ class CheckpointedMCMC(ReportedMCMC):
     # The folder that the present run holds, and the saving of its draws; None without checkpoint.
     _folder: Folder | None = None
     _saved: SavedRun | None = None
-    # What was asked of the present run, as the model's arguments are not known before they are read.
+    # What was asked of the present run, but for the model's arguments, which are read later.
     _request: dict[str, Any] | None = None
     _every, _on_disk, _resume = 60.0, False, False
 
@@ -125,9 +125,7 @@ class CheckpointedMCMC(ReportedMCMC):
 
     def _use_saved_plan(self, args: tuple, kwargs: dict) -> None:
         settings = self.sampler.settings
-        plan = load_plan(
-            self._folder.plan, integrator=settings.integrator, order=settings.order
-        )
+        plan = load_plan(self._folder.plan, integrator=settings.integrator, order=settings.order)
         try:
             self._setup.adopt(plan, args, kwargs)
         except PlanMismatch as error:

@@ -56,9 +56,7 @@ def test_arviz_reads_them_lazily(tmp_path, monkeypatch):
     memory, disk = pair(tmp_path)
     read = []
     before = draws_store.DrawsStore.read
-    monkeypatch.setattr(
-        draws_store.DrawsStore, "read", lambda *a: read.append(a) or before(*a)
-    )
+    monkeypatch.setattr(draws_store.DrawsStore, "read", lambda *a: read.append(a) or before(*a))
     lazy, whole = disk.to_arviz(), memory.to_arviz(log_likelihood=False)
     assert not read
     for variable in lazy["posterior"].data_vars.values():

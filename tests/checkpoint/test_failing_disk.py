@@ -130,6 +130,17 @@ def test_a_plan_that_cannot_be_written(tmp_path, monkeypatch):
     mcmc.run(KEY, Y, checkpoint=tmp_path / "run")  # nothing was there to lose
 
 
+def test_draws_that_have_no_place_at_all(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DrawsStore, "create", fail)
+    with pytest.warns(CheckpointWarning, match="No space left"):
+        mcmc = SGWORLD(models.gaussian, **SETTINGS)
+        mcmc.run(KEY, Y, checkpoint=tmp_path / "run", draws="disk")
+    np.testing.assert_array_equal(mu(mcmc), mu(whole("vectorized")))
+
+
 @pytest.mark.parametrize("missing", ["orbax.checkpoint", "zarr"])
 def test_packages_that_are_missing(tmp_path, monkeypatch, missing):
     monkeypatch.setattr(checkpointed, "_is_there", lambda name: name != missing)

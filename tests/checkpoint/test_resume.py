@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGLD, SGWORLD, InterruptedWarning, progress
-from sgworld_mcmc.checkpoint import saved_run
+from sgworld_mcmc.checkpoint import copies, saved_run
 from sgworld_mcmc.checkpoint.writer import Writer
 from sgworld_mcmc.sampling import loop
 
@@ -181,7 +181,7 @@ def test_a_run_with_everything_chosen(tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"chain_method": "sequential"}, {"num_chains": 1}])
 def test_draws_on_an_accelerator_are_cut_out_there(tmp_path, monkeypatch, settings):
     """The way of devices with memory of their own, on a device that has none."""
-    monkeypatch.setattr(saved_run, "_shares_memory", lambda: False)
+    monkeypatch.setattr(copies, "_shares_memory", lambda: False)
     monkeypatch.setattr(saved_run, "WINDOW_BYTES", 400)
     monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
     monkeypatch.setattr(Writer, "busy", property(lambda self: self.wait()))
