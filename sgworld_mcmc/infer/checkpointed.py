@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["CheckpointedMCMC"]
 
+# The defaults of the arguments of `run` that are about checkpoints.
+DEFAULTS = {"checkpoint": None, "every": 60.0, "resume": False, "draws": "memory"}
 # The version of what a checkpoint holds beside the plan.
 FORMAT = 1
 
@@ -37,11 +40,10 @@ class CheckpointedMCMC(ReportedMCMC):
 
     def _open_checkpoint(self, rng_key, checkpoint, every, resume, draws, asked_of) -> None:
         """Check the arguments, and take the folder; raise before any work."""
-        given = {"checkpoint": checkpoint, "resume": resume or None}
-        given["draws"] = None if draws == "memory" else draws
-        own = inspect.signature(self.sampler.model.fn).parameters
-        for name in own:
-            if given.get(name) is not None:
+        given = {"checkpoint": checkpoint, "every": every, "resume": resume, "draws": draws}
+        for name in _own_arguments(self.sampler.model.fn):
+            # What is not as by default may be meant for the model.
+            if name in given and str(given[name]) != str(DEFAULTS[name]):
                 raise TypeError(
                     f"`{name}` is an argument of run(...) and of the model: rename that of the "
                     "model, or pass it by its place."
@@ -160,6 +162,13 @@ class CheckpointedMCMC(ReportedMCMC):
             return super().get_extra_fields(group_by_chain)
         states = self._states if group_by_chain else self._states.flat()
         return {name: states[name] for name in states if name != self._sample_field}
+
+
+def _own_arguments(model: Callable) -> list[str]:
+    try:
+        return list(inspect.signature(model).parameters)
+    except (TypeError, ValueError):  # an object of another language
+        return []
 
 
 def _shape(x: Any) -> Any:

@@ -172,7 +172,7 @@ def test_arguments_that_make_no_sense(tmp_path, no_work):
         models.gaussian(y)
 
     with pytest.raises(TypeError, match="`draws` is an argument of run"):
-        run(model=named, draws=3)
+        run(model=named, draws=np.arange(3))
     assert not (tmp_path / "run").exists()
 
 
