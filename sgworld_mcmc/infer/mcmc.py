@@ -146,6 +146,19 @@ class MinibatchMCMC(CheckpointedMCMC):
         only have to hold the same numbers); a NumPy array whose elements have changed since is
         noticed. With ``init_params``, or with other data, ``run`` sets up anew, and so does a new
         object of this class.
+
+        Examples
+        --------
+        >>> import jax, tempfile, os
+        >>> from sgworld_mcmc import SGWORLD, exact
+        >>> target = exact.GaussianMean()
+        >>> mcmc = SGWORLD(target.model, num_samples=100)
+        >>> folder = os.path.join(tempfile.mkdtemp(), "run")
+        >>> mcmc.run(jax.random.key(0), *target.data, checkpoint=folder)
+        >>> again = SGWORLD(target.model, num_samples=100)  # in another process, say
+        >>> again.run(jax.random.key(0), *target.data, checkpoint=folder, resume=True)
+        >>> bool((again.get_samples()["mu"] == mcmc.get_samples()["mu"]).all())
+        True
         """
         check_key("rng_key", rng_key)
         check_extra_fields(extra_fields)
