@@ -11,6 +11,7 @@ equal runs differ by more than those of a few checkpoints.
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from sgworld_mcmc.checks import check_integer, check_positive
-from sgworld_mcmc.infer import SGWORLD
+from sgworld_mcmc.infer import SGWORLD, TuningWarning
 
 __all__ = ["CheckpointCosts", "add_arguments", "run", "run_cli"]
 
@@ -134,8 +135,8 @@ def run(
         mcmc = SGWORLD(_model, num_samples=draws, **settings)
         if before is not None:
             mcmc.sampler.share(before.sampler)
-        mcmc.run(key, X, y)  # compiles
-        spent, _, _ = _timed(mcmc, key, X, y, None)
+        for _ in range(2):  # the first one compiles
+            spent, _, _ = _timed(mcmc, key, X, y, None)
         draws, before = max(FEW, int(draws * seconds / spent)), mcmc
     draws = mcmc.num_samples
     cases = {
@@ -162,7 +163,9 @@ def _timed(mcmc, key, X, y, options):
     try:
         given = {} if options is None else {"checkpoint": folder, **options}
         begin, processor = time.perf_counter(), time.process_time()
-        mcmc.run(key, X, y, **given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TuningWarning)  # such small steps do not mix
+            mcmc.run(key, X, y, **given)
         spent = time.perf_counter() - begin, time.process_time() - processor
         states = [int(x.name) for x in Path(folder).glob("states/*") if x.name.isdigit()]
         return *spent, max(states, default=-1) + 1
