@@ -1,0 +1,93 @@
+"""How much more noise streamed batches have than batches of rows drawn at random.
+
+Rows that lie together in a file are often alike: of one day, one hospital, one class. Their mean
+then says less than that of as many random rows. The factor by which its variance is larger, the
+design effect of survey sampling, is n Var(mean of n neighbours) / Var(row); it is one in a shuffled
+file. All kinds of noise of docs/theory.md are multiplied by it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.setup.row_noise import RowNoise
+from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
+
+__all__ = ["BlockFactors", "between", "block_factors", "scaled_noise"]
+
+# A factor that differs from one by fewer standard errors than this is taken for one.
+ERRORS = 4.0
+
+
+class BlockFactors(NamedTuple):
+    """Factors of the noise by kind of gradient, (Q,) each along a direction.
+
+    Attributes
+    ----------
+    blocks
+        The factors of the means of blocks: what is left if rows are shuffled within a chunk.
+    batches
+        Those of single batches; one if rows are shuffled.
+    """
+
+    blocks: dict[str, np.ndarray]
+    batches: dict[str, np.ndarray]
+
+    def at(self, chunk_time: float) -> dict[str, np.ndarray]:
+        """Return the factors for chunks that last so long, in units of the curvature.
+
+        Noise that lasts longer than a chain's memory (time two) moves it no farther.
+        """
+        last = min(1.0, 2.0 / max(chunk_time, 1e-300))
+        return {k: np.maximum(self.batches[k], last * x) for k, x in self.blocks.items()}
+
+    def largest(self) -> float:
+        """Return the largest factor of the means of blocks, of plain gradients."""
+        return float(np.max(self.blocks["plain"]))
+
+
+def block_factors(
+    blocks: BlockDerivatives | None, noise: RowNoise, coordinates: Coordinates, temperature: float
+) -> dict[str, np.ndarray]:
+    """Return the factors of the means of blocks, from the derivatives of all blocks of the file."""
+    ones = {kind: np.ones_like(x) for kind, x in noise.center.items()}
+    if blocks is None or len(blocks.gradients) < 8:
+        return ones
+    number = len(blocks.gradients)
+    slopes = coordinates.along(coordinates.pull_back(blocks.gradients))
+    turned = coordinates.along(coordinates.pull_back(blocks.products))
+    plain = blocks.rows * slopes.var(0, ddof=1) / temperature
+    curvature = blocks.rows * turned.var(0, ddof=1).mean(0)
+    error = np.sqrt(2 / (number - 1))
+    made = {"plain": _factor(plain, noise.center["plain"], error)}
+    # What third derivatives add between blocks is taken to be as much more as that of the second.
+    made["control_variate"] = _factor(curvature, noise.mean["control_variate"], error)
+    made["taylor"] = made["control_variate"]
+    return {**ones, **made}
+
+
+def between(groups: RowNoise, rows: RowNoise, length: int, number: int) -> dict[str, np.ndarray]:
+    """Return the factors of groups of ``length`` neighbours, from ``number`` groups a draw."""
+    error = np.sqrt(2 / max(number - 1, 1))
+    made = {}
+    for kind in rows.mean:
+        several = [
+            _factor(length * getattr(groups, part)[kind], getattr(rows, part)[kind], error)
+            for part in ("center", "mean")
+        ]
+        made[kind] = np.maximum(*several)
+    return made
+
+
+def _factor(groups: np.ndarray, rows: np.ndarray, error: float) -> np.ndarray:
+    """Return the ratio where it is certainly larger than one, else one."""
+    negligible = 1e-9 * max(float(np.max(rows)), 1e-300)
+    ratio = np.where(rows > negligible, groups / np.maximum(rows, negligible), 1.0)
+    return np.where(ratio > 1 + ERRORS * error, ratio, 1.0)
+
+
+def scaled_noise(noise: RowNoise, factors: dict[str, np.ndarray]) -> RowNoise:
+    """Return the noise of the rows with these factors."""
+    parts = ({kind: factors[kind] * x for kind, x in part.items()} for part in noise[:3])
+    return RowNoise(*parts, *noise[3:])
