@@ -24,6 +24,7 @@ BENCHMARKS = {
     "hierarchies": "thousands of latents by group, against NUTS",
     "networks": "predictions of neural networks, against NUTS",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
+    "streaming": "memory, passes and epoch speed of runs on files larger than the memory",
 }
 # Modules whose name is not that of their benchmark.
 MODULES = {"setup": "setup_cost"}

@@ -14,8 +14,10 @@ from sgworld_mcmc.streaming.rows import Rows
 
 __all__ = ["BUFFERS", "Chunks", "first_chunk"]
 
-# Chunks in memory: one that the chains are in, one that is ready, and one that is being read.
-BUFFERS = 3
+# Chunks in memory: one that the chains are in, one that is ready, one that is being read. Where rows
+# are shuffled, they are read into the memory of one more.
+CHUNKS = 3
+BUFFERS = CHUNKS + 1
 
 
 class Chunks:
@@ -45,7 +47,7 @@ class Chunks:
         self._free: queue.SimpleQueue = queue.SimpleQueue()
         self._held = None
         self._closed = False
-        for _ in range(BUFFERS):
+        for _ in range(CHUNKS):
             self._free.put(None)  # memory is taken when it is needed
         self._ahead = ReadAhead(self._read_all, depth=1)
 
@@ -64,6 +66,8 @@ class Chunks:
 
     def _read_all(self) -> Iterator[tuple]:
         with jax.enable_x64(self._rows.double):  # threads do not inherit it
+            spared = self._shuffled or self._grid.ragged
+            self._spare = self._rows.empty(_room(self._grid)) if spared else ()
             for number in count(self._first):
                 memory = self._memory()
                 if memory is None:
@@ -77,9 +81,7 @@ class Chunks:
                 memory = self._free.get(timeout=0.1)
             except queue.Empty:
                 continue
-            grid = self._grid
-            room = grid.batches * (grid.batch_size + grid.ragged)
-            return self._rows.empty(room) if memory is None else memory
+            return self._rows.empty(_room(self._grid)) if memory is None else memory
         return None
 
     def _chunk(self, number: int, memory: tuple) -> StreamedChunk:
@@ -88,7 +90,7 @@ class Chunks:
         width = self._grid.blocks
         blocks = np.sort(order[place * width : (place + 1) * width])
         shuffle = self._generator(epoch, place + 1) if self._shuffled else None
-        return _filled(self._rows, self._grid, blocks, memory, shuffle)
+        return _filled(self._rows, self._grid, blocks, memory, self._spare, shuffle)
 
     def _generator(self, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([*self._seed, *numbers])
@@ -96,37 +98,40 @@ class Chunks:
 
 def first_chunk(rows: Rows, grid: Grid) -> StreamedChunk:
     """Return the chunk of the first blocks of the file, whose shapes are those of all chunks."""
-    memory = rows.empty(grid.batches * (grid.batch_size + grid.ragged))
+    memory, spare = (rows.empty(_room(grid)) for _ in range(2))
     with jax.enable_x64(rows.double):
-        return _filled(rows, grid, np.arange(grid.blocks), memory, None)
+        return _filled(rows, grid, np.arange(grid.blocks), memory, spare, None)
+
+
+def _room(grid: Grid) -> int:
+    """Return the largest number of rows of a chunk."""
+    return grid.batches * (grid.batch_size + grid.ragged)
 
 
 def _filled(
-    rows: Rows, grid: Grid, blocks: np.ndarray, memory: tuple, shuffle: np.random.Generator | None
+    rows: Rows,
+    grid: Grid,
+    blocks: np.ndarray,
+    memory: tuple,
+    spare: tuple,
+    shuffle: np.random.Generator | None,
 ) -> StreamedChunk:
-    """Read blocks into memory, whose first m b rows are those that all batches have."""
+    """Read blocks into memory, whose first m b rows are those that all batches have.
+
+    Rows that do not stay in the order of the file are read into spare memory, and copied.
+    """
     size, total = grid.batch_size, grid.batches * grid.batch_size
     edges = [grid.edges(int(block)) for block in blocks]
-    longer = np.concatenate([np.diff(edge) for edge in edges]) > size
-    places = None
-    if grid.ragged:
-        # The place of each row: those of a batch in turn, and then its extra row if it has one.
-        main = np.arange(total).reshape(grid.batches, size)
-        both = np.concatenate([main, total + np.arange(grid.batches)[:, None]], axis=1)
-        places = both[np.concatenate([np.ones(main.shape, bool), longer[:, None]], axis=1)]
-    elif shuffle is not None:
-        places = np.arange(total)
-    if shuffle is not None:
-        shuffle.shuffle(places)
-    done = 0
+    longer, done = np.concatenate([np.diff(edge) for edge in edges]) > size, 0
+    order = _places(grid, longer, shuffle)
     for edge in edges:
         start, stop = int(edge[0]), int(edge[-1])
-        if places is None:
-            out, where = tuple(x[done:] for x in memory), None
-        else:
-            out, where = memory, places[done : done + stop - start]
-        rows.read(start, stop, out, where)
+        rows.read(start, stop, tuple(x[done:] for x in (memory if order is None else spare)))
         done += stop - start
+    if order is not None:
+        # To gather rows takes half the time of scattering them.
+        for x, out in zip(spare, memory, strict=True):
+            np.take(x, order, axis=0, out=out, mode="clip")
 
     def put(x, first, last, shape):
         return jax.device_put(x[first:last].reshape(*shape, *x.shape[1:]), may_alias=True)
@@ -134,10 +139,24 @@ def _filled(
     main = tuple(put(x, 0, total, (grid.batches, size)) for x in memory)
     extra = has_extra = None
     if grid.ragged:
-        extra = tuple(
-            put(x, total, total + grid.batches, (grid.batches, 1)) for x in memory
-        )
+        extra = tuple(put(x, total, total + grid.batches, (grid.batches, 1)) for x in memory)
         has_extra = jax.device_put(longer)
     # On a device the copy must be complete before the memory is used again.
     main, extra = jax.block_until_ready((main, extra))
     return StreamedChunk(main, extra, has_extra, grid.size, grid.num_batches)
+
+
+def _places(
+    grid: Grid, longer: np.ndarray, shuffle: np.random.Generator | None
+) -> np.ndarray | None:
+    """Return which of the rows that were read comes to each place; None if they stay in order."""
+    if not grid.ragged:
+        return None if shuffle is None else shuffle.permutation(grid.batches * grid.batch_size)
+    count = grid.batches * grid.batch_size + int(longer.sum())
+    order = np.arange(count) if shuffle is None else shuffle.permutation(count)
+    # A batch has its rows, and perhaps one more that lies behind those of all batches.
+    used = np.ones((grid.batches, grid.batch_size + 1), bool)
+    used[:, -1] = longer
+    table = np.zeros(used.shape, np.int64)
+    table[used] = order
+    return np.concatenate([table[:, :-1].ravel(), table[:, -1]])

@@ -34,12 +34,17 @@ class Rows:
         The streamed arguments that are data, in the order of the model's layout.
     double
         Whether the numbers are kept in double precision.
+
+    Attributes
+    ----------
+    rows_read
+        Number of rows that were read so far.
     """
 
     def __init__(self, leaves: tuple[StreamedArray, ...], double: bool) -> None:
         self.leaves, self.double = leaves, double
         self.size = len(leaves[0])
-        self.speed, self._lock = Speed(), threading.Lock()
+        self.rows_read, self._lock = 0, threading.Lock()
         self._sources: dict[int, Source] = {id(x.source): x.source for x in leaves}
         with jax.enable_x64(double):
             self.dtypes = tuple(jax.dtypes.canonicalize_dtype(x.dtype) for x in leaves)
@@ -55,8 +60,8 @@ class Rows:
         each = zip(self.leaves, self.dtypes, strict=True)
         return tuple(aligned((rows, *x.shape[1:]), dtype) for x, dtype in each)
 
-    def read(self, start: int, stop: int, out: tuple, places: Any = None) -> None:
-        """Read rows into arrays.
+    def read(self, start: int, stop: int, out: tuple) -> None:
+        """Read rows into the first places of arrays.
 
         Parameters
         ----------
@@ -64,15 +69,16 @@ class Rows:
             The range of rows.
         out
             Arrays to write to, one for each leaf.
-        places
-            The place in ``out`` of each of the rows; None for the first places, in order.
 
         Raises
         ------
         SourceError
             If a source fails, or gives other rows than it should; the message names the argument.
         """
+        if self._read_into(start, stop, out):
+            return
         with self._lock:
+            self.rows_read += stop - start
             found = {number: self._from(source, start, stop) for number, source in self._sources.items()}
         for leaf, array in zip(self.leaves, out, strict=True):
             rows = np.asarray(found[id(leaf.source)][leaf.column])
@@ -81,20 +87,35 @@ class Rows:
                     f"`{leaf.name}` gave an array {rows.shape} for the rows {start} to {stop - 1}, "
                     f"not {(stop - start, *leaf.shape[1:])}: has the file been cut short?"
                 )
-            if places is None:
-                array[: stop - start] = rows
-            else:
-                array[places] = rows
+            array[: stop - start] = rows
+
+    def _read_into(self, start: int, stop: int, out: tuple) -> bool:
+        """Read rows straight into the arrays; return whether all sources could do so."""
+        given: dict[int, dict] = {number: {} for number in self._sources}
+        for leaf, array in zip(self.leaves, out, strict=True):
+            given[id(leaf.source)][leaf.column] = array[: stop - start]
+        with self._lock:
+            for number, source in self._sources.items():
+                try:
+                    if not source.read_into(start, stop, given[number]):
+                        return False
+                except Exception as error:
+                    raise self._error(source, start, stop, error) from error
+            self.rows_read += stop - start
+        return True
 
     def _from(self, source: Source, start: int, stop: int) -> dict[str, Any]:
         try:
             return source.read(start, stop)
         except Exception as error:
-            names = [leaf.name for leaf in self.leaves if leaf.source is source]
-            raise SourceError(
-                f"The rows {start} to {stop - 1} of {', '.join(f'`{n}`' for n in names)} could not "
-                f"be read: {type(error).__name__}: {error}"
-            ) from error
+            raise self._error(source, start, stop, error) from error
+
+    def _error(self, source: Source, start: int, stop: int, error: Exception) -> SourceError:
+        names = ", ".join(f"`{leaf.name}`" for leaf in self.leaves if leaf.source is source)
+        return SourceError(
+            f"The rows {start} to {stop - 1} of {names} could not be read: "
+            f"{type(error).__name__}: {error}"
+        )
 
     def check_finite(self, start: int, arrays: tuple) -> None:
         """Raise if a row among those read from ``start`` on is not finite; name argument and row."""

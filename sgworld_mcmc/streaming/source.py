@@ -44,6 +44,13 @@ class Source(ABC):
     def read(self, start: int, stop: int) -> dict[str, Any]:
         """Return the rows from ``start`` to before ``stop``: an array (rows, ...) by column."""
 
+    def read_into(self, start: int, stop: int, out: dict[str, np.ndarray]) -> bool:
+        """Read rows into the memory of contiguous arrays of the columns' types, if that is faster.
+
+        Return False if the source cannot do that: :meth:`read` is then called.
+        """
+        return False
+
     def whole(self) -> dict[str, np.ndarray]:
         """Return all rows of all columns, read."""
         return {name: np.ascontiguousarray(x) for name, x in self.read(0, self.size).items()}

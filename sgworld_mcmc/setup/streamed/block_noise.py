@@ -42,9 +42,13 @@ class BlockFactors(NamedTuple):
         last = min(1.0, 2.0 / max(chunk_time, 1e-300))
         return {k: np.maximum(self.batches[k], last * x) for k, x in self.blocks.items()}
 
-    def largest(self) -> float:
-        """Return the largest factor of the means of blocks, of plain gradients."""
-        return float(np.max(self.blocks["plain"]))
+    def shuffled(self) -> "BlockFactors":
+        """Return the factors if rows are shuffled within a chunk: those of batches are one."""
+        return self._replace(batches={kind: np.ones_like(x) for kind, x in self.batches.items()})
+
+    def alike(self) -> float:
+        """Return the largest factor of all: one if neighbours are not alike."""
+        return float(max(np.max(x) for part in self for x in part.values()))
 
 
 def block_factors(

@@ -25,7 +25,7 @@ from sgworld_mcmc.setup.streamed.part import Part, read_part
 from sgworld_mcmc.streaming.rows import Rows
 from sgworld_mcmc.streaming.source import StreamedArray
 
-__all__ = ["check_streamed", "streamed_settings"]
+__all__ = ["check_streamed", "keeps_pieces", "streamed_settings"]
 
 
 def streamed_settings(settings: Settings) -> Settings:
@@ -36,8 +36,8 @@ def streamed_settings(settings: Settings) -> Settings:
     ValueError
         If a setting needs all rows in memory; the message names it.
     """
-    if settings.any_order:  # rows are shuffled within each chunk, which costs a copy of the chunk
-        settings = replace(settings, order=ORDERS["examples"](), any_order=False)
+    if settings.any_order:  # until it is known whether neighbouring rows are alike
+        settings = replace(settings, order=ORDERS["examples"]())
     name = settings.order.name
     problem = None
     if settings.order.period == 0:
@@ -56,6 +56,11 @@ def streamed_settings(settings: Settings) -> Settings:
     if problem:
         raise ValueError(f"The rows are streamed, since they do not fit in memory. {problem}.")
     return settings
+
+
+def keeps_pieces(settings: Settings) -> bool:
+    """Return whether it has to be known how much neighbouring rows are alike."""
+    return settings.any_order or not settings.order.redeals
 
 
 def check_streamed(
@@ -101,7 +106,7 @@ def check_streamed(
     base = _without_rowwise(base, data, constants)
     contents = examine(arrays_of(model, args, kwargs))
     check_functions(base, data, constants, keep=settings.keep)
-    part = read_part(generator, rows, keep_pieces=not settings.order.redeals)
+    part = read_part(generator, rows, keep_pieces=keeps_pieces(settings))
     observed = {name: site.values for name, site in base.sites.items() if site.values}
     some = _with_part(base, args, kwargs, part.rows)
     check_observed(observed, arrays_of(model, *some))

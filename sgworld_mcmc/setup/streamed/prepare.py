@@ -12,7 +12,7 @@ from sgworld_mcmc.model.additivity import check_initial
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.progress import stage, tell
 from sgworld_mcmc.sampling.chain import Dynamics
-from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.settings import ORDERS, Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
@@ -30,7 +30,11 @@ from sgworld_mcmc.setup.streamed.block_noise import (
     block_factors,
     scaled_noise,
 )
-from sgworld_mcmc.setup.streamed.check import check_streamed, streamed_settings
+from sgworld_mcmc.setup.streamed.check import (
+    check_streamed,
+    keeps_pieces,
+    streamed_settings,
+)
 from sgworld_mcmc.setup.streamed.forecast import check_memory
 from sgworld_mcmc.setup.streamed.part import Part, read_part
 from sgworld_mcmc.setup.streamed.search import fit_streamed
@@ -94,7 +98,12 @@ def prepare_streamed(
         posterior = posterior._replace(fit=posterior.fit._replace(gradient=gradient))
         if measurements is not None:
             stage("choosing settings")
-            factors = _factors(posterior, part, blocks, measurements, settings)
+            factors = _factors(posterior, part, blocks, measurements)
+            if settings.any_order and factors.alike() == 1:
+                # In a shuffled file neighbours make as good a batch as any, and need no copy.
+                settings = replace(settings, order=ORDERS["batches"]())
+            if settings.order.redeals:
+                factors = factors.shuffled()
             # Batches lie within a chunk, and an epoch has several chunks.
             largest = max(1, min(_chunk_rows(rows), view.size // FEWEST_CHUNKS) // BLOCKS)
             request = request_of(settings, view.size, posterior.fit)
@@ -118,7 +127,7 @@ def prepare_streamed(
         grid=grid,
         shuffled=settings.order.redeals,
         row_bytes=rows.row_bytes,
-        alike=1.0 if factors is None else factors.largest(),
+        alike=1.0 if factors is None else factors.alike(),
         passes=posterior.whole.passes,
         rows_per_second=posterior.whole.speed.per_second,
     )
@@ -185,7 +194,7 @@ def _posterior(
     if double != user:
         # What was found for rounded rows is only a guess for the rows as they are.
         passes, rows = whole.passes, Rows(rows.leaves, double)
-        part = read_part(generator, rows, keep_pieces=not settings.order.redeals)
+        part = read_part(generator, rows, keep_pieces=keeps_pieces(settings))
         whole, feed, fit, blocks = search(rows, part, fit.coordinates.center[None])
         whole.passes += passes
     posterior = Posterior(
@@ -232,7 +241,6 @@ def _factors(
     part: Part,
     blocks: BlockDerivatives | None,
     measurements: Measurements,
-    settings: Settings,
 ) -> BlockFactors:
     """Return by how much the noise of neighbouring rows exceeds that of rows drawn at random."""
     noise, coordinates = measurements.noise, posterior.coordinates
