@@ -1,6 +1,7 @@
 """Arrays that are sliced and never read whole: NumPy memory maps, HDF5 datasets, Zarr arrays."""
 
 import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -108,10 +109,8 @@ class ArraySource(Source):
         self.columns = {ALL: Column(tuple(map(int, shape[1:])), dtype.newbyteorder("="))}
 
         self._file = _file_of(array) if isinstance(array, np.ndarray) else None
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            os.close(self._file[0])
+        if self._file is not None:
+            weakref.finalize(self, os.close, self._file[0])
 
     def read_into(self, start: int, stop: int, out: dict[str, np.ndarray]) -> bool:
         memory, column = out[ALL], self.columns[ALL]

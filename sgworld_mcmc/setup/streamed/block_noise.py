@@ -64,30 +64,48 @@ def block_factors(
     plain = blocks.rows * slopes.var(0, ddof=1) / temperature
     curvature = blocks.rows * turned.var(0, ddof=1).mean(0)
     error = np.sqrt(2 / (number - 1))
-    made = {"plain": _factor(plain, noise.center["plain"], error)}
+    made = {"plain": _factor(plain, noise.center["plain"], error, _least(noise))}
+    made["control_variate"] = _factor(
+        curvature, noise.mean["control_variate"], error, _least(noise)
+    )
     # What third derivatives add between blocks is taken to be as much more as that of the second.
-    made["control_variate"] = _factor(curvature, noise.mean["control_variate"], error)
-    made["taylor"] = made["control_variate"]
+    some = noise.mean["taylor"] > _least(noise)
+    made["taylor"] = np.where(some, made["control_variate"], 1.0)
     return {**ones, **made}
 
 
-def between(groups: RowNoise, rows: RowNoise, length: int, number: int) -> dict[str, np.ndarray]:
-    """Return the factors of groups of ``length`` neighbours, from ``number`` groups a draw."""
-    error = np.sqrt(2 / max(number - 1, 1))
-    made = {}
-    for kind in rows.mean:
-        several = [
-            _factor(length * getattr(groups, part)[kind], getattr(rows, part)[kind], error)
-            for part in ("center", "mean")
-        ]
-        made[kind] = np.maximum(*several)
+def between(
+    measured: dict, noise: RowNoise, length: int, number: int
+) -> dict[str, np.ndarray]:
+    """Return the factors of groups of neighbours.
+
+    Parameters
+    ----------
+    measured
+        What :func:`sgworld_mcmc.setup.row_noise.measure_noise` returned for groups.
+    noise
+        The noise of single rows.
+    length, number
+        Number of rows of a group, and of groups at each draw.
+    """
+    error, least, made = np.sqrt(2 / max(number - 1, 1)), _least(noise), {}
+    for kind, row in noise.mean.items():
+        there, center = (np.asarray(measured[x][kind], float).mean(0) for x in ("draw", "center"))
+        made[kind] = np.maximum(
+            _factor(length * there, row, error, least),
+            _factor(length * center, noise.center[kind], error, least),
+        )
     return made
 
 
-def _factor(groups: np.ndarray, rows: np.ndarray, error: float) -> np.ndarray:
+def _least(noise: RowNoise) -> float:
+    """Return a variance that is only rounding, next to that of plain gradients."""
+    return 1e-10 * float(np.max(noise.mean["plain"]))
+
+
+def _factor(groups: np.ndarray, rows: np.ndarray, error: float, least: float) -> np.ndarray:
     """Return the ratio where it is certainly larger than one, else one."""
-    negligible = 1e-9 * max(float(np.max(rows)), 1e-300)
-    ratio = np.where(rows > negligible, groups / np.maximum(rows, negligible), 1.0)
+    ratio = np.where(rows > least, groups / np.maximum(rows, max(least, 1e-300)), 1.0)
     return np.where(ratio > 1 + ERRORS * error, ratio, 1.0)
 
 

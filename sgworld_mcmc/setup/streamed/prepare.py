@@ -22,7 +22,6 @@ from sgworld_mcmc.setup.measurements import Measurements, measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.prepare import ROUNDING, check_at, dynamics_of, initial_points
 from sgworld_mcmc.setup.request import Request, request_of
-from sgworld_mcmc.setup.row_noise import summarise_noise
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.streamed.block_noise import (
     BlockFactors,
@@ -87,6 +86,7 @@ def prepare_streamed(
     posterior, blocks, rows, part, double, too_coarse = found
     with jax.enable_x64(double):
         measurements = choice = factors = None
+        alike, cost = None, 1.0
         if settings.complete:
             starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
         else:
@@ -99,7 +99,8 @@ def prepare_streamed(
         if measurements is not None:
             stage("choosing settings")
             factors = _factors(posterior, part, blocks, measurements)
-            if settings.any_order and factors.alike() == 1:
+            alike = factors.alike()
+            if settings.any_order and alike == 1:
                 # In a shuffled file neighbours make as good a batch as any, and need no copy.
                 settings = replace(settings, order=ORDERS["batches"]())
             if settings.order.redeals:
@@ -108,7 +109,7 @@ def prepare_streamed(
             largest = max(1, min(_chunk_rows(rows), view.size // FEWEST_CHUNKS) // BLOCKS)
             request = request_of(settings, view.size, posterior.fit)
             request = replace(request, largest=largest)
-            choice, measurements = _choice(request, measurements, factors, settings, rows)
+            choice, measurements, cost = _choice(request, measurements, factors, rows)
         reach = reach_of(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
@@ -127,7 +128,8 @@ def prepare_streamed(
         grid=grid,
         shuffled=settings.order.redeals,
         row_bytes=rows.row_bytes,
-        alike=1.0 if factors is None else factors.alike(),
+        alike=alike,
+        cost=cost,
         passes=posterior.whole.passes,
         rows_per_second=posterior.whole.speed.per_second,
     )
@@ -262,22 +264,24 @@ def _factors(
             block=number * part.length,
             length=part.length,
         )
-    groups = summarise_noise(measured, coordinates.along(positions))
-    return BlockFactors(of_blocks, between(groups, noise, part.length, number))
+    return BlockFactors(of_blocks, between(measured, noise, part.length, number))
 
 
 def _choice(
     request: Request,
     measurements: Measurements,
     factors: BlockFactors,
-    settings: Settings,
     rows: Rows,
-) -> tuple[Choice, Measurements]:
-    """Choose settings for the noise that the chunks of the chosen settings have."""
-    noise, applied = measurements.noise, None
+) -> tuple[Choice, Measurements, float]:
+    """Choose settings for the noise that the chunks of the chosen settings have.
+
+    The last value is the number of rows for each effective draw, over that for a shuffled file.
+    """
+    noise, applied, first = measurements.noise, None, None
     for _ in range(ROUNDS):
         used = noise if applied is None else scaled_noise(noise, applied)
         choice = choose(request, used, measurements.steps)
+        first = first or choice.examples
         grid, _ = make_grid(
             rows.size, choice.batch_size, choice.steps_per_draw, _chunk_rows(rows)
         )
@@ -289,4 +293,4 @@ def _choice(
         elif all((x == 1).all() for x in now.values()):
             break
         applied = now
-    return choice, measurements._replace(noise=used)
+    return choice, measurements._replace(noise=used), choice.examples / first

@@ -5,10 +5,10 @@ from typing import NamedTuple
 from sgworld_mcmc.streaming.grid import Grid
 from sgworld_mcmc.streaming.memory import readable
 
-__all__ = ["ALIKE", "Streaming"]
+__all__ = ["DEAR", "Streaming"]
 
-# Neighbouring rows are called alike if their noise is this many times that of random rows.
-ALIKE = 2.0
+# An order that takes this many times the rows of a shuffled file deserves a warning.
+DEAR = 1.2
 
 
 class Streaming(NamedTuple):
@@ -23,8 +23,10 @@ class Streaming(NamedTuple):
     row_bytes
         Number of bytes of a row in memory.
     alike
-        By how much the variance of the gradients of blocks exceeds that of as many random rows: one
-        for a shuffled file.
+        How many times as much the gradients of groups of neighbours vary as those of as many random
+        rows: one for a shuffled file, None if it was not measured.
+    cost
+        Predicted number of rows for each effective draw, over that for a shuffled file.
     passes
         How often the set-up has read all rows.
     rows_per_second
@@ -34,7 +36,8 @@ class Streaming(NamedTuple):
     grid: Grid
     shuffled: bool
     row_bytes: int
-    alike: float
+    alike: float | None
+    cost: float
     passes: int
     rows_per_second: float
 
@@ -42,21 +45,28 @@ class Streaming(NamedTuple):
         """Return how the rows are read, in words."""
         grid = self.grid
         rows = "rows shuffled within each chunk" if self.shuffled else "batches of neighbours"
-        alike = "no more than" if self.alike == 1 else f"{self.alike:.3g} times as much as"
+        alike = "vary no more than those of random rows"
+        if self.alike is None:
+            alike = "were not compared with those of random rows"
+        elif self.alike > 1:
+            alike = (
+                f"vary up to {self.alike:.3g} times as much as those of as many random rows, which "
+                f"costs {self.cost:.3g} times the rows for each effective draw"
+            )
         return (
             f"{size:,} rows ({readable(size * self.row_bytes)}) are streamed: {grid.chunks} chunks "
             f"an epoch of {readable(grid.chunk_rows * self.row_bytes)}, each of {grid.blocks} "
-            f"blocks from random places of the file; {rows}. The gradients of blocks vary {alike} "
-            f"those of random rows; the set-up has read the file {self.passes} times."
+            f"blocks from random places of the file; {rows}. The gradients of neighbouring rows "
+            f"{alike}. The set-up has read all rows {self.passes} times."
         )
 
     def note(self) -> str | None:
-        """Return a warning if neighbouring rows are alike, with the cure; else None."""
-        if self.alike < ALIKE:
+        """Return a warning if the order of the file costs much, with the cure; else None."""
+        if self.cost < DEAR:
             return None
         return (
-            f"Neighbouring rows of the file are alike: the gradients of its blocks vary "
-            f"{self.alike:.3g} times as much as those of as many random rows. The settings allow "
-            "for it, which makes steps smaller or draws fewer for each pass. Shuffle the file once "
-            "(sgworld-mcmc shuffle IN... --out FOLDER), and run on the shuffled one."
+            f"Neighbouring rows of the file are alike: their gradients vary up to {self.alike:.3g} "
+            f"times as much as those of as many random rows. The settings allow for it, and take "
+            f"{self.cost:.3g} times the rows for each effective draw. Shuffle the file once "
+            "(sgworld-mcmc shuffle FILE... --out FOLDER), and run on the shuffled one."
         )
