@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         WholeDataWarning,
     )
     from sgworld_mcmc.kernels import sgd, sgld, sgworld, ubu
+    from sgworld_mcmc.streaming.parquet import ParquetSource
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "BiasReport",
     "DivergenceWarning",
     "InterruptedWarning",
+    "ParquetSource",
     "TuningWarning",
     "WholeDataWarning",
     "diagnostics",
@@ -46,6 +48,7 @@ _DEFINED_IN = {
     "BiasReport": "sgworld_mcmc.infer",
     "DivergenceWarning": "sgworld_mcmc.infer",
     "InterruptedWarning": "sgworld_mcmc.infer",
+    "ParquetSource": "sgworld_mcmc.streaming.parquet",
     "TuningWarning": "sgworld_mcmc.infer",
     "WholeDataWarning": "sgworld_mcmc.infer",
     "sgd": "sgworld_mcmc.kernels",

@@ -110,6 +110,13 @@ def _factor(groups: np.ndarray, rows: np.ndarray, error: float, least: float) ->
 
 
 def scaled_noise(noise: RowNoise, factors: dict[str, np.ndarray]) -> RowNoise:
-    """Return the noise of the rows with these factors."""
-    parts = ({kind: factors[kind] * x for kind, x in part.items()} for part in noise[:3])
+    """Return the noise of the rows with these factors.
+
+    That of plain gradients away from the center has a part from the curvature, as control variates
+    have it.
+    """
+    parts = [{kind: factors[kind] * x for kind, x in part.items()} for part in noise[:3]]
+    for part, before in zip(parts[1:], noise[1:3], strict=True):
+        rest = np.maximum(before["plain"] - noise.center["plain"], 0)
+        part["plain"] = parts[0]["plain"] + factors["control_variate"] * rest
     return RowNoise(*parts, *noise[3:])
