@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         WholeDataWarning,
     )
     from sgworld_mcmc.kernels import sgd, sgld, sgworld, ubu
+    from sgworld_mcmc.streaming.parquet import ParquetSource
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "CheckpointWarning",
     "DivergenceWarning",
     "InterruptedWarning",
+    "ParquetSource",
     "TuningWarning",
     "Unconstrained",
     "WholeDataWarning",
@@ -53,6 +55,7 @@ _DEFINED_IN = {
     "CheckpointWarning": "sgworld_mcmc.infer",
     "DivergenceWarning": "sgworld_mcmc.infer",
     "InterruptedWarning": "sgworld_mcmc.infer",
+    "ParquetSource": "sgworld_mcmc.streaming.parquet",
     "TuningWarning": "sgworld_mcmc.infer",
     "Unconstrained": "sgworld_mcmc.auditing",
     "WholeDataWarning": "sgworld_mcmc.infer",

@@ -19,6 +19,7 @@ from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.lay_out import PlanMismatch
 from sgworld_mcmc.setup.plan_file import VERSION, load_plan, save_plan
 from sgworld_mcmc.setup.run_plan import RunPlan
+from sgworld_mcmc.streaming.arguments import is_streamed
 
 __all__ = ["CheckpointedMCMC"]
 
@@ -103,6 +104,11 @@ class CheckpointedMCMC(ReportedMCMC):
         if self._folder is None:
             return super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1)
         folder = self._folder
+        if is_streamed(args, kwargs):
+            raise ValueError(
+                "`checkpoint` needs rows in memory: a plan of rows that are streamed cannot be "
+                "saved yet. Leave `checkpoint` out."
+            )
         arguments = flatten_arguments(self.sampler.model.fn, args, kwargs)
         shapes = {f"argument {name}": _shape(x) for name, x in arguments.items()}
         request = asked(**self._request, arguments=shapes)

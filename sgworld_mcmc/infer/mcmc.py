@@ -220,6 +220,7 @@ class MinibatchMCMC(CheckpointedMCMC):
         try:
             read = self._read(args, kwargs)
             plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=4)
+            self._check_streamed(extra_fields)
             hidden = self._hidden_fields(extra_fields)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
@@ -303,8 +304,8 @@ class MinibatchMCMC(CheckpointedMCMC):
             self._asked = self._asked or (self.num_samples, self.num_chains)
             self.num_samples, self.num_chains = draws * self.thinning, chains
         return (
-            f"The run was interrupted: {draws} of {number} draws of {chains} of {count} chains are "
-            f"kept, unchecked. {self._how_to_continue()}"
+            f"The run was {self._interrupts.reason}: {draws} of {number} draws of {chains} of "
+            f"{count} chains are kept, unchecked. {self._how_to_continue()}"
         )
 
     def _what_is_lost(self) -> str:
@@ -327,10 +328,11 @@ class MinibatchMCMC(CheckpointedMCMC):
                 rng_key, self.num_warmup, init_params, model_args=args, model_kwargs=kwargs
             )
         lower, upper = self._collection_params["lower"], self._collection_params["upper"]
+        before, each = self._calls()
         collection = Collection(
-            calls=lower,
+            calls=lower * before,
             draws=(upper - lower) // self.thinning,
-            thinning=self.thinning,
+            thinning=self.thinning * each,
             fields=collect_fields,
             removed=remove_sites,
             vectorized=self._is_vectorized,
@@ -349,6 +351,7 @@ class MinibatchMCMC(CheckpointedMCMC):
             postprocess=self.postprocess_fn,
             numbers=self._numbers(),
             interrupts=interrupts,
+            portions=self._portions(self.data),
             buffers=None if self._shared is None else self._shared.buffers,
         )
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(found.state)):

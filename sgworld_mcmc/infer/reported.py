@@ -10,7 +10,7 @@ from numpyro.diagnostics import print_summary
 from sgworld_mcmc.arrays import from_numpy, named_leaves
 from sgworld_mcmc.checkpoint.stored_draws import looked_at
 from sgworld_mcmc.infer.extra_fields import CHECKS
-from sgworld_mcmc.infer.planned import PlannedMCMC
+from sgworld_mcmc.infer.streamed import StreamedMCMC
 from sgworld_mcmc.report.bias_report import BiasReport
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
@@ -29,7 +29,7 @@ __all__ = ["ReportedMCMC"]
 CONTROL = 2**31 - 1
 
 
-class ReportedMCMC(PlannedMCMC):
+class ReportedMCMC(StreamedMCMC):
     """The part of :class:`~sgworld_mcmc.infer.mcmc.MinibatchMCMC` that looks at its draws."""
 
     # The positions of the last run's draws, and the plan that they were made with.
@@ -124,10 +124,11 @@ class ReportedMCMC(PlannedMCMC):
         tuning = self.data.tuning
         step_size = from_numpy(step_size, tuning.step_size.dtype)
         data = replace(self.data, tuning=tuning._replace(step_size=step_size))
+        before, each = self._calls()
         collection = Collection(
-            calls=num_warmup,
+            calls=num_warmup * before,
             draws=self.num_samples // self.thinning,
-            thinning=self.thinning,
+            thinning=self.thinning * each,
             fields=("z", *(name for name in self._last_fields if name != "z")),
             removed=(),
             vectorized=True,
@@ -144,6 +145,7 @@ class ReportedMCMC(PlannedMCMC):
                 collection=collection,
                 postprocess=None,
                 numbers=self._numbers(),
+                portions=self._portions(data),
             )
         return self._draws_of(found.draws, found.state)
 
@@ -254,12 +256,12 @@ class ReportedMCMC(PlannedMCMC):
 
     def _numbers(self) -> float:
         """Count the numbers that a whole run reads, so that a continued run has its program."""
-        data, dynamics = self.data, self.data.dynamics
+        data, dynamics = self.data, self.plan.dynamics
         if dynamics.integrator.numbers != "gaussian":
             # The faster code of XLA (jaxlib 0.10.2) takes several times longer to unpack bytes.
             return 0.0
         samples, chains = self._asked or (self.num_samples, self.num_chains)
         draws = samples * dynamics.steps_per_draw
         steps = self.num_warmup * dynamics.steps_per_warmup + draws
-        each = sum(x.size for x in jax.tree.leaves(data.feed)) / dynamics.num_batches
+        each = sum(x.size for x in jax.tree.leaves(data.feed)) / data.dynamics.num_batches
         return chains * steps * each

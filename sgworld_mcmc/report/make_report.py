@@ -109,6 +109,7 @@ def make_report(
         center=plan.fit.coordinates.center,
         double=plan.double,
         notes=notes,
+        reading="" if plan.streaming is None else plan.streaming.described(plan.description.size),
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.interrupts import Interrupts, wait
 from sgworld_mcmc.progress import fraction, stage
+from sgworld_mcmc.streaming.source import SourceError
 
 __all__ = ["Collected", "Collection", "Progress", "collect", "empty_buffers", "first_draws"]
 
@@ -129,6 +130,7 @@ def collect(
     interrupts: Interrupts | None = None,
     buffers: Any = None,
     note: Callable[[Progress], None] | None = None,
+    portions: Callable | None = None,
 ) -> Collected:
     """Advance a chain (or chains) and stack its draws.
 
@@ -154,18 +156,29 @@ def collect(
         :func:`empty_buffers` with the draws of an earlier process.
     note
         Function that is told of the progress after every block.
+    portions
+        Function of the compiled program and the state that returns a program whose data are
+        streamed (:class:`sgworld_mcmc.streaming.portions.Portions`); None for data in memory.
     """
     recipe = _recipe(sampler, postprocess, collection)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
-    advance = partial(program, args=args, kwargs=kwargs, recipe=recipe)
-    advance = partial(advance, chain=np.int32(collection.chain))
+    advance = partial(program, kwargs=kwargs, recipe=recipe, chain=np.int32(collection.chain))
+    if portions is None:
+        advance = partial(advance, args=args)
     if buffers is None:
         stage("compiling")
         buffers = _room(collection, state, args, kwargs, recipe)
-    run = _Clockwork(advance, buffers, block)
-    return _collect_blocks(run, state, recipe, collection, interrupts, note)
+    if portions is None:
+        run = _Clockwork(advance, buffers, block)
+        return _collect_blocks(run, state, recipe, collection, interrupts, note)
+    advance = portions(advance, state)
+    try:
+        run = _Clockwork(advance, buffers, block, advance.most)
+        return _collect_blocks(run, state, recipe, collection, interrupts, note)
+    finally:
+        advance.close()
 
 
 def empty_buffers(
@@ -311,7 +324,13 @@ def _collect_blocks(
     made, left, ahead = collection.made, collection.thinning, state
     base, window = (made, collection.window) if collection.window else (0, collection.draws)
     while made < collection.draws and not stopped():
-        calls = run.calls()
+        try:
+            calls = run.calls()
+        except SourceError as error:  # the draws made so far are kept, as after Ctrl-C
+            if made == 0 or interrupts is None:
+                raise
+            interrupts.fail(str(error))
+            break
         if left == collection.thinning <= calls:
             turns = min(calls // left, min(collection.draws, base + window) - made)
             ahead, left = run(ahead, made - base, turns, left), 0
@@ -362,8 +381,14 @@ def _with_axis(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...
 class _Clockwork:
     """Run blocks, and choose their lengths from the time that the last one has taken."""
 
-    def __init__(self, advance: Callable, buffers: Any, block: int | None) -> None:
-        self._advance, self.buffers, self._block = advance, buffers, block
+    def __init__(
+        self,
+        advance: Callable,
+        buffers: Any,
+        block: int | None,
+        most: Callable[[], int] | None = None,
+    ) -> None:
+        self._advance, self.buffers, self._block, self._most = advance, buffers, block, most
         self._seconds = None  # that a kernel call has taken
 
     def blank(self, state: Any) -> Any:
@@ -376,9 +401,11 @@ class _Clockwork:
 
     def calls(self) -> int:
         """Return the number of kernel calls that a block may make."""
-        if self._block is not None:
-            return self._block
-        return 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
+        calls = self._block
+        if calls is None:
+            calls = 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
+        # Streamed data are in memory for so many calls.
+        return calls if self._most is None else min(calls, self._most())
 
     def __call__(self, state: Any, slot: int, turns: int, calls: int) -> Any:
         """Make ``turns`` draws of ``calls`` calls each from ``slot`` on; return the state."""

@@ -101,6 +101,10 @@ def lay_out(
 
 def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
     """Return the plan with a description of its model and data that holds in other processes."""
+    if plan.streaming is not None:
+        raise ValueError(
+            "A plan of rows that are streamed cannot be saved yet: set up anew in each process."
+        )
     data, constants = view.layout.split(args, kwargs)
     contents = identity(arrays_of(view.model, args, kwargs))
     if any(a not in (b, None) for a, b in zip(plan.description.contents, contents, strict=True)):
@@ -150,6 +154,7 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
         set_up_feed(rows),
         plan.fit,
         plan.dynamics.temperature or 1.0,
+        whole=data.whole,
     )
 
 
