@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         WholeDataWarning,
     )
     from sgworld_mcmc.kernels import sgd, sgld, sgworld, ubu
+    from sgworld_mcmc.streaming.parquet import ParquetSource
 
 __version__ = "0.1.0"
 
@@ -28,8 +29,10 @@ __all__ = [
     "SGWORLD",
     "AuditReport",
     "BiasReport",
+    "CheckpointWarning",
     "DivergenceWarning",
     "InterruptedWarning",
+    "ParquetSource",
     "TuningWarning",
     "Unconstrained",
     "WholeDataWarning",
@@ -49,8 +52,10 @@ _DEFINED_IN = {
     "SGWORLD": "sgworld_mcmc.infer",
     "AuditReport": "sgworld_mcmc.auditing",
     "BiasReport": "sgworld_mcmc.infer",
+    "CheckpointWarning": "sgworld_mcmc.infer",
     "DivergenceWarning": "sgworld_mcmc.infer",
     "InterruptedWarning": "sgworld_mcmc.infer",
+    "ParquetSource": "sgworld_mcmc.streaming.parquet",
     "TuningWarning": "sgworld_mcmc.infer",
     "Unconstrained": "sgworld_mcmc.auditing",
     "WholeDataWarning": "sgworld_mcmc.infer",

@@ -21,9 +21,11 @@ BENCHMARKS = {
     "accuracy": "error of the default settings on models of many kinds",
     "models": "starts and errors of the default settings on models as people write them",
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
+    "checkpoints": "time of a run that is saved, against one that is not",
     "hierarchies": "thousands of latents by group, against NUTS",
     "networks": "predictions of neural networks, against NUTS",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",
+    "streaming": "memory, passes and epoch speed of runs on files larger than the memory",
 }
 # Modules whose name is not that of their benchmark.
 MODULES = {"setup": "setup_cost"}
@@ -53,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     namespace = parser.parse_args(argv)
     if namespace.command == "benchmark":
         return _benchmark(namespace)
-    return _run("sgworld_mcmc.demo.run", namespace, parser)
+    module = {"demo": "demo.run", "shuffle": "streaming.shuffle_command"}[namespace.command]
+    return _run(f"sgworld_mcmc.{module}", namespace, parser)
 
 
 def _parser():
@@ -83,6 +86,20 @@ def _parser():
         help="which data (default: both)",
     )
     demo.add_argument("--quick", action="store_true", help="a quarter of the draws")
+    shuffle = commands.add_parser(
+        "shuffle",
+        help="write shuffled copies of files that are larger than the memory",
+        description=(
+            "Bring the rows of aligned files into one common random order, in two passes with "
+            "bounded memory: .npy files, HDF5 files and Zarr groups. A shuffled file is the best "
+            "one for a run that streams its rows."
+        ),
+    )
+    shuffle.add_argument(
+        "files", nargs="+", metavar="FILE", help=".npy, .h5, .hdf5 or .zarr, with the same rows"
+    )
+    shuffle.add_argument("--out", required=True, metavar="FOLDER", help="for the copies")
+    shuffle.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
     benchmark = commands.add_parser(
         "benchmark",
         help="measure bias or speed",

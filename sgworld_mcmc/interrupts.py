@@ -56,7 +56,12 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked = False
+        self.reason = "interrupted"
         self._deferred = False
+
+    def fail(self, reason: str) -> None:
+        """End the run for another reason than Ctrl-C, and keep its draws."""
+        self.asked, self.reason = True, f"cut short ({reason})"
 
     def defer(self) -> None:
         """Note the next Ctrl-C instead of raising it."""

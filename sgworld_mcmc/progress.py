@@ -22,6 +22,7 @@ __all__ = [
     "is_watched",
     "reporting",
     "stage",
+    "tell",
     "watch",
 ]
 
@@ -71,12 +72,15 @@ class Reporter:
         Number of rows of the data read in each stage.
     counting
         Whether rows are counted even where it takes time to count them.
+    told
+        Sentences for the user, which are shown under the stages.
     """
 
     def __init__(self, counting: bool = False) -> None:
         self.name, self.portion = "", (0, 1)
         self.rows: dict[str, float] = {}
         self.counting = counting
+        self.told: list[str] = []
         self._begin = self._since = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self._done: dict[str, float] = {}
@@ -120,6 +124,13 @@ def stage(name: str) -> None:
     reporter = _current.get()
     if reporter is not None:
         reporter.enter(name)
+
+
+def tell(text: str) -> None:
+    """Show a sentence to the user, if the stages are shown."""
+    reporter = _current.get()
+    if reporter is not None:
+        reporter.told.append(text)
 
 
 def count_rows(rows: float) -> None:
@@ -203,13 +214,17 @@ def _display(reporter: Reporter) -> Any:
 
     return Live(
         console=Console(stderr=True),
-        get_renderable=lambda: picture(reporter.stages()),
+        get_renderable=lambda: picture(reporter.stages(), reporter.told),
         refresh_per_second=RATE,
     )
 
 
-def picture(stages: list[Stage]) -> Any:
-    """Return the stages as a table of rich: name, times, and a bar if the fraction is known."""
+def picture(stages: list[Stage], told: list[str] | tuple = ()) -> Any:
+    """Return the stages as a table of rich: name, times, and a bar if the fraction is known.
+
+    The sentences that are ``told`` follow.
+    """
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -224,7 +239,7 @@ def picture(stages: list[Stage]) -> Any:
         part = "" if one.done is None else f"{one.done:4.0%}  {left}"
         style = None if one.active else "dim"
         table.add_row(one.name, _duration(one.seconds), bar, part, style=style)
-    return table
+    return Group(table, *told) if told else table
 
 
 def _duration(seconds: float) -> str:

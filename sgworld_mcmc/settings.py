@@ -144,6 +144,8 @@ class Settings:
         Whether the order may be chosen with the dynamics.
     quantities, keep
         The user's functions of the sites of a draw, or None.
+    stream
+        Whether rows are streamed: True, False, or ``"auto"`` if they do not fit in memory.
     """
 
     order: Order
@@ -167,6 +169,7 @@ class Settings:
     any_order: bool = False
     quantities: Callable | None = None
     keep: Callable | None = None
+    stream: bool | str = "auto"
 
     def kinetic(self) -> "Settings":
         """Return the settings with kinetic dynamics."""
@@ -217,6 +220,7 @@ def make_settings(
     start: str = "auto",
     quantities: Callable | None = None,
     keep: Callable | None = None,
+    stream: bool | str = "auto",
 ) -> Settings:
     """Check the settings as users spell them, and turn names into objects.
 
@@ -242,6 +246,8 @@ def make_settings(
                 "compiled programs are found again by it."
             ) from error
     check_choice("start", start, ("auto", "mode", "given"))
+    if not isinstance(stream, bool):
+        check_choice("stream", stream, ("auto",))
     for name, value in (("quantities", quantities), ("keep", keep)):
         if not (value is None or callable(value)):
             raise TypeError(
@@ -291,6 +297,7 @@ def make_settings(
         start=start,
         quantities=quantities,
         keep=keep,
+        stream=stream,
         step_schedule=step_schedule,
         temperature_schedule=temperature_schedule,
         **_preconditioner(preconditioner),

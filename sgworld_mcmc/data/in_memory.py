@@ -14,6 +14,7 @@ from sgworld_mcmc.protocols import PRNGKey
 
 __all__ = [
     "PART_ROWS",
+    "aligned",
     "cut",
     "first_batches",
     "generator_of",
@@ -80,7 +81,7 @@ def _take(x: Any, order: np.ndarray) -> jax.Array:
     if jax.default_backend() != "cpu" or dtype.kind not in "biufc":
         return jnp.take(x, order, axis=0) if isinstance(x, jax.Array) else jnp.asarray(x[order])
     # On a CPU a JAX array lends its memory to NumPy, which takes rows with no further copy.
-    x, taken = np.asarray(x), _aligned((len(order), *x.shape[1:]), dtype)
+    x, taken = np.asarray(x), aligned((len(order), *x.shape[1:]), dtype)
 
     def copy(start):
         some = slice(start, start + COPIED_ROWS)
@@ -96,7 +97,7 @@ def _take(x: Any, order: np.ndarray) -> jax.Array:
     return jax.device_put(taken, may_alias=True)
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return memory that JAX need not copy: that would take longer than gradients of the rows."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)

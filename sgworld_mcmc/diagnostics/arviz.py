@@ -12,6 +12,8 @@ import numpyro
 from sgworld_mcmc.arrays import named_leaves
 from sgworld_mcmc.diagnostics import model_groups
 from sgworld_mcmc.diagnostics.axis_labels import axis_labels
+from sgworld_mcmc.diagnostics.lazy_draws import lazy_draws
+from sgworld_mcmc.streaming.arguments import is_streamed
 
 __all__ = ["LOG_LIKELIHOOD_LIMIT", "to_arviz"]
 
@@ -46,7 +48,8 @@ def to_arviz(
     log_likelihood : {"auto", True, False}
         Whether to add the pointwise log likelihood, unscaled, of every observed site over all
         rows, which ``az.loo`` needs. It takes chains * draws * rows numbers; ``"auto"`` (default)
-        leaves it out, with a warning, above `LOG_LIKELIHOOD_LIMIT` = 1e8 of them (400 MB).
+        leaves it out, with a warning, above `LOG_LIKELIHOOD_LIMIT` = 1e8 of them (400 MB), and
+        without one if the draws lie on disk.
     posterior_predictive : bool
         Whether to draw new observations from the model with its arguments unchanged, one data set
         of full size for each draw. The default is False, because the result is random and as
@@ -71,8 +74,9 @@ def to_arviz(
     Raises
     ------
     ValueError
-        If there are no draws, the model has a subsampled plate, a latent site that is needed has
-        no draws, or an argument does not fit.
+        If rows are streamed and values of each of them are asked for, there are no draws, the
+        model has a subsampled plate, a latent site that is needed has no draws, or an argument
+        does not fit.
 
     Examples
     --------
@@ -96,17 +100,30 @@ def to_arviz(
         )
     posterior = _posterior(mcmc)
     groups = {"posterior": posterior, "sample_stats": _sample_stats(mcmc)}
+    on_disk = _on_disk(mcmc) is not None
     names: dict[str, list] = {}
-    if mcmc.sampler.model is not None:  # None for a sampler of a plain potential function
+    # Where the rows are streamed, no group has a place for values of each of them.
+    streamed = is_streamed(getattr(mcmc, "_args", ()), getattr(mcmc, "_kwargs", {}))
+    if streamed and (log_likelihood is True or posterior_predictive):
+        raise ValueError(
+            "The rows are streamed, since they do not fit in memory, and neither do log "
+            "likelihoods or predictions of all of them: compute those of some rows with numpyro."
+            "infer.log_likelihood or Predictive, from get_samples()."
+        )
+    # There is no model for a sampler of a plain potential function.
+    if mcmc.sampler.model is not None and not streamed:
         bound = model_groups.BoundModel(mcmc.sampler.model, mcmc._args, mcmc._kwargs)
         # What a user keeps in place of the sites may have the name of one, and another shape.
         kept = getattr(getattr(mcmc.sampler, "settings", None), "keep", None) is not None
         sites = {} if kept else posterior
-        view = model_groups.inspect_model(bound, {k: v[0, 0] for k, v in sites.items()})
+        view = model_groups.inspect_model(bound, {k: np.asarray(v[0, 0]) for k, v in sites.items()})
         if kept:
             sites = {k: v for k, v in posterior.items() if v.shape[2:] == view.shapes.get(k)}
         draws = {name: sites[name] for name in view.latents if name in sites}
-        if _wants_log_likelihood(log_likelihood, view, draws):
+        if on_disk and (posterior_predictive or log_likelihood is True):  # they need every draw
+            draws = {name: np.asarray(value) for name, value in draws.items()}
+        wanted = False if on_disk and log_likelihood == "auto" else log_likelihood
+        if _wants_log_likelihood(wanted, view, draws):
             groups["log_likelihood"] = model_groups.log_likelihood(bound, view, draws)
         if posterior_predictive and view.observed:
             _require_latents(view, draws, "posterior_predictive")
@@ -131,9 +148,16 @@ def to_arviz(
     return _assemble(mcmc, groups, names | dict(dims or {}), dict(coords or {}))
 
 
+def _on_disk(mcmc):
+    """Return the draws of a run that lie on disk; None if they are in memory."""
+    return getattr(mcmc, "draws_on_disk", None)
+
+
 def _posterior(mcmc):
     if getattr(mcmc, "last_state", True) is None:
         raise ValueError("`mcmc` has no draws yet: call `mcmc.run(rng_key, ...)` first")
+    if _on_disk(mcmc) is not None:
+        return lazy_draws(_on_disk(mcmc), "posterior")
     samples = jax.device_get(mcmc.get_samples(group_by_chain=True))
     if hasattr(samples, "_asdict"):
         samples = samples._asdict()
@@ -143,16 +167,21 @@ def _posterior(mcmc):
 
 
 def _sample_stats(mcmc):
-    stats = {}
-    for field, value in mcmc.get_extra_fields(group_by_chain=True).items():
+    stats, stored = {}, _on_disk(mcmc)
+    if stored is not None:
+        fields = lazy_draws(stored, "sample_stats")
+    else:
+        fields = mcmc.get_extra_fields(group_by_chain=True)
+    for field, value in fields.items():
         if isinstance(value, dict | tuple | list):
             continue
-        value = np.asarray(value)
+        if stored is None or field == "potential_energy":
+            value = np.asarray(value)
         stats[_STAT_NAMES.get(field, field)] = -value if field == "potential_energy" else value
         # Only trees have a depth: other kernels may count their steps under the same name.
         if field == "num_steps" and hasattr(mcmc.sampler, "_max_tree_depth"):
             stats["tree_depth"] = np.log2(value).astype(int) + 1
-    if "diverging" in stats:
+    if "diverging" in stats and stored is None:
         stats["diverging"] = stats["diverging"].astype(bool)
     return stats
 
@@ -218,10 +247,14 @@ def _assemble(mcmc, groups, names, coords):
             elif group == "log_likelihood":  # an event has one value, not one for each entry
                 given = given[: value.ndim - len(leading)]
             axes = _dim_names(name, value.shape[len(leading) :], given, coords)
-            variables[name] = ((*leading, *axes), value)
+            if isinstance(value, xr.Variable):  # draws on disk, which stay there
+                value.dims = (*leading, *axes)
+                variables[name] = value
+            else:
+                variables[name] = xr.Variable((*leading, *axes), value)
         sizes = {}
-        for axes, value in variables.values():
-            sizes |= dict(zip(axes, value.shape, strict=True))
+        for variable in variables.values():
+            sizes |= variable.sizes
         labels = {dim: coords.get(dim, np.arange(size)) for dim, size in sizes.items()}
         if variables:
             datasets[group] = xr.Dataset(variables, coords=labels, attrs=attrs)

@@ -1,5 +1,6 @@
 """The NumPyro interface: kernels and ``MCMC`` objects for NumPyro models."""
 
+from sgworld_mcmc.checkpoint.saved_run import CheckpointWarning
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.samplers import SGLD, SGWORLD
@@ -11,6 +12,7 @@ __all__ = [
     "SGLD",
     "SGWORLD",
     "BiasReport",
+    "CheckpointWarning",
     "DivergenceWarning",
     "InterruptedWarning",
     "SGMCMCKernel",

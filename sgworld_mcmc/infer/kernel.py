@@ -17,7 +17,7 @@ from sgworld_mcmc.infer.extra_fields import CHECKS
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
-from sgworld_mcmc.model.user_data import read_user_data
+from sgworld_mcmc.model.user_data import UserData, kept_arrays, read_user_data
 from sgworld_mcmc.report.quantities import checks_of, potential_energy
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings
@@ -25,6 +25,8 @@ from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.lay_out import lay_out
 from sgworld_mcmc.setup.prepare import prepare
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.setup.streamed.prepare import prepare_streamed
+from sgworld_mcmc.streaming.arguments import is_streamed, open_arguments, stream_rest
 
 __all__ = ["SGMCMCKernel"]
 
@@ -116,7 +118,11 @@ class SGMCMCKernel(MCMCKernel):
         """
         initial = None if init_params is None else (init_params, leading)
         seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
-        args, kwargs, _ = read_user_data(self._model, args, kwargs)
+        args, kwargs, _ = self.read(args, kwargs)
+        if is_streamed(args, kwargs):
+            return prepare_streamed(
+                seed, self._model, self._settings, args, kwargs, initial, self._models
+            )
         return prepare(
             seed, self._model, self._settings, args, kwargs, initial, self._models, chains
         )
@@ -129,8 +135,27 @@ class SGMCMCKernel(MCMCKernel):
         ValueError
             If the plan was made for another model or other data.
         """
-        args, kwargs, _ = read_user_data(self._model, args, kwargs)
+        args, kwargs, _ = self.read(args, kwargs)
+        if is_streamed(args, kwargs):
+            raise ValueError(
+                "A plan cannot be laid out for rows that are streamed: set up anew, without `plan`."
+            )
         return lay_out(plan, self._model, self._settings, args, kwargs, self._models)
+
+    def read(self, args: tuple, kwargs: dict, before: tuple[tuple, dict] | None = None) -> UserData:
+        """Return the model's arguments as arrays, in memory or streamed.
+
+        ``before`` are arguments that were read earlier: see
+        :func:`~sgworld_mcmc.model.user_data.read_user_data`.
+        """
+        stream = self._settings.stream
+        given = {id(leaf) for leaf in jax.tree.leaves((args, kwargs))}
+        args, kwargs = open_arguments(self._model, args, kwargs, stream)
+        if before is not None:  # a file that is read again holds the same numbers
+            args, kwargs = kept_arrays((args, kwargs), before, given)
+        read = read_user_data(self._model, args, kwargs, before)
+        args, kwargs = stream_rest(self._model, read.args, read.kwargs, stream)
+        return UserData(args, kwargs, read.labels)
 
     @staticmethod
     def split(rng_key: jax.Array, num_chains: int) -> jax.Array:
@@ -252,6 +277,11 @@ class SGMCMCKernel(MCMCKernel):
             if isinstance(rng_key, jax.core.Tracer):
                 rng_key, init_params = jax.random.key(0), None
             _, data = self.prepare(rng_key, args, kwargs, init_params)
+        if data.stream is not None:
+            raise ValueError(
+                "numpyro.infer.MCMC cannot stream rows that do not fit in memory: use "
+                "SGWORLD(model).run(...)."
+            )
         warn_of(data.model, stacklevel=4)
         self._prepared[signature_of(args, kwargs)] = data
         return data

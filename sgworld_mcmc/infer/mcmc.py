@@ -9,31 +9,35 @@ import numpy as np
 from numpyro.util import is_prng_key
 
 from sgworld_mcmc.arrays import reshaped
+from sgworld_mcmc.checkpoint.stored_draws import StoredDraws
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
+from sgworld_mcmc.infer.checkpointed import CheckpointedMCMC
 from sgworld_mcmc.infer.extra_fields import CHECKS, check_extra_fields
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
-from sgworld_mcmc.infer.reported import ReportedMCMC
 from sgworld_mcmc.infer.run_warnings import DivergenceWarning, TuningWarning
 from sgworld_mcmc.infer.set_up import SetUp
 from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
 from sgworld_mcmc.model.user_data import UserData
 from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.divergence import divergence_note
-from sgworld_mcmc.sampling.loop import Collection, collect, first_draws
+from sgworld_mcmc.sampling.loop import Collection, first_draws
 from sgworld_mcmc.setup.prepare import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["MinibatchMCMC"]
 
 
-_NOT_PICKLED = ("_checked", "_drawn_with", "_interrupts", "_reporter", "_shared")
+_NOT_PICKLED = (
+    *("_checked", "_drawn_with", "_interrupts", "_reporter", "_shared"),
+    *("_folder", "_saved", "_request"),
+)
 
 
 class _ChainInterrupted(Exception):
     """Raised to leave NumPyro's loop over chains when a run is interrupted."""
 
 
-class MinibatchMCMC(ReportedMCMC):
+class MinibatchMCMC(CheckpointedMCMC):
     """The base class of :class:`SGWORLD` and :class:`SGLD`: NumPyro's ``MCMC``, with a plan."""
 
     def __init__(
@@ -77,7 +81,18 @@ class MinibatchMCMC(ReportedMCMC):
     def __getstate__(self):
         return super().__getstate__() | dict.fromkeys(_NOT_PICKLED)
 
-    def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
+    def run(
+        self,
+        rng_key,
+        *args,
+        extra_fields=(),
+        init_params=None,
+        checkpoint=None,
+        every=60.0,
+        resume=False,
+        draws="memory",
+        **kwargs,
+    ):
         """Sample the posterior; the arguments are those of ``numpyro.infer.MCMC.run``.
 
         Parameters
@@ -97,12 +112,28 @@ class MinibatchMCMC(ReportedMCMC):
         init_params
             Dict of *unconstrained* initial values by latent site; with several chains, their axis
             comes first.
+        checkpoint
+            Folder in which the run is saved while it lasts (docs/using.md, *Runs that survive*);
+            None for none. Needs ``pip install 'sgworld-mcmc[checkpoints]'``.
+        every
+            Seconds between two checkpoints. A checkpoint takes some hundredths of a second, of
+            which the chains notice little: a minute loses hardly anything either way.
+        resume
+            Whether to go on with the run in the folder, bit for bit as if it had never ended. If
+            there is none yet, the run begins; a finished one returns its draws.
+        draws
+            ``"disk"`` leaves the draws in the folder, so that the memory of the run does not grow
+            with their number; ``"memory"`` is as without checkpoint.
 
         Raises
         ------
         ValueError, TypeError
             If the model or the arguments cannot be sampled. The error is raised before the first
-            step; the message names the site or argument and says what to change.
+            step; the message names the site or argument and says what to change. So is that of a
+            checkpoint which is one of another run.
+        FileExistsError, OSError, RuntimeError
+            If the folder of the checkpoint holds something already, cannot be written, or is in use
+            by another process.
         KeyboardInterrupt
             If Ctrl-C is pressed before the first draw, or twice. Once there are draws, Ctrl-C ends
             the run with an :class:`InterruptedWarning`, and they are kept.
@@ -115,6 +146,19 @@ class MinibatchMCMC(ReportedMCMC):
         only have to hold the same numbers); a NumPy array whose elements have changed since is
         noticed. With ``init_params``, or with other data, ``run`` sets up anew, and so does a new
         object of this class.
+
+        Examples
+        --------
+        >>> import jax, tempfile, os
+        >>> from sgworld_mcmc import SGWORLD, exact
+        >>> target = exact.GaussianMean()
+        >>> mcmc = SGWORLD(target.model, num_samples=100)
+        >>> folder = os.path.join(tempfile.mkdtemp(), "run")
+        >>> mcmc.run(jax.random.key(0), *target.data, checkpoint=folder)
+        >>> again = SGWORLD(target.model, num_samples=100)  # in another process, say
+        >>> again.run(jax.random.key(0), *target.data, checkpoint=folder, resume=True)
+        >>> bool((again.get_samples()["mu"] == mcmc.get_samples()["mu"]).all())
+        True
         """
         check_key("rng_key", rng_key)
         check_extra_fields(extra_fields)
@@ -123,20 +167,29 @@ class MinibatchMCMC(ReportedMCMC):
         if self._warmup_state is None:
             self._checked = None
         self._ask_again()
+        asked_of = {"extra_fields": tuple(extra_fields), "init_params": (init_params,)}
+        self._open_checkpoint(rng_key, checkpoint, every, resume, draws, asked_of)
+        try:
+            self._run(rng_key, args, kwargs, extra_fields, init_params)
+        finally:
+            self._close_checkpoint()
+
+    def _run(self, rng_key, args, kwargs, extra_fields, init_params) -> None:
+        """Make the draws, and look at them."""
         self._interrupts, self._chains = Interrupts(), []
         with reporting(self.progress_bar) as self._reporter:
             try:
                 self._make_draws(rng_key, args, kwargs, extra_fields, init_params)
                 note = divergence_note(self.last_state)
                 if note:
-                    warnings.warn(note, DivergenceWarning, stacklevel=2)
+                    warnings.warn(note, DivergenceWarning, stacklevel=3)
                 if not any(name in (self._states or {}) for name in ("position", CHECKS)):
                     return  # a warm-up that is not collected
                 self._take_positions(extra_fields)
             finally:
                 self._interrupts.release()
             if self._interrupts.asked:
-                warnings.warn(self._what_is_kept(), InterruptedWarning, stacklevel=2)
+                warnings.warn(self._what_is_kept(), InterruptedWarning, stacklevel=3)
                 return
             try:
                 stage("checking the draws")
@@ -147,10 +200,10 @@ class MinibatchMCMC(ReportedMCMC):
                     "Interrupted while the draws were checked: all of them are kept. "
                     "bias_report() checks them.",
                     InterruptedWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
         for note in notes:
-            warnings.warn(note, TuningWarning, stacklevel=2)
+            warnings.warn(note, TuningWarning, stacklevel=3)
 
     @property
     def sample_field(self):
@@ -166,7 +219,8 @@ class MinibatchMCMC(ReportedMCMC):
         read = before = UserData(self._args, self._kwargs, self._labels)
         try:
             read = self._read(args, kwargs)
-            plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=3)
+            plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=4)
+            self._check_streamed(extra_fields)
             hidden = self._hidden_fields(extra_fields)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)
@@ -210,6 +264,11 @@ class MinibatchMCMC(ReportedMCMC):
         """Keep the draws with an axis of chains, and then one of draws, as NumPyro does."""
         if not self._chains:  # they were made inside of a transformation: NumPyro has them
             return
+        if self._saved is not None and self._saved.on_disk:
+            made = self._saved.made if self._shared is None else self._shared.made
+            self._states = self._saved.draws(made, self._kept_chains)
+            self._states_flat = self._shared = None
+            return
         first, _ = self._chains[0]
         if self._shared is not None:  # chains that were made one after the other
             made, chains = self._shared.made, len(self._chains)
@@ -222,10 +281,16 @@ class MinibatchMCMC(ReportedMCMC):
 
     def _get_states_flat(self) -> dict:
         # NumPyro's own method compiles a program for each shape.
+        if isinstance(self._states, StoredDraws):
+            return self._states.flat()
         if self._states_flat is None:
             flat = lambda x: reshaped(x, (-1, *x.shape[2:]))  # noqa: E731
             self._states_flat = jax.tree.map(flat, self._states)
         return self._states_flat
+
+    @property
+    def _kept_chains(self) -> int:
+        return self.num_chains if self._is_vectorized else len(self._chains)
 
     @property
     def _is_vectorized(self) -> bool:
@@ -233,22 +298,22 @@ class MinibatchMCMC(ReportedMCMC):
 
     def _what_is_kept(self) -> str:
         """Return a warning of what an interrupted run has kept; make the settings agree with it."""
-        chains, draws = self._positions.shape[:2]
+        chains, draws = np.shape(self._states["diverging"])
         number, count = self.num_samples // self.thinning, self.num_chains
         if (draws, chains) != (number, count):
             self._asked = self._asked or (self.num_samples, self.num_chains)
             self.num_samples, self.num_chains = draws * self.thinning, chains
         return (
-            f"The run was interrupted: {draws} of {number} draws of {chains} of {count} chains are "
-            "kept, unchecked. To continue: `mcmc.post_warmup_state = mcmc.last_state`, then "
-            "`mcmc.run(mcmc.last_state.rng_key, ...)`."
+            f"The run was {self._interrupts.reason}: {draws} of {number} draws of {chains} of "
+            f"{count} chains are kept, unchecked. {self._how_to_continue()}"
         )
 
     def _what_is_lost(self) -> str:
         """Return a note of where a run was interrupted that leaves no draws."""
         where, seconds = self._reporter.name or "beginning", self._reporter.seconds
         old = "" if self._states is None else ", and get_samples() has those of an earlier run"
-        return f"Interrupted after {seconds:.1f} s ({where}): no draws are kept{old}."
+        on = "" if self._saved is None else f" {self._how_to_continue()}"
+        return f"Interrupted after {seconds:.1f} s ({where}): no draws are kept{old}.{on}"
 
     def _single_chain_mcmc(self, init, args, kwargs, collect_fields, remove_sites):
         rng_key, state, init_params = init
@@ -263,10 +328,11 @@ class MinibatchMCMC(ReportedMCMC):
                 rng_key, self.num_warmup, init_params, model_args=args, model_kwargs=kwargs
             )
         lower, upper = self._collection_params["lower"], self._collection_params["upper"]
+        before, each = self._calls()
         collection = Collection(
-            calls=lower,
+            calls=lower * before,
             draws=(upper - lower) // self.thinning,
-            thinning=self.thinning,
+            thinning=self.thinning * each,
             fields=collect_fields,
             removed=remove_sites,
             vectorized=self._is_vectorized,
@@ -276,7 +342,7 @@ class MinibatchMCMC(ReportedMCMC):
         )
         # A warm-up that is collected cannot be cut short: it would be taken for a whole one.
         interrupts = None if self._collection_params["phase"] == "warmup" else self._interrupts
-        found = collect(
+        found = self._collect(
             state,
             args,
             kwargs,
@@ -285,6 +351,7 @@ class MinibatchMCMC(ReportedMCMC):
             postprocess=self.postprocess_fn,
             numbers=self._numbers(),
             interrupts=interrupts,
+            portions=self._portions(self.data),
             buffers=None if self._shared is None else self._shared.buffers,
         )
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(found.state)):

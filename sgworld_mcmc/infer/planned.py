@@ -8,7 +8,7 @@ from numpyro.infer import MCMC
 
 from sgworld_mcmc.checks import check_key
 from sgworld_mcmc.infer.set_up import SetUp
-from sgworld_mcmc.model.user_data import Labels, UserData, read_user_data
+from sgworld_mcmc.model.user_data import Labels, UserData
 from sgworld_mcmc.progress import reporting
 from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.plan_file import save_plan
@@ -40,7 +40,7 @@ class PlannedMCMC(MCMC):
 
     def _read(self, args: tuple, kwargs: dict) -> UserData:
         """Return the model's arguments as arrays: those of the last run if they are the same."""
-        return read_user_data(self.sampler.model.fn, args, kwargs, self._setup.arguments)
+        return self.sampler.read(args, kwargs, self._setup.arguments)
 
     def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
         resumed, chains, before = self._warmup_state is not None, self.num_chains, self.plan

@@ -8,8 +8,9 @@ import numpy as np
 from numpyro.diagnostics import print_summary
 
 from sgworld_mcmc.arrays import from_numpy, named_leaves
+from sgworld_mcmc.checkpoint.stored_draws import looked_at
 from sgworld_mcmc.infer.extra_fields import CHECKS
-from sgworld_mcmc.infer.planned import PlannedMCMC
+from sgworld_mcmc.infer.streamed import StreamedMCMC
 from sgworld_mcmc.report.bias_report import BiasReport
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
@@ -28,7 +29,7 @@ __all__ = ["ReportedMCMC"]
 CONTROL = 2**31 - 1
 
 
-class ReportedMCMC(PlannedMCMC):
+class ReportedMCMC(StreamedMCMC):
     """The part of :class:`~sgworld_mcmc.infer.mcmc.MinibatchMCMC` that looks at its draws."""
 
     # The positions of the last run's draws, and the plan that they were made with.
@@ -36,6 +37,8 @@ class ReportedMCMC(PlannedMCMC):
     _drawn_with: RunPlan | None = None
     # What was computed of the draws of the last run, beside the sites.
     _checks: dict[str, Any] | None = None
+    # The draws on disk of which there are many are looked at every so many only.
+    _spacing: int = 1
     # The plan whose draws have been checked.
     _checked: RunPlan | None = None
     # The fields that the last run has collected: a further run shares its program.
@@ -121,10 +124,11 @@ class ReportedMCMC(PlannedMCMC):
         tuning = self.data.tuning
         step_size = from_numpy(step_size, tuning.step_size.dtype)
         data = replace(self.data, tuning=tuning._replace(step_size=step_size))
+        before, each = self._calls()
         collection = Collection(
-            calls=num_warmup,
+            calls=num_warmup * before,
             draws=self.num_samples // self.thinning,
-            thinning=self.thinning,
+            thinning=self.thinning * each,
             fields=("z", *(name for name in self._last_fields if name != "z")),
             removed=(),
             vectorized=True,
@@ -141,15 +145,18 @@ class ReportedMCMC(PlannedMCMC):
                 collection=collection,
                 postprocess=None,
                 numbers=self._numbers(),
+                portions=self._portions(data),
             )
         return self._draws_of(found.draws, found.state)
 
     def draws(self) -> Draws:
         """Return the draws of the last run in the sampler's own coordinates, for diagnostics."""
-        samples = (self._states or {}).get(self._sample_field, {})
-        if self.sampler.settings.keep is not None:  # these are no sites
+        field = self._sample_field
+        if self.sampler.settings.keep is not None or self._states is None:  # these are no sites
             samples = {}
-        return Draws(self._positions, self.last_state, samples, self._checks)
+        else:
+            samples = looked_at(self._states, (field,))[0].get(field, {})
+        return Draws(self._positions, self.last_state, samples, self._checks, self._spacing)
 
     def quantities(self) -> Any:
         """Return the quantities of the last run's draws, a pytree of arrays (chains, draws, ...).
@@ -162,6 +169,9 @@ class ReportedMCMC(PlannedMCMC):
                 "No quantities were computed: give `quantities=`, a function of the sites of one "
                 "draw, and call run(...)."
             )
+        if self._spacing > 1:  # the checks look at part of the draws on disk
+            found = self._states.whole(CHECKS)["quantities"]
+            return jax.tree.map(lambda x: np.asarray(x, float), found)
         return self._checks["quantities"]
 
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
@@ -213,7 +223,8 @@ class ReportedMCMC(PlannedMCMC):
 
     def _take_positions(self, extra_fields) -> None:
         """Keep what the diagnostics need; show of it only what was asked for."""
-        taken = self._draws_of(self._states, None)
+        states, self._spacing = looked_at(self._states, ("position", CHECKS))
+        taken = self._draws_of(states, None)
         self._positions, self._checks, self._drawn_with = taken.positions, taken.checks, self.plan
         for name in self._hidden_fields(extra_fields):
             del self._states[name]
@@ -245,12 +256,12 @@ class ReportedMCMC(PlannedMCMC):
 
     def _numbers(self) -> float:
         """Count the numbers that a whole run reads, so that a continued run has its program."""
-        data, dynamics = self.data, self.data.dynamics
+        data, dynamics = self.data, self.plan.dynamics
         if dynamics.integrator.numbers != "gaussian":
             # The faster code of XLA (jaxlib 0.10.2) takes several times longer to unpack bytes.
             return 0.0
         samples, chains = self._asked or (self.num_samples, self.num_chains)
         draws = samples * dynamics.steps_per_draw
         steps = self.num_warmup * dynamics.steps_per_warmup + draws
-        each = sum(x.size for x in jax.tree.leaves(data.feed)) / dynamics.num_batches
+        each = sum(x.size for x in jax.tree.leaves(data.feed)) / data.dynamics.num_batches
         return chains * steps * each

@@ -106,6 +106,10 @@ _COMMON = """
         A function of the sites of one draw that returns what is kept of it in place of all sites, a
         dict of arrays by name: predictions instead of weights, say. Any other pytree is kept under
         the name ``"kept"``.
+    stream
+        Whether rows are read from their files again and again instead of being held in memory:
+        True, False, or ``"auto"`` (default) for NumPy memory maps, HDF5 and Zarr arrays, Parquet
+        files and data sources that take more than a quarter of the free memory (docs/using.md).
     record_moments
         Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
         warm-up, at every minibatch step with replacement and at every epoch without, also of calls
@@ -216,7 +220,7 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
 
 def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
     """Return the plan, read from its file if it is a path; raise if a setting contradicts it."""
-    beside = ("order", "init_strategy", "integrator", "quantities", "keep")
+    beside = ("order", "init_strategy", "integrator", "quantities", "keep", "stream")
     own = {name for name in settings if name not in beside}
     if own:
         raise ValueError(

@@ -57,6 +57,19 @@ class SetUp:
         """Replace the plan and its data by others for the same arguments."""
         self._made = self._made._replace(plan=plan, data=data)
 
+    def adopt(self, plan: RunPlan, args: tuple, kwargs: dict) -> None:
+        """Lay the data out for a plan that was saved, and use it.
+
+        Raises
+        ------
+        PlanMismatch
+            If the plan was made for another model or other data.
+        """
+        self._made = self._made._replace(data=None)
+        data = self._sampler.lay_out(plan, args, kwargs)
+        user = bool(jax.config.jax_enable_x64)
+        self._made = _Made(plan, data, data.model, args, kwargs, user)
+
     def make(
         self,
         rng_key: jax.Array,

@@ -67,6 +67,8 @@ class BiasReport(NamedTuple):
         What the user should know, in plain words; the same sentences are issued as warnings.
     quantities
         R-hat and effective draws of the user's ``quantities``; None without them.
+    reading
+        How rows are streamed, in words; empty if they are in memory.
     """
 
     names: tuple[str, ...]
@@ -93,6 +95,7 @@ class BiasReport(NamedTuple):
     double: bool
     notes: tuple[str, ...]
     quantities: QuantityMixing | None = None
+    reading: str = ""
 
     def dominant(self) -> list[str]:
         """Return for each parameter the cause of the largest part of the predicted error."""
@@ -192,7 +195,8 @@ class BiasReport(NamedTuple):
         return f"{self.num_batches} batches of {self.batch_size}"
 
     def _footnotes(self) -> list[str]:
-        lines = [] if self.quantities is None else [str(self.quantities)]
+        lines = [self.reading] if self.reading else []
+        lines += [] if self.quantities is None else [str(self.quantities)]
         if len(self.names) > SHOWN:
             lines.append(f"({len(self.names) - SHOWN} more parameters with smaller predictions)")
         if self.stein is not None:

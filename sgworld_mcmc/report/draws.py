@@ -22,12 +22,15 @@ class Draws(NamedTuple):
         Constrained values by site, (chains, draws, ...); may be empty.
     checks
         What :mod:`sgworld_mcmc.report.quantities` has computed of the draws, or None.
+    spacing
+        The draws here are every so many of a run whose draws lie on disk.
     """
 
     positions: np.ndarray
     last_state: Any
     samples: Mapping[str, np.ndarray] = {}
     checks: Mapping[str, Any] | None = None
+    spacing: int = 1
 
     @property
     def step_size(self) -> float:

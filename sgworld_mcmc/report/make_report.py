@@ -84,7 +84,7 @@ def make_report(
     )
     # The sample size of thousands of parameters takes longer than a brief check of their draws.
     ess = np.nan if brief else np.asarray(effective_sample_size(along(positions)))
-    rows = draws.count * dynamics.steps_per_draw * plan.batch_size
+    rows = draws.count * draws.spacing * dynamics.steps_per_draw * plan.batch_size
     return BiasReport(
         names=tuple(data.model.scalar_names()),
         predicted_variance_error=made.variance_error,
@@ -109,6 +109,7 @@ def make_report(
         center=plan.fit.coordinates.center,
         double=plan.double,
         notes=notes,
+        reading="" if plan.streaming is None else plan.streaming.described(plan.description.size),
     )
 
 

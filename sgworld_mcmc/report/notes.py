@@ -37,6 +37,8 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
             "one of them. Remove the symmetry (an ordered constraint for mixtures), or compare "
             "chains with different `init_params`."
         )
+    if plan.streaming is not None and plan.streaming.note() is not None:
+        notes.append(plan.streaming.note())
     if plan.too_coarse:
         notes.append(
             "Single precision is too coarse for this posterior's correlations, and the model "

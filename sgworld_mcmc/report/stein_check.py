@@ -42,7 +42,9 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     chains, draws, dimension = positions.shape
     budget = SMALL_BUDGET if brief else BUDGET
     affordable = budget / (4 * posterior.size * dimension)
-    parts = affordable < FEWEST and is_large(posterior.size)
+    # Of streamed rows a random part is in memory: estimates with control variates know the rest.
+    streamed = posterior.whole is not None
+    parts = streamed or (affordable < FEWEST and is_large(posterior.size))
     number = int(np.clip(PART_DRAWS if parts else affordable, FEWEST, chains * draws / 2))
     each = max(number // chains, 1)
     chosen = positions[:, np.linspace(0, draws - 1, each).astype(int)]

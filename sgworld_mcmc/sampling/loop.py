@@ -18,8 +18,9 @@ import numpy as np
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.interrupts import Interrupts, wait
 from sgworld_mcmc.progress import fraction, stage
+from sgworld_mcmc.streaming.source import SourceError
 
-__all__ = ["Collected", "Collection", "collect", "first_draws"]
+__all__ = ["Collected", "Collection", "Progress", "collect", "empty_buffers", "first_draws"]
 
 # A run that reads more numbers than this takes more than about a second.
 LONG = 2**29
@@ -50,6 +51,11 @@ class Collection(NamedTuple):
     chain, chains
         The number of a chain that is not vectorized, and how many share the buffers: their draws
         have a leading axis of chains then. Zero chains for buffers without such an axis.
+    made
+        Number of draws that an earlier process has made. ``calls`` are those that it has left.
+    window
+        Number of draws that the buffers hold at a time, if not all of them: whoever is told of the
+        :class:`Progress` takes them when the buffers are full. Zero for all.
     """
 
     calls: int
@@ -61,6 +67,32 @@ class Collection(NamedTuple):
     room: int = 0
     chain: int = 0
     chains: int = 0
+    made: int = 0
+    window: int = 0
+
+
+class Progress(NamedTuple):
+    """How far a chain (or chains) is between two blocks.
+
+    Attributes
+    ----------
+    state
+        The state at the last draw that is complete, or within the warm-up.
+    calls
+        Kernel calls of the warm-up that are left.
+    made
+        Number of draws.
+    base
+        Number of the draw in the first place of the buffers.
+    buffers
+        The arrays with the draws, valid until the next block begins.
+    """
+
+    state: Any
+    calls: int
+    made: int
+    base: int
+    buffers: Any
 
 
 class Collected(NamedTuple):
@@ -97,6 +129,8 @@ def collect(
     block: int | None = None,
     interrupts: Interrupts | None = None,
     buffers: Any = None,
+    note: Callable[[Progress], None] | None = None,
+    portions: Callable | None = None,
 ) -> Collected:
     """Advance a chain (or chains) and stack its draws.
 
@@ -118,22 +152,46 @@ def collect(
     interrupts
         The record that notes a Ctrl-C after the first draw; without it every Ctrl-C raises.
     buffers
-        Those of the chain before, if chains that are made one after the other share them.
+        Those of the chain before, if chains that are made one after the other share them, or
+        :func:`empty_buffers` with the draws of an earlier process.
+    note
+        Function that is told of the progress after every block.
+    portions
+        Function of the compiled program and the state that returns a program whose data are
+        streamed (:class:`sgworld_mcmc.streaming.portions.Portions`); None for data in memory.
     """
-    fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
-    thinned = collection.thinning > 1
-    shared = collection.chains > 0
-    recipe = _Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared)
+    recipe = _recipe(sampler, postprocess, collection)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
-    advance = partial(program, args=args, kwargs=kwargs, recipe=recipe)
-    advance = partial(advance, chain=np.int32(collection.chain))
+    advance = partial(program, kwargs=kwargs, recipe=recipe, chain=np.int32(collection.chain))
+    if portions is None:
+        advance = partial(advance, args=args)
     if buffers is None:
         stage("compiling")
         buffers = _room(collection, state, args, kwargs, recipe)
-    run = _Clockwork(advance, buffers, block)
-    return _collect_blocks(run, state, recipe, collection, interrupts)
+    if portions is None:
+        run = _Clockwork(advance, buffers, block)
+        return _collect_blocks(run, state, recipe, collection, interrupts, note)
+    advance = portions(advance, state)
+    try:
+        run = _Clockwork(advance, buffers, block, advance.most)
+        return _collect_blocks(run, state, recipe, collection, interrupts, note)
+    finally:
+        advance.close()
+
+
+def empty_buffers(
+    state: Any,
+    args: tuple,
+    kwargs: dict,
+    *,
+    sampler: Any,
+    collection: Collection,
+    postprocess: Callable | None,
+) -> Any:
+    """Return room for the draws, on the host: the arguments are those of :func:`collect`."""
+    return _room(collection, state, args, kwargs, _recipe(sampler, postprocess, collection))
 
 
 class _Recipe(NamedTuple):
@@ -159,6 +217,12 @@ class _Recipe(NamedTuple):
                 buffer, x[None, None], (chain, place, *(0,) * jnp.ndim(x))
             )
         return jax.lax.dynamic_update_index_in_dim(buffer, x, place, self.axis)
+
+
+def _recipe(sampler: Any, postprocess: Callable | None, collection: Collection) -> _Recipe:
+    fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
+    thinned, shared = collection.thinning > 1, collection.chains > 0
+    return _Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared)
 
 
 @cache
@@ -237,7 +301,7 @@ def _collect_traced(state, args, kwargs, recipe: _Recipe, collection: Collection
 
 
 def _collect_blocks(
-    run: "_Clockwork", state, recipe: _Recipe, collection: Collection, interrupts
+    run: "_Clockwork", state, recipe: _Recipe, collection: Collection, interrupts, note
 ) -> Collected:
     """Make the draws block by block; ``state`` is that of the last draw that is complete."""
     state = run.blank(state)
@@ -250,26 +314,39 @@ def _collect_blocks(
         calls = min(left, run.calls())
         state, left = run(state, 0, 1, calls), left - calls
         fraction(1 - left / collection.calls)
+        if note is not None:
+            note(Progress(state, left, collection.made, collection.made, run.buffers))
     if collection.draws == 0:
         return Collected({}, state, 0)
 
     stage("draws")
     run.forget()  # a call of the warm-up may take less time than one of a draw
-    made, left, ahead = 0, collection.thinning, state
+    made, left, ahead = collection.made, collection.thinning, state
+    base, window = (made, collection.window) if collection.window else (0, collection.draws)
     while made < collection.draws and not stopped():
-        calls = run.calls()
+        try:
+            calls = run.calls()
+        except SourceError as error:  # the draws made so far are kept, as after Ctrl-C
+            if made == 0 or interrupts is None:
+                raise
+            interrupts.fail(str(error))
+            break
         if left == collection.thinning <= calls:
-            turns = min(calls // left, collection.draws - made)
-            ahead, left = run(ahead, made, turns, left), 0
+            turns = min(calls // left, min(collection.draws, base + window) - made)
+            ahead, left = run(ahead, made - base, turns, left), 0
         else:  # the block is part of a draw: it writes what the complete draw will overwrite
             calls, turns = min(left, calls), 1
-            ahead, left = run(ahead, made, 1, calls), left - calls
+            ahead, left = run(ahead, made - base, 1, calls), left - calls
         if left == 0:
             made, left, state = made + turns, collection.thinning, ahead
             fraction(made / collection.draws)
             if interrupts is not None:
                 interrupts.defer()  # from now on there is something to lose
-    if recipe.shared:
+            if note is not None:
+                note(Progress(state, 0, made, base, run.buffers))
+            if made - base == window:
+                base = made
+    if recipe.shared or collection.window:
         return Collected({}, state, made, run.buffers)
     return Collected(first_draws(run.buffers, made, recipe.axis), state, made)
 
@@ -285,7 +362,7 @@ def first_draws(buffers: Any, made: int, axis: int) -> Any:
 def _room(collection: Collection, state, args, kwargs, recipe: _Recipe) -> Any:
     """Return zeros for all draws, on the host; the first call moves them to the device."""
     shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
-    draws = max(collection.draws, collection.room, 1)
+    draws = collection.window or max(collection.draws, collection.room, 1)
 
     def zeros(x):
         shape = (collection.chains, *x.shape) if recipe.shared else x.shape
@@ -304,8 +381,14 @@ def _with_axis(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...
 class _Clockwork:
     """Run blocks, and choose their lengths from the time that the last one has taken."""
 
-    def __init__(self, advance: Callable, buffers: Any, block: int | None) -> None:
-        self._advance, self.buffers, self._block = advance, buffers, block
+    def __init__(
+        self,
+        advance: Callable,
+        buffers: Any,
+        block: int | None,
+        most: Callable[[], int] | None = None,
+    ) -> None:
+        self._advance, self.buffers, self._block, self._most = advance, buffers, block, most
         self._seconds = None  # that a kernel call has taken
 
     def blank(self, state: Any) -> Any:
@@ -318,9 +401,11 @@ class _Clockwork:
 
     def calls(self) -> int:
         """Return the number of kernel calls that a block may make."""
-        if self._block is not None:
-            return self._block
-        return 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
+        calls = self._block
+        if calls is None:
+            calls = 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
+        # Streamed data are in memory for so many calls.
+        return calls if self._most is None else min(calls, self._most())
 
     def __call__(self, state: Any, slot: int, turns: int, calls: int) -> Any:
         """Make ``turns`` draws of ``calls`` calls each from ``slot`` on; return the state."""

@@ -30,6 +30,7 @@ __all__ = [
     "arrays_of",
     "check_gradient",
     "check_model",
+    "check_settings",
     "contents_of",
     "warn_of",
 ]
@@ -108,7 +109,7 @@ def check_model(
     """
     cut, state = settings.batch_size is not None, generator.bit_generator.state
     base = see_model(model, args, kwargs, cache, cut=cut, reason=reason)
-    _check_settings(base, settings)
+    check_settings(base, settings)
     data, constants = base.layout.split(args, kwargs)
     functions = {"quantities": settings.quantities, "keep": settings.keep}
     check_functions(base, data, constants, **functions)
@@ -226,7 +227,7 @@ def _most_rows(arrays: dict[str, Any]) -> int:
     return max((len(x) for x in arrays.values() if np.ndim(x)), default=0)
 
 
-def _check_settings(model: MinibatchModel, settings: Settings) -> None:
+def check_settings(model: MinibatchModel, settings: Settings) -> None:
     if settings.batch_size is not None:
         check_integer("batch_size", settings.batch_size, 1, model.size)
     array, dimension = settings.covariance, model.dimension

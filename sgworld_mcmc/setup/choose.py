@@ -124,6 +124,8 @@ def _batch_sizes(request: Request) -> list[int]:
     sizes = [
         even_size(size, request.size) for size in request.batch_sizes if size <= request.size / 2
     ]
+    if request.largest is not None:
+        return [size for size in sizes if size <= request.largest] or [request.largest]
     return sorted({*sizes, request.size})
 
 

@@ -67,7 +67,7 @@ class SetUpFunctions:
         self.touched = compiled(self._touched, once)
         self.products = compiled(self._products, once)
         self.mixed = compiled(self._mixed, once)
-        self.noise = compiled(self._noise, static_argnames="block")
+        self.noise = compiled(self._noise, static_argnames=("block", "length"))
         self.batch_moments = compiled(self._batch_moments)
         self.pilot = compiled(self._pilot, static_argnames="gradient")
         self.offsets = compiled(self._offsets, work, static_argnames="gradient")
@@ -135,10 +135,10 @@ class SetUpFunctions:
         scaled = coordinates.scaled(jnp.sqrt(temperature))
         return target_of(self.model, constants, scaled, temperature)
 
-    def _noise(self, coordinates, draws, rows, constants, temperature, *, block):
+    def _noise(self, coordinates, draws, rows, constants, temperature, *, block, length=1):
         density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731
         scaled = coordinates.scaled(jnp.sqrt(temperature))
-        return measure_noise(density, scaled, draws, rows, block)
+        return measure_noise(density, scaled, draws, rows, block, length)
 
     def _batch_moments(self, coordinates, draws, rows, constants, pieces, number, temperature):
         density = lambda flat, some: self.model.log_density(flat, some, constants) / temperature  # noqa: E731

@@ -53,15 +53,19 @@ class GrownMode(NamedTuple):
     scaled: Scale
 
 
-def grow(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
+def grow(
+    search: ModeSearch, position: np.ndarray, sizes: list[int] | None = None
+) -> GrownMode | None:
     """Search from a mode of the first batch to the mode of all rows.
+
+    ``sizes`` are the numbers of batches in the growing parts; by default :func:`part_sizes`.
 
     Return None if Newton steps fail: if the potential is not convex on the way, a step is longer
     than the parts can explain, or the log density falls. Another search may then do better.
     """
     x, count = np.asarray(position, float), search.feed.num_batches
     scaled = None
-    for used in part_sizes(count):
+    for used in part_sizes(count) if sizes is None else sizes:
         here = search.expand(x, used)
         scaled = _scale(here)
         if scaled is None:

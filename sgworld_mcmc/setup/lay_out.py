@@ -50,7 +50,11 @@ BULK, BEYOND = 0.9, 6.0
 
 
 class PlanMismatch(ValueError):
-    """A plan was made for another model or other data."""
+    """A plan was made for another model or other data; ``what`` says what differs, in words."""
+
+    def __init__(self, message: str, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what or message
 
 
 def lay_out(
@@ -83,7 +87,8 @@ def lay_out(
     if problem:
         raise PlanMismatch(
             f"The plan was made for another model or other data. What differs is {problem}. Run "
-            "without `plan` to set up anew."
+            "without `plan` to set up anew.",
+            problem,
         )
     with jax.enable_x64(plan.double):
         rows, constants = checked.rows(plan.double), checked.constants(plan.double)
@@ -96,6 +101,10 @@ def lay_out(
 
 def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
     """Return the plan with a description of its model and data that holds in other processes."""
+    if plan.streaming is not None:
+        raise ValueError(
+            "A plan of rows that are streamed cannot be saved yet: set up anew in each process."
+        )
     data, constants = view.layout.split(args, kwargs)
     contents = identity(arrays_of(view.model, args, kwargs))
     if any(a not in (b, None) for a, b in zip(plan.description.contents, contents, strict=True)):
@@ -145,6 +154,7 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
         set_up_feed(rows),
         plan.fit,
         plan.dynamics.temperature or 1.0,
+        whole=data.whole,
     )
 
 

@@ -1,6 +1,6 @@
 """The posterior that the set-up measures: its data in two precisions, and its coordinates."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,6 +58,9 @@ class Posterior(NamedTuple):
     row_derivatives
         Derivatives of single rows at the center, in the order of ``rows_double``; None if they are
         too many or not known.
+    whole
+        The :class:`~sgworld_mcmc.setup.streamed.whole.WholeData` of rows that are streamed, of
+        which the rows above are a random part; None if they are all rows.
     """
 
     functions: SetUpFunctions
@@ -70,6 +73,7 @@ class Posterior(NamedTuple):
     temperature: float
     structure: Structure | None = None
     row_derivatives: RowDerivatives | None = None
+    whole: Any = None
 
     @property
     def size(self) -> int:
@@ -86,11 +90,16 @@ class Posterior(NamedTuple):
         if self.fit.gradient is not None:
             return self.fit.gradient
         with jax.enable_x64(self.functions.model.precise):
+            if self.whole is not None:
+                return self.whole.gradient(self.coordinates.center)[1]
             search = ModeSearch(self.functions, self.feed_double, self.constants_double)
             return search.gradient(self.coordinates.center)
 
     def hessian(self, position: np.ndarray, used: int | None = None) -> np.ndarray:
         """Return the (D, D) Hessian of the potential, from the first ``used`` set-up batches."""
+        if self.whole is not None and used is None:
+            with jax.enable_x64(self.functions.model.precise):
+                return self.whole.hessian(position)
         feed = self.feed_double
         used = feed.num_batches if used is None else used
         with jax.enable_x64(self.functions.model.precise):

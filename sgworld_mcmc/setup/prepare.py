@@ -44,7 +44,7 @@ from sgworld_mcmc.setup.seen_models import see_whole
 from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
-__all__ = ["check_start", "prepare"]
+__all__ = ["ROUNDING", "check_at", "check_start", "dynamics_of", "initial_points", "prepare"]
 
 # Groups are looked for on this many rows first, if rows times parameters exceed MANY_NUMBERS.
 FIRST_ROWS, MANY_NUMBERS = 512, 2**30
@@ -86,7 +86,7 @@ def prepare(
     generator = generator_of(seed)
     checked = check_model(generator, model, settings, args, kwargs, cache)
     view = checked.model
-    initial = _initial_points(view, init_params)
+    initial = initial_points(view, init_params)
     check_start(settings, init_params)
     check_random(settings, view)
     if initial is not None:
@@ -121,7 +121,7 @@ def prepare(
         reach = reach_of(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
-        dynamics, step_size = _dynamics(settings, view, choice, posterior.coordinates)
+        dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
         posterior, order = dealt(seed, posterior, dynamics)
         feed = feed_of(posterior.rows, dynamics)
         controls = controls_of(posterior, dynamics.gradient, feed, order)
@@ -211,7 +211,7 @@ def _with_coordinates(
     if fit is None:
         return None
     stage("coordinates")
-    _check_at(fit, checked, constants_double)
+    check_at(fit, checked, constants_double)
     rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
     too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
     double = bool(user or (too_coarse and view.precise))
@@ -234,7 +234,7 @@ def _with_coordinates(
     return posterior, double, bool(too_coarse and not double)
 
 
-def _check_at(fit: CoordinateFit, checked: CheckedModel, constants: tuple) -> None:
+def check_at(fit: CoordinateFit, checked: CheckedModel, constants: tuple) -> None:
     """Check at the mode once more that the model is a sum over rows, if that is in doubt.
 
     In single precision sums far from the mode may be so large that they hide what does not add up.
@@ -253,7 +253,7 @@ def _check_at(fit: CoordinateFit, checked: CheckedModel, constants: tuple) -> No
         )
 
 
-def _dynamics(
+def dynamics_of(
     settings: Settings, view: MinibatchModel, choice: Choice | None, coordinates: Coordinates
 ) -> tuple[Dynamics, float]:
     """Return the static choices of the run, and the step size."""
@@ -279,7 +279,7 @@ def _dynamics(
     return dynamics, chosen.step_size
 
 
-def _initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
+def initial_points(view: MinibatchModel, given: tuple | None) -> np.ndarray | None:
     """Return (S, D) unconstrained initial points from a dict with or without a leading axis."""
     if given is None:
         return None

@@ -38,6 +38,8 @@ class Request:
         The sizes of batches to choose from, beside that of all rows.
     overhead
         The cost of a step beyond its rows, in rows of gradient.
+    largest
+        The largest size of a batch, if not all rows can be one: those of streamed rows.
     """
 
     size: int
@@ -52,6 +54,7 @@ class Request:
     softest: float
     batch_sizes: tuple[int, ...] = BATCH_SIZES
     overhead: float = OVERHEAD
+    largest: int | None = None
 
 
 def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:

@@ -59,7 +59,12 @@ def batch_factor(batch_size: int, size: int) -> float:
 
 
 def measure_noise(
-    log_density: Callable, coordinates: Coordinates, draws: jax.Array, rows: tuple, block: int
+    log_density: Callable,
+    coordinates: Coordinates,
+    draws: jax.Array,
+    rows: tuple,
+    block: int,
+    length: int = 1,
 ) -> dict[str, Any]:
     """Measure the variances of the gradients of single rows along the parameters' directions.
 
@@ -77,6 +82,9 @@ def measure_noise(
         Pytree of arrays (N, ...) with the rows in random order.
     block
         Number of rows for each draw, static.
+    length
+        Number of neighbouring rows whose mean gradient is looked at in place of that of single
+        rows, static; it divides ``block``.
 
     Returns
     -------
@@ -86,15 +94,20 @@ def measure_noise(
     """
     along, center = coordinates.projector(), coordinates.center
     gradients = jax.vmap(jax.grad(log_density))
-    size = jax.tree.leaves(rows)[0].shape[0]
+    size, number = jax.tree.leaves(rows)[0].shape[0], block // length
 
     def at_draw(inputs):
         start, z = inputs
-        some = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, block)[:, None], rows)
-        here = lambda theta: gradients(jnp.broadcast_to(theta, (block, theta.size)), some)  # noqa: E731
+        some = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, start, block).reshape(
+                number, length, *x.shape[1:]
+            ),
+            rows,
+        )
+        here = lambda theta: gradients(jnp.broadcast_to(theta, (number, theta.size)), some)  # noqa: E731
         change = coordinates.apply(z)
         value = along(here(center + change))
-        middle = jnp.broadcast_to(center, (block, center.size))
+        middle = jnp.broadcast_to(center, (number, center.size))
         base, push = jax.linearize(lambda x: gradients(x, some), middle)
         # The potential's row Hessian is minus the Jacobian, r_i the residual of the log density.
         moved = coordinates.apply(coordinates.pull_back(base - base.mean(0)))
@@ -103,12 +116,12 @@ def measure_noise(
 
         def variances(value, turned):
             parts = {name: kind.residual(value, base, turned) for name, kind in GRADIENTS.items()}
-            return {k: jnp.var(x, axis=0, ddof=min(1, block - 1)) for k, x in parts.items()}
+            return {k: jnp.var(x, axis=0, ddof=min(1, number - 1)) for k, x in parts.items()}
 
         there = variances(value, turned)
         return {"center": variances(base, 0 * turned), "draw": there, "coupling": coupling}
 
-    starts = jnp.linspace(0, size - block, len(draws)).astype(jnp.int32)
+    starts = jnp.linspace(0, size - block, len(draws)).astype(jnp.int32) // length * length
     return jax.lax.map(at_draw, (starts, draws))
 
 

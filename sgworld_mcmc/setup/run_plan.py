@@ -7,7 +7,7 @@ laid out for it, and the argument of every compiled loop.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +19,9 @@ from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
+from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.without_mode.tune import KineticFit
+from sgworld_mcmc.streaming.portions import Stream
 
 __all__ = ["RunData", "RunPlan", "Tuning"]
 
@@ -76,6 +78,8 @@ class RunPlan:
         Whether the user had given anything on which the predicted error depends.
     kinetic
         What a set-up without a mode has found; None if there is a mode.
+    streaming
+        How the rows are streamed; None if they are in memory.
     """
 
     dynamics: Dynamics
@@ -90,6 +94,7 @@ class RunPlan:
     tolerance: float
     fixed: bool
     kinetic: KineticFit | None = None
+    streaming: Streaming | None = None
 
     @property
     def num_batches(self) -> int:
@@ -111,7 +116,7 @@ class RunPlan:
     jax.tree_util.register_dataclass,
     data_fields=["feed", "constants", "originals", "tuning"],
     meta_fields=["model", "dynamics"],
-    drop_fields=["rows"],
+    drop_fields=["rows", "stream", "whole"],
 )
 @dataclass(frozen=True, eq=False)
 class RunData:
@@ -134,6 +139,10 @@ class RunData:
     rows
         The shuffled rows, if the batches are not all of one size and share memory with them; else
         None. (To join such batches again would copy them.) They are no part of the pytree.
+        Of streamed rows they are the random part that the set-up has read.
+    stream, whole
+        Streamed rows, and what makes passes over them; None if the rows are in memory. The feed is
+        then any one chunk, and ``dynamics`` those of calls of the kernel within a chunk.
     """
 
     feed: Feed
@@ -143,6 +152,8 @@ class RunData:
     model: MinibatchModel
     dynamics: Dynamics
     rows: tuple | None = None
+    stream: Stream | None = None
+    whole: Any = None
 
     def sites(self, position: jax.Array) -> dict[str, jax.Array]:
         """Return the unconstrained sites at a position z (D,)."""

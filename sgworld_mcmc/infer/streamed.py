@@ -1,0 +1,80 @@
+"""A NumPyro ``MCMC`` with a plan, whose rows may be streamed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sgworld_mcmc.infer.planned import PlannedMCMC
+from sgworld_mcmc.progress import tell
+from sgworld_mcmc.setup.run_plan import RunData
+from sgworld_mcmc.setup.streamed.forecast import Forecast, forecast
+from sgworld_mcmc.streaming.portions import Portions
+
+__all__ = ["StreamedMCMC"]
+
+
+class StreamedMCMC(PlannedMCMC):
+    """The part of :class:`~sgworld_mcmc.infer.mcmc.MinibatchMCMC` that knows of streamed rows."""
+
+    def forecast(self) -> Forecast:
+        """Return what a run with the present set-up costs, if its rows are streamed.
+
+        Returns
+        -------
+        Forecast
+            Rows, passes over the file, memory in bytes and seconds of reading, without those of the
+            set-up. ``print`` says them in words.
+
+        Raises
+        ------
+        ValueError
+            If there has been no set-up, or its rows are in memory.
+        """
+        if self.plan is None or self.plan.streaming is None:
+            raise ValueError("No rows are streamed: call set_up(...) or run(...) with such data.")
+        warmup = 0 if self._warmup_state is not None else self.num_warmup
+        draws = self.num_chains * self.num_samples // self.thinning
+        positions = 2 * 4 * (1 + self.plan.double) * self.plan.fit.dimension
+        made = forecast(self.plan, warmup, self.num_samples, draws * positions)
+        chains = self.num_chains if self.chain_method == "sequential" else 1
+        return made._replace(
+            rows=chains * made.rows, passes=chains * made.passes, seconds=chains * made.seconds
+        )
+
+    def _calls(self) -> tuple[int, int]:
+        """Return how many calls of the kernel make a call of the warm-up, and a draw.
+
+        They are one each where the rows are in memory.
+        """
+        if self.plan.streaming is None:
+            return 1, 1
+        dynamics, call = self.plan.dynamics, self.plan.streaming.grid.call
+        return dynamics.steps_per_warmup // call, dynamics.steps_per_draw // call
+
+    def _portions(self, data: RunData) -> Callable | None:
+        """Return what brings the chunks of streamed rows to the program; None without them."""
+        if data.stream is None:
+            return None
+        return partial(_portions, data=data)
+
+    def _check_streamed(self, extra_fields: Any) -> None:
+        """Raise if streamed rows do not allow what was asked for; say what the run will cost."""
+        if self.plan.streaming is None:
+            return
+        if self.chain_method not in ("vectorized", "sequential"):
+            raise ValueError(
+                f"`chain_method` {self.chain_method!r} needs the rows in memory, and they are "
+                "streamed: use 'vectorized', whose chains share what is read, or 'sequential'."
+            )
+        if "potential_energy" in extra_fields:
+            raise ValueError(
+                "The field 'potential_energy' needs all rows at every draw, and they are streamed: "
+                "compute it afterwards, for a few draws."
+            )
+        ahead = self.forecast()
+        tell(str(ahead))
+        ahead.check()
+
+
+def _portions(program: Callable, state: Any, data: RunData) -> Portions:
+    return Portions(program, data, data.stream, state)

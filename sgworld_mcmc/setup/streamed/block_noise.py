@@ -1,0 +1,121 @@
+"""How much more noise streamed batches have than batches of rows drawn at random.
+
+Rows that lie together in a file are often alike: of one day, one hospital, one class. Their mean
+then says less than that of as many random rows. The factor by which its variance is larger, the
+design effect of survey sampling, is n Var(mean of n neighbours) / Var(row); it is one in a shuffled
+file. All kinds of noise of docs/theory.md are multiplied by it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.setup.row_noise import RowNoise
+from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
+
+__all__ = ["BlockFactors", "between", "block_factors", "scaled_noise"]
+
+# A factor that differs from one by fewer standard errors than this is taken for one.
+ERRORS = 4.0
+
+
+class BlockFactors(NamedTuple):
+    """Factors of the noise by kind of gradient, (Q,) each along a direction.
+
+    Attributes
+    ----------
+    blocks
+        The factors of the means of blocks: what is left if rows are shuffled within a chunk.
+    batches
+        Those of single batches; one if rows are shuffled.
+    """
+
+    blocks: dict[str, np.ndarray]
+    batches: dict[str, np.ndarray]
+
+    def at(self, chunk_time: float, chunks: int) -> dict[str, np.ndarray]:
+        """Return the factors for C chunks that last so long, in units of the curvature.
+
+        Noise that lasts longer than a chain's memory (time two) moves it no farther. A chunk has a
+        C-th of all blocks, without replacement.
+        """
+        last = min(1.0, 2.0 / max(chunk_time, 1e-300)) * (1 - 1 / chunks)
+        return {k: np.maximum(self.batches[k], last * x) for k, x in self.blocks.items()}
+
+    def shuffled(self) -> "BlockFactors":
+        """Return the factors if rows are shuffled within a chunk: those of batches are one."""
+        return self._replace(batches={kind: np.ones_like(x) for kind, x in self.batches.items()})
+
+    def alike(self) -> float:
+        """Return the largest factor of all: one if neighbours are not alike."""
+        return float(max(np.max(x) for part in self for x in part.values()))
+
+
+def block_factors(
+    blocks: BlockDerivatives | None, noise: RowNoise, coordinates: Coordinates, temperature: float
+) -> dict[str, np.ndarray]:
+    """Return the factors of the means of blocks, from the derivatives of all blocks of the file."""
+    ones = {kind: np.ones_like(x) for kind, x in noise.center.items()}
+    if blocks is None or len(blocks.gradients) < 8:
+        return ones
+    number = len(blocks.gradients)
+    slopes = coordinates.along(coordinates.pull_back(blocks.gradients))
+    turned = coordinates.along(coordinates.pull_back(blocks.products))
+    plain = blocks.rows * slopes.var(0, ddof=1) / temperature
+    curvature = blocks.rows * turned.var(0, ddof=1).mean(0)
+    error = np.sqrt(2 / (number - 1))
+    made = {"plain": _factor(plain, noise.center["plain"], error, _least(noise))}
+    made["control_variate"] = _factor(
+        curvature, noise.mean["control_variate"], error, _least(noise)
+    )
+    # What third derivatives add between blocks is taken to be as much more as that of the second.
+    some = noise.mean["taylor"] > _least(noise)
+    made["taylor"] = np.where(some, made["control_variate"], 1.0)
+    return {**ones, **made}
+
+
+def between(measured: dict, noise: RowNoise, length: int, number: int) -> dict[str, np.ndarray]:
+    """Return the factors of groups of neighbours.
+
+    Parameters
+    ----------
+    measured
+        What :func:`sgworld_mcmc.setup.row_noise.measure_noise` returned for groups.
+    noise
+        The noise of single rows.
+    length, number
+        Number of rows of a group, and of groups at each draw.
+    """
+    error, least, made = np.sqrt(2 / max(number - 1, 1)), _least(noise), {}
+    for kind, row in noise.mean.items():
+        there, center = (np.asarray(measured[x][kind], float).mean(0) for x in ("draw", "center"))
+        made[kind] = np.maximum(
+            _factor(length * there, row, error, least),
+            _factor(length * center, noise.center[kind], error, least),
+        )
+    return made
+
+
+def _least(noise: RowNoise) -> float:
+    """Return a variance that is only rounding, next to that of plain gradients."""
+    return 1e-10 * float(np.max(noise.mean["plain"]))
+
+
+def _factor(groups: np.ndarray, rows: np.ndarray, error: float, least: float) -> np.ndarray:
+    """Return the ratio where it is certainly larger than one, else one."""
+    ratio = np.where(rows > least, groups / np.maximum(rows, max(least, 1e-300)), 1.0)
+    return np.where(ratio > 1 + ERRORS * error, ratio, 1.0)
+
+
+def scaled_noise(noise: RowNoise, factors: dict[str, np.ndarray]) -> RowNoise:
+    """Return the noise of the rows with these factors.
+
+    That of plain gradients away from the center has a part from the curvature, as control variates
+    have it.
+    """
+    parts = [{kind: factors[kind] * x for kind, x in part.items()} for part in noise[:3]]
+    for part, before in zip(parts[1:], noise[1:3], strict=True):
+        rest = np.maximum(before["plain"] - noise.center["plain"], 0)
+        part["plain"] = parts[0]["plain"] + factors["control_variate"] * rest
+    return RowNoise(*parts, *noise[3:])

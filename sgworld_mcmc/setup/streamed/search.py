@@ -1,0 +1,139 @@
+"""Find the mode of streamed rows: on a part in memory first, then with few passes over all rows."""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.progress import stage
+from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
+from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED, CoordinateFit, coordinates_of
+from sgworld_mcmc.setup.curvature import dense_scale
+from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
+from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
+from sgworld_mcmc.setup.one_pass import Expansion
+from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
+
+__all__ = ["PROBES", "fit_streamed"]
+
+# Hessians of the blocks are looked at along this many random vectors.
+PROBES = 8
+
+
+class _Value(NamedTuple):
+    """What a search reports of a point: minus the log density over N, and its gradient."""
+
+    loss: np.ndarray
+    gradient: np.ndarray
+
+
+class StreamedSearch:
+    """The steps of :mod:`sgworld_mcmc.setup.growing_search` where only a part is in memory.
+
+    Numbers of batches up to those of the part are rows of the part; more stand for all rows.
+    """
+
+    def __init__(self, part: ModeSearch, whole: WholeData, generator: np.random.Generator) -> None:
+        self.part, self.whole, self._generator = part, whole, generator
+        self.functions, self.dimension = part.functions, part.dimension
+        each = part.feed.size / part.feed.num_batches
+        count = max(part.feed.num_batches + 1, round(whole.rows.size / each))
+        self.feed = SimpleNamespace(num_batches=count)
+        self.scaled, self.blocks, self.vectors = None, None, None
+
+    def expand(self, position, used: int) -> Expansion:
+        """Return log density, gradient and Hessian of a part, or of all rows."""
+        if used <= self.part.feed.num_batches:
+            made = self.part.expand(position, used)
+            self.hessian = made.hessian
+            return made
+        stage("gradient and Hessian of all rows")
+        # Draws of about the posterior, as far as the part knows it.
+        signs = self._generator.standard_normal((PROBES, self.dimension))
+        values, axes = np.linalg.eigh(self.hessian)
+        self.vectors = signs / np.sqrt(np.maximum(values, values.max() * 1e-12)) @ axes.T
+        found, self.blocks = self.whole.expansion(position, self.vectors)
+        return found
+
+    def evaluate(self, position, used: int) -> _Value:
+        """Return the loss of all rows and its gradient."""
+        stage("gradient of all rows")
+        value, slope = self.whole.gradient(position)
+        size = self.whole.rows.size
+        precision = np.float64 if self.functions.model.precise else np.float32
+        return _Value(np.asarray(-value / size, precision), -slope / size)
+
+
+def fit_streamed(
+    generator: np.random.Generator,
+    functions: SetUpFunctions,
+    feed: FixedPartition,
+    constants: tuple,
+    initial: np.ndarray | None,
+    settings: Settings,
+    whole: WholeData,
+) -> tuple[CoordinateFit, BlockDerivatives]:
+    """Find the mode of all rows and the curvature there, from two passes over them if possible.
+
+    Parameters
+    ----------
+    feed
+        A random part of the rows, in batches of the set-up.
+    initial
+        (S, D) points from which to search, or None.
+    whole
+        All rows.
+
+    Raises
+    ------
+    ValueError
+        If there is no mode with a positive definite Hessian.
+    """
+    search = ModeSearch(functions, feed, constants, generator)
+    both = StreamedSearch(search, whole, generator)
+    if settings.start == "given":
+        return _at_given(search, both, initial, settings)
+    points = search.initial_points() if initial is None else initial
+    found = search.modes(np.asarray(points, float))
+    best = found[int(np.argmin([finite_loss(each) for each in found]))]
+    count = feed.num_batches
+    sizes = sorted({*part_sizes(count * 8)[:-1], count} if count > 1 else {1})
+    grown = grow(both, np.asarray(best.position), [n for n in sizes if n <= count])
+    if grown is None:
+        last, *_ = search.finish(best.position)
+        grown = grow(both, np.asarray(last.position), [count])
+    if grown is None:
+        raise ValueError(
+            "No mode with a positive definite Hessian was found, which a run on streamed rows "
+            "needs: Newton steps on a part of the rows lead nowhere, or those on all rows do not "
+            "end. Reparametrise the model, or run it on as many rows as fit in memory "
+            "(`stream=False`, with a random part of the rows)."
+        )
+    return _fit_of(settings, grown), both.blocks
+
+
+def _at_given(search, both: StreamedSearch, points: np.ndarray, settings: Settings):
+    """Return coordinates about the most probable of the given points."""
+    count = search.feed.num_batches
+    losses = [finite_loss(search.evaluate(x, count)) for x in np.asarray(points, float)]
+    center = np.asarray(points[int(np.argmin(losses))], float)
+    search_hessian = both.expand(center, count).hessian
+    here = both.expand(center, both.feed.num_batches)
+    scaled = dense_scale(here.hessian if np.isfinite(here.hessian).all() else search_hessian)
+    grown = GrownMode(center, 0.0, here.gradient, here.hessian, scaled)
+    return _fit_of(settings, grown)._replace(fitted=True, converged=True), both.blocks
+
+
+def _fit_of(settings: Settings, grown: GrownMode) -> CoordinateFit:
+    center, gain, gradient, hessian, scaled = grown
+    return CoordinateFit(
+        coordinates_of(settings, center, scaled, hessian),
+        np.asarray(hessian),
+        bool(gain < CONVERGED),
+        gain,
+        scaled.indefinite,
+        (),
+        gradient=np.asarray(gradient),
+    )
