@@ -16,9 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sgworld_mcmc.checks import check_integer
 from sgworld_benchmarks.streaming.epochs import epochs
 from sgworld_benchmarks.streaming.problem import write_problem
+from sgworld_mcmc.checks import check_integer
 
 __all__ = ["add_arguments", "run_cli"]
 
@@ -81,8 +81,8 @@ def run_cli(namespace: argparse.Namespace) -> int:
 
 def _print_limited(found: dict, limit: float) -> None:
     print(
-        f"N = {found['rows']:,}, D = {found['dim']} ({found['bytes'] / 1e9:.3g} GB) under a limit of "
-        f"{limit:g} GB of data\n"
+        f"N = {found['rows']:,}, D = {found['dim']} ({found['bytes'] / 1e9:.3g} GB) under a "
+        f"limit of {limit:g} GB of data\n"
         f"  {'streamed' if found['streamed'] else 'IN MEMORY'}, {found['gradient']} gradients, "
         f"batches of {found['batch_size']}, {found['draws']} draws\n"
         f"  from nothing to the draws: {found['seconds']:.1f} s, set-up {found['set_up']:.1f} s\n"

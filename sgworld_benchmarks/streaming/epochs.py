@@ -38,7 +38,9 @@ def epochs(folder: Path, rows: int, seed: int) -> list[dict]:
                 "rows": rows,
                 "batch_size": batch_size,
                 "chains": chains,
-                "order": "rows shuffled in chunks" if order == "examples" else "batches of neighbours",
+                "order": "rows shuffled in chunks"
+                if order == "examples"
+                else "batches of neighbours",
                 "memory": float(memory),
                 "streamed": float(streamed),
                 "speed": float(memory / streamed),

@@ -29,9 +29,7 @@ def model(X, y):
         numpyro.sample("y", dist.Normal(X @ beta, 1.0), obs=y)
 
 
-def write_problem(
-    folder: Path, rows: int, dim: int, seed: int, *, ordered: bool = False
-) -> None:
+def write_problem(folder: Path, rows: int, dim: int, seed: int, *, ordered: bool = False) -> None:
     """Write ``X.npy``, ``y.npy`` and the sums of the normal equations, ``sums.npz``.
 
     With ``ordered`` the first regressor grows along the file.

@@ -240,8 +240,8 @@ class MinibatchMCMC(ReportedMCMC):
             self._asked = self._asked or (self.num_samples, self.num_chains)
             self.num_samples, self.num_chains = draws * self.thinning, chains
         return (
-            f"The run was {self._interrupts.reason}: {draws} of {number} draws of {chains} of {count} chains are "
-            "kept, unchecked. To continue: `mcmc.post_warmup_state = mcmc.last_state`, then "
+            f"The run was {self._interrupts.reason}: {draws} of {number} draws of {chains} of "
+            f"{count} chains are kept, unchecked. To continue: `mcmc.post_warmup_state = mcmc.last_state`, then "
             "`mcmc.run(mcmc.last_state.rng_key, ...)`."
         )
 

@@ -20,7 +20,14 @@ from sgworld_mcmc.setup.curvature import Scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 
-__all__ = ["CONVERGED", "CoordinateFit", "coordinates_at", "coordinates_of", "fit_coordinates", "set_up_feed"]
+__all__ = [
+    "CONVERGED",
+    "CoordinateFit",
+    "coordinates_at",
+    "coordinates_of",
+    "fit_coordinates",
+    "set_up_feed",
+]
 
 # Rows of the batches in which the set-up reads the data.
 BATCH_ROWS = 5000
@@ -246,9 +253,7 @@ def _fitted_gaussian(search: ModeSearch, initial: np.ndarray) -> CoordinateFit |
     )
 
 
-def coordinates_of(
-    settings: Settings, center: np.ndarray, scaled: Scale, hessian
-) -> Coordinates:
+def coordinates_of(settings: Settings, center: np.ndarray, scaled: Scale, hessian) -> Coordinates:
     """Return the coordinates that the settings ask for, or the best that there are."""
     kind = settings.coordinates
     if settings.covariance is not None:

@@ -53,9 +53,7 @@ def open_arguments(
     flat, treedef = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=_is_leaf)
     positional = argument_names(model, args)
     names = [leaf_name(positional, path) for path, _ in flat]
-    leaves = [
-        _opened(name, leaf, flat) for name, (_, leaf) in zip(names, flat, strict=True)
-    ]
+    leaves = [_opened(name, leaf, flat) for name, (_, leaf) in zip(names, flat, strict=True)]
     found = [leaf for leaf in leaves if isinstance(leaf, StreamedArray)]
     if not found:
         return args, kwargs

@@ -14,8 +14,8 @@ from sgworld_mcmc.streaming.rows import Rows
 
 __all__ = ["BUFFERS", "Chunks", "first_chunk"]
 
-# Chunks in memory: one that the chains are in, one that is ready, one that is being read. Where rows
-# are shuffled, they are read into the memory of one more.
+# Chunks in memory: one that the chains are in, one that is ready, and one that is being read. Where
+# rows are shuffled, they are read into the memory of one more.
 CHUNKS = 3
 BUFFERS = CHUNKS + 1
 

@@ -55,7 +55,11 @@ class ItemSource(Source):
         several = getattr(self._items, "__getitems__", None) or getattr(
             self._items, "_getitems", None
         )
-        rows = several(range(start, stop)) if several else map(self._items.__getitem__, range(start, stop))
+        rows = (
+            several(range(start, stop))
+            if several
+            else map(self._items.__getitem__, range(start, stop))
+        )
         rows = list(rows)
         try:
             return {

@@ -79,7 +79,9 @@ class Rows:
             return
         with self._lock:
             self.rows_read += stop - start
-            found = {number: self._from(source, start, stop) for number, source in self._sources.items()}
+            found = {
+                number: self._from(source, start, stop) for number, source in self._sources.items()
+            }
         for leaf, array in zip(self.leaves, out, strict=True):
             rows = np.asarray(found[id(leaf.source)][leaf.column])
             if rows.shape != (stop - start, *leaf.shape[1:]):
@@ -118,7 +120,7 @@ class Rows:
         )
 
     def check_finite(self, start: int, arrays: tuple) -> None:
-        """Raise if a row among those read from ``start`` on is not finite; name argument and row."""
+        """Raise if a row of those read from ``start`` on is not finite; name it, and the argument."""
         for leaf, array in zip(self.leaves, arrays, strict=True):
             if array.dtype.kind not in "fc":
                 continue

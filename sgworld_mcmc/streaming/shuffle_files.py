@@ -164,7 +164,9 @@ def _group(path: Path, mode: str) -> tuple[Any, Callable]:
             return file, file.close if mode == "w" else lambda: None
         import zarr
 
-        return zarr.open(str(path), mode="r") if mode == "r" else zarr.group(str(path)), lambda: None
+        return zarr.open(str(path), mode="r") if mode == "r" else zarr.group(
+            str(path)
+        ), lambda: None
     except ImportError as error:
         raise ImportError(
             f"{path} is read through {package}: pip install 'sgworld-mcmc[streaming]'."
@@ -183,7 +185,11 @@ def _like(group: Any, name: str, array: Any, hdf5: bool) -> Any:
             compression_opts=array.compression_opts,
         )
     return group.create_array(
-        name, shape=array.shape, dtype=array.dtype, chunks=array.chunks, compressors=array.compressors
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=array.chunks,
+        compressors=array.compressors,
     )
 
 

@@ -118,8 +118,6 @@ def test_a_sorted_file_is_right_and_its_cost_is_told(tmp_path):
     assert abs(draws.std() / sd - 1) < error + 0.02
 
 
-
-
 def test_a_source_that_fails_in_a_run_keeps_the_draws(shared, folder, monkeypatch):
     from sgworld_mcmc.streaming.arrays import ArraySource
 

@@ -73,7 +73,7 @@ def test_errors_name_file_and_cure(tmp_path, arrays):
     with pytest.raises(FileNotFoundError, match="There is no file"):
         shuffle_files([tmp_path / "Z.npy"], tmp_path / "out")
     (tmp_path / "a.csv").write_text("1")
-    with pytest.raises(ValueError, match="none of .npy"):
+    with pytest.raises(ValueError, match=r"none of \.npy"):
         shuffle_files([tmp_path / "a.csv"], tmp_path / "out")
     with pytest.raises(ValueError, match="exists: name another folder"):
         shuffle_files([tmp_path / "X.npy"], tmp_path)

@@ -58,9 +58,7 @@ def parquet_of_lists(folder, X, y):
 
     lists = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 2)
     for number, some in enumerate((slice(0, 1000), slice(1000, None))):
-        pq.write_table(
-            pa.table({"X": lists[some], "y": y[some]}), folder / f"{number}.parquet"
-        )
+        pq.write_table(pa.table({"X": lists[some], "y": y[some]}), folder / f"{number}.parquet")
     return (ParquetSource([folder / "0.parquet", folder / "1.parquet"]),)
 
 
@@ -115,7 +113,7 @@ def _other(folder):
 def test_what_does_not_fit_is_streamed_with_all_that_belongs_to_it(data, tmp_path, monkeypatch):
     X, y = memmap(tmp_path, *data)
     monkeypatch.setattr(arguments, "fits", lambda nbytes: False)
-    args, kwargs = opened((X, np.array(y)), "auto")
+    args, _ = opened((X, np.array(y)), "auto")
     assert is_streamed(args[:1], {}) and is_streamed(args[1:], {})
     assert not is_streamed(*opened((X, y), False))
     # The same objects are known again.
@@ -155,7 +153,7 @@ def test_a_closed_file_is_named(data, tmp_path):
     args, _ = opened((X, y), True)
     rows = Rows(args, False)
     X.file.close()
-    with pytest.raises(SourceError, match="rows 0 to 4 of `X`.*HDF5 file is closed"):
+    with pytest.raises(SourceError, match=r"rows 0 to 4 of `X`.*HDF5 file is closed"):
         rows.read(0, 5, rows.empty(5))
     with pytest.raises(ValueError, match="its file is closed"):
         opened((X, y), True)
@@ -166,7 +164,7 @@ def test_a_file_that_was_cut_short_is_named(data, tmp_path):
     rows = Rows(opened((X, y), True)[0], False)
     with open(tmp_path / "X.npy", "r+b") as file:
         file.truncate(4000)
-    with pytest.raises(SourceError, match="rows 1990 to 1999 of `X`.*the file ends before row"):
+    with pytest.raises(SourceError, match=r"rows 1990 to 1999 of `X`.*the file ends before row"):
         rows.read(1990, 2000, rows.empty(10))
 
 

@@ -74,9 +74,7 @@ def block_factors(
     return {**ones, **made}
 
 
-def between(
-    measured: dict, noise: RowNoise, length: int, number: int
-) -> dict[str, np.ndarray]:
+def between(measured: dict, noise: RowNoise, length: int, number: int) -> dict[str, np.ndarray]:
     """Return the factors of groups of neighbours.
 
     Parameters

@@ -19,7 +19,8 @@ class Forecast(NamedTuple):
     Attributes
     ----------
     rows
-        Number of rows that each chain will visit in warm-up and draws; all chains share the reading.
+        Number of rows that each chain will visit in warm-up and draws. Vectorized chains share the
+        reading.
     passes
         The same in passes over the file, without those of the set-up.
     memory

@@ -16,7 +16,7 @@ from sgworld_mcmc.settings import ORDERS, Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, set_up_feed
+from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.lay_out import controls_of, reach_of
 from sgworld_mcmc.setup.measurements import Measurements, measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
@@ -282,9 +282,7 @@ def _choice(
         used = noise if applied is None else scaled_noise(noise, applied)
         choice = choose(request, used, measurements.steps)
         first = first or choice.examples
-        grid, _ = make_grid(
-            rows.size, choice.batch_size, choice.steps_per_draw, _chunk_rows(rows)
-        )
+        grid, _ = make_grid(rows.size, choice.batch_size, choice.steps_per_draw, _chunk_rows(rows))
         now = factors.at(grid.batches * choice.step_size * request.stiffest)
         if applied is not None:  # the factor never falls, so that this ends
             now = {kind: np.maximum(x, applied[kind]) for kind, x in now.items()}

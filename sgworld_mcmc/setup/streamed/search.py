@@ -10,6 +10,7 @@ from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED, CoordinateFit, coordinates_of
+from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
@@ -120,8 +121,6 @@ def _at_given(search, both: StreamedSearch, points: np.ndarray, settings: Settin
     center = np.asarray(points[int(np.argmin(losses))], float)
     search_hessian = both.expand(center, count).hessian
     here = both.expand(center, both.feed.num_batches)
-    from sgworld_mcmc.setup.curvature import dense_scale
-
     scaled = dense_scale(here.hessian if np.isfinite(here.hessian).all() else search_hessian)
     grown = GrownMode(center, 0.0, here.gradient, here.hessian, scaled)
     return _fit_of(settings, grown)._replace(fitted=True, converged=True), both.blocks

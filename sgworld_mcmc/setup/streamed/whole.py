@@ -5,6 +5,7 @@ counts once, whatever the number of rows, and all calls have the same shapes.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -184,8 +185,6 @@ class WholeData:
 
     def _pieces(self) -> Iterator[tuple]:
         """Yield (first row, feed, number of full batches, what is left) of piece after piece."""
-        import time
-
         length = self.count * self.batch
         spent = 0.0
         for start, stop in self.rows.pieces(length):
