@@ -241,7 +241,8 @@ class MinibatchMCMC(ReportedMCMC):
             self.num_samples, self.num_chains = draws * self.thinning, chains
         return (
             f"The run was {self._interrupts.reason}: {draws} of {number} draws of {chains} of "
-            f"{count} chains are kept, unchecked. To continue: `mcmc.post_warmup_state = mcmc.last_state`, then "
+            f"{count} chains are kept, unchecked. To continue: "
+            "`mcmc.post_warmup_state = mcmc.last_state`, then "
             "`mcmc.run(mcmc.last_state.rng_key, ...)`."
         )
 

@@ -120,7 +120,7 @@ class Rows:
         )
 
     def check_finite(self, start: int, arrays: tuple) -> None:
-        """Raise if a row of those read from ``start`` on is not finite; name it, and the argument."""
+        """Raise if a row, of those read from ``start`` on, is not finite; name both."""
         for leaf, array in zip(self.leaves, arrays, strict=True):
             if array.dtype.kind not in "fc":
                 continue
