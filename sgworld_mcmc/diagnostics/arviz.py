@@ -12,6 +12,7 @@ import numpyro
 from sgworld_mcmc.arrays import named_leaves
 from sgworld_mcmc.diagnostics import model_groups
 from sgworld_mcmc.diagnostics.axis_labels import axis_labels
+from sgworld_mcmc.streaming.arguments import is_streamed
 
 __all__ = ["LOG_LIKELIHOOD_LIMIT", "to_arviz"]
 
@@ -71,7 +72,7 @@ def to_arviz(
     Raises
     ------
     ValueError
-        If there are no draws, the model has a subsampled plate, a latent site that is needed has
+        If rows are streamed and values of each of them are asked for, there are no draws, the model has a subsampled plate, a latent site that is needed has
         no draws, or an argument does not fit.
 
     Examples
@@ -97,7 +98,16 @@ def to_arviz(
     posterior = _posterior(mcmc)
     groups = {"posterior": posterior, "sample_stats": _sample_stats(mcmc)}
     names: dict[str, list] = {}
-    if mcmc.sampler.model is not None:  # None for a sampler of a plain potential function
+    # Where the rows are streamed, no group has a place for values of each of them.
+    streamed = is_streamed(getattr(mcmc, "_args", ()), getattr(mcmc, "_kwargs", {}))
+    if streamed and (log_likelihood is True or posterior_predictive):
+        raise ValueError(
+            "The rows are streamed, since they do not fit in memory, and neither do log "
+            "likelihoods or predictions of all of them: compute those of some rows with numpyro."
+            "infer.log_likelihood or Predictive, from get_samples()."
+        )
+    # There is no model for a sampler of a plain potential function.
+    if mcmc.sampler.model is not None and not streamed:
         bound = model_groups.BoundModel(mcmc.sampler.model, mcmc._args, mcmc._kwargs)
         # What a user keeps in place of the sites may have the name of one, and another shape.
         kept = getattr(getattr(mcmc.sampler, "settings", None), "keep", None) is not None
