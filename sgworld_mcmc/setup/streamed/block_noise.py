@@ -34,12 +34,13 @@ class BlockFactors(NamedTuple):
     blocks: dict[str, np.ndarray]
     batches: dict[str, np.ndarray]
 
-    def at(self, chunk_time: float) -> dict[str, np.ndarray]:
-        """Return the factors for chunks that last so long, in units of the curvature.
+    def at(self, chunk_time: float, chunks: int) -> dict[str, np.ndarray]:
+        """Return the factors for C chunks that last so long, in units of the curvature.
 
-        Noise that lasts longer than a chain's memory (time two) moves it no farther.
+        Noise that lasts longer than a chain's memory (time two) moves it no farther. A chunk has a
+        C-th of all blocks, without replacement.
         """
-        last = min(1.0, 2.0 / max(chunk_time, 1e-300))
+        last = min(1.0, 2.0 / max(chunk_time, 1e-300)) * (1 - 1 / chunks)
         return {k: np.maximum(self.batches[k], last * x) for k, x in self.blocks.items()}
 
     def shuffled(self) -> "BlockFactors":

@@ -85,36 +85,40 @@ def prepare_streamed(
     found = _posterior(generator, checked, rows, part, settings, initial)
     posterior, blocks, rows, part, double, too_coarse = found
     with jax.enable_x64(double):
-        measurements = choice = factors = None
-        alike, cost = None, 1.0
+        choice = cost = None
+        adapt = settings.adapt and posterior.fit.curved and settings.start != "given"
+        # Where nothing is to be chosen, the noise of the file's order must be known all the same.
+        adapt = adapt and not settings.complete
+        posterior, measurements = measure(generator, posterior, adapt)
+        starts = measurements.starts
         if settings.complete:
             starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
-        else:
-            adapt = settings.adapt and posterior.fit.curved and settings.start != "given"
-            posterior, measurements = measure(generator, posterior, adapt)
-            starts = measurements.starts
         with jax.enable_x64(view.precise):
             gradient = posterior.gradient()
         posterior = posterior._replace(fit=posterior.fit._replace(gradient=gradient))
-        if measurements is not None:
-            stage("choosing settings")
-            factors = _factors(posterior, part, blocks, measurements)
-            alike = factors.alike()
-            if settings.any_order and alike == 1:
-                # In a shuffled file neighbours make as good a batch as any, and need no copy.
-                settings = replace(settings, order=ORDERS["batches"]())
-            if settings.order.redeals:
-                factors = factors.shuffled()
-            # Batches lie within a chunk, and an epoch has several chunks.
-            largest = max(1, min(_chunk_rows(rows), view.size // FEWEST_CHUNKS) // BLOCKS)
-            request = request_of(settings, view.size, posterior.fit)
-            request = replace(request, largest=largest)
+        factors = _factors(posterior, part, blocks, measurements)
+        alike = factors.alike()
+        if settings.any_order and alike == 1:
+            # In a shuffled file neighbours make as good a batch as any, and need no copy.
+            settings = replace(settings, order=ORDERS["batches"]())
+        if settings.order.redeals:
+            factors = factors.shuffled()
+        stage("choosing settings")
+        request = request_of(settings, view.size, posterior.fit)
+        # Batches lie within a chunk, and an epoch has several chunks.
+        largest = max(1, min(_chunk_rows(rows), view.size // FEWEST_CHUNKS) // BLOCKS)
+        request = replace(request, largest=largest)
+        if not settings.complete:
             choice, measurements, cost = _choice(request, measurements, factors, rows)
         reach = reach_of(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
         dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
         dynamics, grid = _gridded(dynamics, settings, choice, rows)
+        if settings.complete:
+            applied = factors.at(grid.batches * step_size * request.stiffest, grid.chunks)
+            noise = scaled_noise(measurements.noise, applied)
+            measurements = measurements._replace(noise=noise)
         controls = controls_of(posterior, dynamics.gradient, None)
         controls = dynamics.gradient.bounded(controls, reach)
         tuning = Tuning(
@@ -283,7 +287,7 @@ def _choice(
         choice = choose(request, used, measurements.steps)
         first = first or choice.examples
         grid, _ = make_grid(rows.size, choice.batch_size, choice.steps_per_draw, _chunk_rows(rows))
-        now = factors.at(grid.batches * choice.step_size * request.stiffest)
+        now = factors.at(grid.batches * choice.step_size * request.stiffest, grid.chunks)
         if applied is not None:  # the factor never falls, so that this ends
             now = {kind: np.maximum(x, applied[kind]) for kind, x in now.items()}
             if all(np.allclose(x, applied[kind], rtol=0.02) for kind, x in now.items()):

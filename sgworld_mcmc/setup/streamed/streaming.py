@@ -24,9 +24,10 @@ class Streaming(NamedTuple):
         Number of bytes of a row in memory.
     alike
         How many times as much the gradients of groups of neighbours vary as those of as many random
-        rows: one for a shuffled file, None if it was not measured.
+        rows: one for a shuffled file.
     cost
-        Predicted number of rows for each effective draw, over that for a shuffled file.
+        Predicted number of rows for each effective draw, over that for a shuffled file; None if
+        the settings were given.
     passes
         How often the set-up has read all rows.
     rows_per_second
@@ -36,8 +37,8 @@ class Streaming(NamedTuple):
     grid: Grid
     shuffled: bool
     row_bytes: int
-    alike: float | None
-    cost: float
+    alike: float
+    cost: float | None
     passes: int
     rows_per_second: float
 
@@ -46,12 +47,10 @@ class Streaming(NamedTuple):
         grid = self.grid
         rows = "rows shuffled within each chunk" if self.shuffled else "batches of neighbours"
         alike = "vary no more than those of random rows"
-        if self.alike is None:
-            alike = "were not compared with those of random rows"
-        elif self.alike > 1:
+        if self.alike > 1:
             alike = (
-                f"vary up to {self.alike:.3g} times as much as those of as many random rows, which "
-                f"costs {self.cost:.3g} times the rows for each effective draw"
+                f"vary up to {self.alike:.3g} times as much as those of as many random rows, "
+                f"{self._price()}"
             )
         return (
             f"{size:,} rows ({readable(size * self.row_bytes)}) are streamed: {grid.chunks} chunks "
@@ -62,11 +61,15 @@ class Streaming(NamedTuple):
 
     def note(self) -> str | None:
         """Return a warning if the order of the file costs much, with the cure; else None."""
-        if self.cost < DEAR:
+        if (self.alike if self.cost is None else self.cost) < DEAR:
             return None
         return (
             f"Neighbouring rows of the file are alike: their gradients vary up to {self.alike:.3g} "
-            f"times as much as those of as many random rows. The settings allow for it, and take "
-            f"{self.cost:.3g} times the rows for each effective draw. Shuffle the file once "
-            "(sgworld-mcmc shuffle FILE... --out FOLDER), and run on the shuffled one."
+            f"times as much as those of as many random rows, {self._price()}. Shuffle the file "
+            "once (sgworld-mcmc shuffle FILE... --out FOLDER), and run on the shuffled one."
         )
+
+    def _price(self) -> str:
+        if self.cost is None:
+            return "which the predicted errors allow for"
+        return f"which costs {self.cost:.3g} times the rows for each effective draw"

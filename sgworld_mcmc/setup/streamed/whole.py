@@ -19,6 +19,7 @@ from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.progress import count_rows, fraction
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.one_pass import Expansion
+from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS
 from sgworld_mcmc.streaming.read_ahead import ReadAhead
 from sgworld_mcmc.streaming.rows import Rows, Speed
 
@@ -63,10 +64,12 @@ class WholeData:
 
     def __init__(self, functions: SetUpFunctions, rows: Rows, constants: tuple) -> None:
         self.functions, self.rows, self.constants = functions, rows, constants
-        size, wide = rows.size, PIECE_BYTES // max(rows.row_bytes, 1)
-        self.batch = max(1, min(BATCH_ROWS, size // PORTIONS, wide // PORTIONS))
-        portion = max(1, min(wide, size) // (self.batch * PORTIONS))
-        self.portion, self.count = portion, portion * PORTIONS
+        wide = PIECE_BYTES // max(rows.row_bytes, 1) // PORTIONS
+        # A portion is as long as a block of the run will be, whose noise is measured.
+        length = max(1, min(wide, rows.size // (BLOCKS * FEWEST_CHUNKS)))
+        self.batch = min(BATCH_ROWS, length)
+        self.portion = length // self.batch
+        self.count = self.portion * PORTIONS
         self.passes, self.checked = 0, False
         self.speed = Speed()
         self._known: dict[bytes, Any] = {}
