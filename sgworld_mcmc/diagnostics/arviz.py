@@ -72,8 +72,9 @@ def to_arviz(
     Raises
     ------
     ValueError
-        If rows are streamed and values of each of them are asked for, there are no draws, the model has a subsampled plate, a latent site that is needed has
-        no draws, or an argument does not fit.
+        If rows are streamed and values of each of them are asked for, there are no draws, the
+        model has a subsampled plate, a latent site that is needed has no draws, or an argument
+        does not fit.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from sgworld_mcmc.infer.extra_fields import CHECKS
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.target import target_of
-from sgworld_mcmc.model.user_data import UserData, read_user_data
+from sgworld_mcmc.model.user_data import UserData, kept_arrays, read_user_data
 from sgworld_mcmc.report.quantities import checks_of, potential_energy
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.settings import Settings, make_settings
@@ -149,7 +149,10 @@ class SGMCMCKernel(MCMCKernel):
         :func:`~sgworld_mcmc.model.user_data.read_user_data`.
         """
         stream = self._settings.stream
+        given = {id(leaf) for leaf in jax.tree.leaves((args, kwargs))}
         args, kwargs = open_arguments(self._model, args, kwargs, stream)
+        if before is not None:  # a file that is read again holds the same numbers
+            args, kwargs = kept_arrays((args, kwargs), before, given)
         read = read_user_data(self._model, args, kwargs, before)
         args, kwargs = stream_rest(self._model, read.args, read.kwargs, stream)
         return UserData(args, kwargs, read.labels)

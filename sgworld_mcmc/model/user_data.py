@@ -18,7 +18,7 @@ from sgworld_mcmc.model.number_arrays import usable_array
 from sgworld_mcmc.model.number_lists import are_data, is_number_list
 from sgworld_mcmc.model.tables import is_table, read_table
 
-__all__ = ["Labels", "UserData", "read_user_data"]
+__all__ = ["Labels", "UserData", "kept_arrays", "read_user_data"]
 
 # Libraries of loaders, whose objects give batches instead of rows.
 LOADERS = frozenset({"datasets", "grain", "tensorflow", "torch"})
@@ -98,7 +98,7 @@ def read_user_data(
         return UserData(args, kwargs)
     read = jax.tree.unflatten(treedef, leaves)
     if before is not None:
-        read = _kept(read, before, {id(leaf) for leaf in given})
+        read = kept_arrays(read, before, {id(leaf) for leaf in given})
     return UserData(*read, tuple(labels))
 
 
@@ -165,7 +165,7 @@ def _read_lists(model: Callable, treedef: Any, leaves: list, lengths: set[int]) 
             leaves[index] = np.asarray(leaves[index])
 
 
-def _kept(read: tuple, before: tuple, given: set[int]) -> tuple:
+def kept_arrays(read: tuple, before: tuple, given: set[int]) -> tuple:
     """Return the arguments with the arrays made before in place of equal ones made now."""
     now, treedef = jax.tree.flatten(read)
     old, structure = jax.tree.flatten(before)

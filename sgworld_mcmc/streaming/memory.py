@@ -1,7 +1,6 @@
 """How much memory there is, and how much of it the rows may take."""
 
 import os
-import resource
 from pathlib import Path
 
 __all__ = ["available_memory", "fits", "readable"]
@@ -71,6 +70,10 @@ def _control_group() -> int:
 def _limits() -> int:
     """Return what the limits of the process leave of data and address space."""
     left = 2**62
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return left
     try:
         status = Path("/proc/self/status").read_text().splitlines()
         used = {line.split(":")[0]: line.split()[1] for line in status if line.endswith("kB")}

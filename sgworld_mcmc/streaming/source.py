@@ -66,11 +66,13 @@ class StreamedArray:
     source, column
         Where the rows come from.
     origin
-        The user's own object: two of these are equal if it is the same.
+        The user's own object. Two of these are equal if it is the same, or the same array of the
+        same open file.
     """
 
     def __init__(self, name: str, source: Source, column: str, origin: Any) -> None:
         self.name, self.source, self.column, self.origin = name, source, column, origin
+        self._key = (*_place_of(origin), column)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,11 +93,20 @@ class StreamedArray:
         return self.source.size
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, StreamedArray) and self.origin is other.origin
-        return same and self.column == other.column
+        return isinstance(other, StreamedArray) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((id(self.origin), self.column))
+        return hash(self._key)
 
     def __repr__(self) -> str:
         return f"StreamedArray({self.name}, shape={self.shape}, dtype={self.dtype})"
+
+
+def _place_of(origin: Any) -> tuple:
+    """Return what tells the arrays of files apart: libraries make a new object at every look."""
+    library = type(origin).__module__.partition(".")[0]
+    if library == "h5py":
+        return library, hash(origin)
+    if library == "zarr":
+        return library, str(origin.store_path)
+    return "object", id(origin)

@@ -1,7 +1,6 @@
 """Runs on streamed rows: right draws, few passes, and errors that keep what was made."""
 
 import warnings
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from sgworld_benchmarks.streaming.problem import exact, model, write_problem
 from sgworld_mcmc import SGLD, SGWORLD, InterruptedWarning, TuningWarning
 from sgworld_mcmc.progress import watch
+from sgworld_mcmc.setup.streamed import forecast
 
 pytestmark = pytest.mark.slow
 
@@ -239,4 +239,14 @@ def test_forecast_and_chains_one_after_the_other(shared, folder):
         mcmc.run(jax.random.key(4), *arrays(folder))
     check(mcmc.get_samples()["beta"], folder)
     assert "passes over the file" in str(mcmc.forecast())
-    assert Path(folder / "X.npy").exists()
+
+
+def test_too_little_memory_is_refused_before_the_work(shared, folder, monkeypatch):
+    mcmc = sampler(shared, num_samples=100)
+    plan = mcmc.set_up(jax.random.key(5), *arrays(folder))
+    monkeypatch.setattr(forecast, "available_memory", lambda: 10**5)
+    with pytest.raises(MemoryError, match=r"are free. Ask for fewer draws"):
+        mcmc.run(jax.random.key(5), *arrays(folder))
+    with pytest.raises(MemoryError, match=r"takes about .* MB of memory, and 100 kB are free"):
+        sampler(shared).run(jax.random.key(5), *arrays(folder))
+    assert plan.streaming.passes == 2

@@ -97,6 +97,8 @@ def test_all_sources_give_the_same_rows(kind, data, tmp_path):
         rows.read(start, stop, memory)
         for made, true in zip(memory, data, strict=True):
             assert (made[: stop - start] == true[start:stop]).all()
+    again = opened(given, True)
+    assert leaves_of(*again) == leaves_of(args, kwargs)
     # What fits in memory is read.
     args, kwargs = opened(kind(_other(tmp_path), *data), "auto")
     assert not is_streamed(args, kwargs)
@@ -146,6 +148,12 @@ def test_errors_before_the_run(data, tmp_path):
     with pytest.raises(ValueError, match=r"has no columns \['z'\]"):
         parquet(tmp_path, *data)
         ParquetSource(tmp_path / "a.parquet", y="z")
+
+
+def test_arrays_of_open_files_are_known_again(data, tmp_path):
+    X, y = hdf5(tmp_path, *data)
+    first, second = (opened((X.file["X"], X.file[name]), True)[0] for name in ("y", "X"))
+    assert first[0] == second[0] and first[1] != second[1]
 
 
 def test_a_closed_file_is_named(data, tmp_path):
