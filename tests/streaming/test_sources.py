@@ -151,7 +151,7 @@ def test_errors_before_the_run(data, tmp_path):
 
 
 def test_arrays_of_open_files_are_known_again(data, tmp_path):
-    X, y = hdf5(tmp_path, *data)
+    X, _ = hdf5(tmp_path, *data)
     first, second = (opened((X.file["X"], X.file[name]), True)[0] for name in ("y", "X"))
     assert first[0] == second[0] and first[1] != second[1]
 
