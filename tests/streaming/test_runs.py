@@ -243,10 +243,11 @@ def test_forecast_and_chains_one_after_the_other(shared, folder):
 
 def test_too_little_memory_is_refused_before_the_work(shared, folder, monkeypatch):
     mcmc = sampler(shared, num_samples=100)
-    plan = mcmc.set_up(jax.random.key(5), *arrays(folder))
+    X, y = arrays(folder)
+    plan = mcmc.set_up(jax.random.key(5), X, y)
     monkeypatch.setattr(forecast, "available_memory", lambda: 10**5)
     with pytest.raises(MemoryError, match=r"are free. Ask for fewer draws"):
-        mcmc.run(jax.random.key(5), *arrays(folder))
+        mcmc.run(jax.random.key(5), X, y)
     with pytest.raises(MemoryError, match=r"takes about .* MB of memory, and 100 kB are free"):
         sampler(shared).run(jax.random.key(5), *arrays(folder))
     assert plan.streaming.passes == 2
