@@ -18,6 +18,12 @@ import numpy as np
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.interrupts import Interrupts, wait
 from sgworld_mcmc.progress import fraction, stage
+from sgworld_mcmc.sampling.side_by_side import (
+    SideBySide,
+    join_chains,
+    may_be_joined,
+    split_chains,
+)
 
 __all__ = ["Collected", "Collection", "collect", "first_draws"]
 
@@ -127,12 +133,21 @@ def collect(
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
-    advance = partial(program, args=args, kwargs=kwargs, recipe=recipe)
-    advance = partial(advance, chain=np.int32(collection.chain))
+    given = {"args": args, "kwargs": kwargs, "recipe": recipe}
+    given["chain"] = np.int32(collection.chain)
     if buffers is None:
         stage("compiling")
-        buffers = _room(collection, state, args, kwargs, recipe)
-    run = _Clockwork(advance, buffers, block)
+        groups = split_chains(state) if vectorized else [state]
+        buffers = _room(collection, groups[0], args, kwargs, recipe)
+        if len(groups) > 1 and may_be_joined(buffers, len(groups)):
+            every = [buffers, *(jax.tree.map(_copied, buffers) for _ in groups[1:])]
+            run = _Clockwork(partial(SideBySide(program, len(groups)), **given), every, block)
+            found = _collect_blocks(run, groups, recipe, collection, interrupts)
+            draws = join_chains(found.draws) if found.draws else {}
+            return Collected(draws, join_chains(found.state), found.made)
+        if len(groups) > 1:
+            buffers = _room(collection, state, args, kwargs, recipe)
+    run = _Clockwork(partial(program, **given), buffers, block)
     return _collect_blocks(run, state, recipe, collection, interrupts)
 
 
@@ -295,6 +310,10 @@ def _room(collection: Collection, state, args, kwargs, recipe: _Recipe) -> Any:
         return np.zeros(shape, x.dtype)  # compiles nothing
 
     return jax.tree.map(zeros, shapes)
+
+
+def _copied(x: Any) -> Any:
+    return np.zeros_like(x) if isinstance(x, np.ndarray) else x.copy()
 
 
 def _with_axis(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...]:
