@@ -24,6 +24,9 @@ __all__ = ["SHOWN_ROWS", "checks_of", "default_quantities", "potential_energy", 
 SHOWN_ROWS = 256
 # Sites with at most this many numbers are among the quantities.
 SMALL_SITE = 10
+# Rows of the batch that measures the configurational temperature: it is averaged over all draws, and
+# more rows would take a good part of the time of a draw where there are few batches.
+GAUGE_ROWS = 128
 # A number that, beside a chain's key, begins random numbers of its own.
 GAUGE = 17
 
@@ -101,10 +104,16 @@ def _first_rows(data: RunData, number: int) -> tuple:
 
 
 def _one_gradient(state: SGMCMCState, data: RunData) -> jax.Array:
-    """Return the gradient estimated from a batch that does not depend on the position."""
+    """Return the gradient estimated from rows that do not depend on the position."""
     dynamics, feed = data.dynamics, data.feed
-    key = jax.random.fold_in(state.rng_key, GAUGE)
-    index = jax.random.randint(key, (), 0, dynamics.num_batches)
+    # Each call of a random function takes long to compile: one call makes both numbers.
+    numbers = jax.random.bits(jax.random.fold_in(state.rng_key, GAUGE), (2,), jnp.uint32)
+    index = (numbers[0] % dynamics.num_batches).astype(jnp.int32)
     target = target_of(data.model, data.constants, data.tuning.coordinates)
     batch = feed.fetch(state.dealing, index)
+    length = jax.tree.leaves(batch.main)[0].shape[0]
+    if batch.extra is None and length > GAUGE_ROWS:
+        # Rows in a row from a random one on, round the end: each is as likely as all others.
+        taken = ((numbers[1] % length).astype(jnp.int32) + np.arange(GAUGE_ROWS)) % length
+        batch = batch._replace(main=jax.tree.map(lambda x: x[taken], batch.main))
     return dynamics.gradient(target, data.tuning.controls, feed, state.position, batch, index)

@@ -1,5 +1,6 @@
 """Find coordinates, starts and settings of kinetic dynamics without a mode."""
 
+import contextlib
 from typing import NamedTuple
 
 import jax
@@ -124,6 +125,26 @@ class _Problem(NamedTuple):
         number = min(number, self.model.size)
         return jax.tree.map(lambda x: reshaped(x, (number, *x.shape[1:]), number), self.rows)
 
+    @property
+    def adam_feed(self) -> FixedPartition:
+        """The batches of Adam."""
+        size = self.model.size
+        return cut(self.rows, -(-size // even_size(min(ADAM_ROWS, size), size)))
+
+    @property
+    def warm_count(self) -> int:
+        """Number of batches of the first burn-in."""
+        size = self.model.size
+        batch_size = even_size(min(_by_size(WARM_ROWS, size), size), size)
+        return -(-size // max(batch_size, self.settings.batch_size or 0))
+
+    def curvature_rows(self, positions: np.ndarray) -> tuple[np.ndarray, tuple]:
+        """Return the positions and the rows at which curvature and noise are found."""
+        size = self.model.size
+        return positions[: _by_size(CURVATURE_CHAINS, size)], self.part(
+            _by_size(CURVATURE_ROWS, size)
+        )
+
 
 def tune(
     generator: np.random.Generator,
@@ -147,6 +168,7 @@ def tune(
     """
     problem = _Problem(generator, model, rows, constants, settings)
     stage("scales of the prior")
+    _compile(problem, chains if initial is None else max(chains, len(initial)))
     coordinates = _prior_coordinates(problem)
     positions = _starts(problem, coordinates, initial, chains)
     if settings.start != "given":
@@ -186,6 +208,35 @@ def tune(
     return coordinates, starts, KineticFit(choice, spectrum, factor, walk.temperature)
 
 
+def _compile(problem: _Problem, chains: int) -> None:
+    """Begin to compile the programs that will be called, in the order of the calls."""
+    model, settings, programs = problem.model, problem.settings, problem.functions.programs
+    seed, constants = np.uint32(0), problem.constants
+    coordinates = Diagonal(np.zeros(model.dimension), np.ones(model.dimension)).cast(float_dtype())
+    positions = np.zeros((chains, model.dimension))
+    with contextlib.suppress(NotImplementedError):  # an improper prior has no draws
+        programs["prior"].compile(seed, problem.part(ADAM_ROWS), constants)
+    if settings.start != "given":
+        order, feed = np.zeros(ADAM_STEPS, np.int32), problem.adam_feed
+        radii = _cast(np.array(RADII))
+        programs["adam"].compile(_cast(positions), radii, order, coordinates, feed, constants)
+    used, rows = problem.curvature_rows(positions)
+    programs["lanczos"].compile(seed, _cast(used), coordinates, rows, constants)
+    state = BurnIn(
+        UBUState(_cast(positions), _cast(positions)), np.ones(chains, bool), _cast(positions)
+    )
+    programs["advance"].compile(
+        seed,
+        state,
+        np.zeros((CALL, ROW), np.int32),
+        (np.int32(0), np.int32(0)),
+        (float_dtype().type(0),) * 3,
+        coordinates,
+        cut(problem.rows, problem.warm_count),
+        constants,
+    )
+
+
 def _thermalised(
     problem: _Problem, coordinates: Diagonal, positions: np.ndarray, spectrum: Spectrum
 ) -> tuple[np.ndarray, float]:
@@ -195,12 +246,10 @@ def _thermalised(
     those of the posterior. The stiff directions, on which they depend, soon have its temperature.
     The ``spectrum`` there is that of coordinates in which no curvature is smaller.
     """
-    size = problem.model.size
-    batch_size = even_size(min(_by_size(WARM_ROWS, size), size), size)
-    batch_size = max(batch_size, problem.settings.batch_size or 0)
+    size, count = problem.model.size, problem.warm_count
     choice = KineticChoice(
-        batch_size,
-        -(-size // batch_size),
+        -(-size // count),
+        count,
         WARM_STEP / np.sqrt(spectrum.largest),
         WARM_FRICTION * np.sqrt(spectrum.typical),
         0,
@@ -254,8 +303,7 @@ def _descended(problem: _Problem, coordinates: Diagonal, positions, given: bool)
 
     Starts that are not ``given`` are drawn nearer to the center while their density is not finite.
     """
-    size = problem.model.size
-    feed = cut(problem.rows, -(-size // even_size(min(ADAM_ROWS, size), size)))
+    size, feed = problem.model.size, problem.adam_feed
     order = problem.generator.integers(0, feed.num_batches, ADAM_STEPS).astype(np.int32)
     count_rows(ADAM_STEPS * size / feed.num_batches * len(positions))
     radii = np.ones(len(RADII)) if given else np.array(RADII)
@@ -273,9 +321,7 @@ def _descended(problem: _Problem, coordinates: Diagonal, positions, given: bool)
 
 def _lanczos(problem: _Problem, coordinates: Diagonal, positions: np.ndarray):
     """Return Lanczos runs at the positions of the first chains."""
-    size = problem.model.size
-    rows = problem.part(_by_size(CURVATURE_ROWS, size))
-    used = positions[: _by_size(CURVATURE_CHAINS, size)]
+    used, rows = problem.curvature_rows(positions)
     products = len(used) * (SIGNS + DEVIATIONS) * STEPS
     count_rows(products * PRODUCT * len(jax.tree.leaves(rows)[0]))
     return problem.functions.lanczos(
