@@ -22,6 +22,9 @@ __all__ = ["SHOWN_ROWS", "checks_of", "default_quantities", "potential_energy", 
 
 # Log likelihoods of so many rows are among the quantities.
 SHOWN_ROWS = 256
+# They are evaluated at once for this many numbers, rows times parameters: what a row makes of the
+# parameters on its way, such as the values of all units, takes memory for every one of them.
+TOGETHER = 2**20
 # Sites with at most this many numbers are among the quantities.
 SMALL_SITE = 10
 # Rows of the batch that measures the configurational temperature: it is averaged over all draws, and
@@ -74,7 +77,10 @@ def default_quantities(
     single = jax.tree.map(lambda x: x[:, None], rows)
     likelihood = lambda row: data.model.log_likelihood(flat, row, data.constants)  # noqa: E731
     small = {name: x for name, x in sites.items() if jnp.size(x) <= SMALL_SITE}
-    return {"log_likelihood": jax.vmap(likelihood)(single), **small}
+    together = max(1, TOGETHER // data.model.dimension)
+    if together >= len(jax.tree.leaves(single)[0]):
+        return {"log_likelihood": jax.vmap(likelihood)(single), **small}
+    return {"log_likelihood": jax.lax.map(likelihood, single, batch_size=together), **small}
 
 
 def quantity_names(quantities: Any) -> list[str]:
