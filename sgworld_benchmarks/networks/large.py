@@ -15,6 +15,7 @@ import numpy as np
 
 from sgworld_benchmarks.networks import models
 from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.progress import watch
 
 __all__ = [
@@ -32,8 +33,8 @@ __all__ = [
 PIXELS, CLASSES = 784, 10
 # The stages of a run that are no part of its set-up.
 AFTER = ("compiling", "warm-up", "draws", "checking the draws")
-# Rounds in which the kinetic steps and those of Adam take turns, and the steps of each.
-ROUNDS, STEPS = 5, 40
+# Rounds in which the kinetic steps and those of Adam take turns.
+ROUNDS = 9
 
 
 def synthetic_digits(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +80,19 @@ class StepTimes(NamedTuple):
         """Time of a kinetic step over that of one of Adam, in the median of the rounds."""
         return float(np.median(self.kinetic / self.adam))
 
+    def __str__(self) -> str:
+        kinetic, adam = (1e3 * np.min(x) for x in (self.kinetic, self.adam))
+        return (
+            f"a kinetic step takes {kinetic:.2f} ms, one of Adam {adam:.2f} ms (the fastest of "
+            f"{len(self.adam)} rounds in turn); ratio {kinetic / adam:.2f}, median of the rounds "
+            f"{self.ratio:.2f}"
+        )
+
 
 def step_times(width: int = 128, batch_size: int = 100, size: int = 4000) -> StepTimes:
     """Measure the steps of one chain against those of optax's Adam, on the same batches in turn.
 
-    A draw is STEPS steps of the chain. What a run computes of every draw besides is left out here.
+    A draw is a sweep and its reverse. What a run computes of every draw besides is left out here.
     """
     import optax
 
@@ -97,7 +106,7 @@ def step_times(width: int = 128, batch_size: int = 100, size: int = 4000) -> Ste
         batch_size=batch_size,
         step_size=1e-3,
         friction=1.0,
-        steps_per_draw=2 * count * max(1, STEPS // (2 * count)),
+        steps_per_draw=2 * count,
         keep=lambda sites: sites["b2"],
         quantities=lambda sites: sites["b2"],
     )
@@ -106,8 +115,6 @@ def step_times(width: int = 128, batch_size: int = 100, size: int = 4000) -> Ste
     data, sampler = mcmc.data, mcmc.sampler
     steps = data.dynamics.steps_per_draw
     state = sampler.init(jax.random.key(1), 0, model_args=(data,))
-    from sgworld_mcmc.compilation import quick_jit
-
     chain = quick_jit(lambda state, data: sampler.sample(state, (data,), {}))
 
     optimiser = optax.adam(1e-3)
@@ -207,6 +214,7 @@ def _memory(draws: int, dimension: int) -> tuple[float, float]:
 
     inputs = 20
     x = np.random.default_rng(0).standard_normal((40, inputs), np.float32)
+    rows = x, x[:, 0]
     model = partial(models.regression, hidden=(dimension // (inputs + 2),), noise=1.0)
     mcmc = SGWORLD(
         model,
@@ -217,7 +225,7 @@ def _memory(draws: int, dimension: int) -> tuple[float, float]:
         friction=1.0,
         steps_per_draw=8,
     )
-    mcmc.run(jax.random.key(0), x, x[:, 0])
+    mcmc.run(jax.random.key(0), *rows)
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(mcmc._states))
     mcmc._states = mcmc._states_flat = None
     gc.collect()
@@ -225,7 +233,7 @@ def _memory(draws: int, dimension: int) -> tuple[float, float]:
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = _status("VmRSS")
-    mcmc.run(jax.random.key(2), x, x[:, 0])
+    mcmc.run(jax.random.key(2), *rows)
     mcmc.get_samples()
     return (_status("VmHWM") - before) / kept, kept
 
@@ -251,6 +259,14 @@ class Size(NamedTuple):
     memory: int
     kept: int
     finite: bool
+
+    def __str__(self) -> str:
+        return (
+            f"D = {self.dimension}: set-up {self.set_up:.1f} s, {1e3 * self.step:.2f} ms a step "
+            f"({1e9 * self.step / self.dimension:.1f} ns a parameter), memory "
+            f"{self.memory / 2**20:.0f} MiB, of which draws {self.kept / 2**20:.0f} MiB; "
+            f"{'all draws are finite' if self.finite else 'NOT all draws are finite'}"
+        )
 
 
 def measure_size(width: int, size: int = 2000, batch_size: int = 100, draws: int = 10) -> Size:

@@ -39,7 +39,10 @@ RADII = (1.0, 0.3, 0.1, 0.01, 0.0)
 ADAM_ROWS, ADAM_STEPS = 100, 300
 # Rows and chains from which curvature and noise are found: fewer of both where there are MANY rows,
 # since the whole set-up is to read no more than about three epochs of those.
-CURVATURE_ROWS, CURVATURE_CHAINS, MANY = (1024, 384), (2, 1), 20_000
+CURVATURE_ROWS, CURVATURE_CHAINS, MANY = (1024, 256), (2, 1), 20_000
+# Rows times parameters of one product with the Hessian: fewer rows where there are a million of
+# parameters, which are many numbers to average over.
+CURVATURE_WORK, FEWEST_ROWS = 2**28, 64
 # The cost of a product with the Hessian, in gradients.
 PRODUCT = 3
 # The first burn-in: rows of a batch, step size and friction in units of the largest and the typical
@@ -51,7 +54,8 @@ WARM_PARTS, WARM_STEPS, WARM_RATIO, WARM_ROUNDS, HOT = 4, 32, 3.0, 8, 1.5
 GROWTH = 2.0
 # The second burn-in lasts this many relaxation times of the typical direction, as far as its rows
 # allow: each chain may read this many epochs, or rows times parameters. It is repeated, at most
-# ROUNDS times in all, while the velocities are hotter than WARM: noise has been measured too cold.
+# ROUNDS times in all and each time for half as long, while the velocities are hotter than WARM:
+# noise has been measured too cold.
 RELAXATIONS, BURN_IN_EPOCHS, BURN_IN_WORK, ROUNDS, WARM = 8.0, 0.5, 2**29, 3, 1.1
 # The rows of steps of one call.
 CALL = 128
@@ -141,9 +145,8 @@ class _Problem(NamedTuple):
     def curvature_rows(self, positions: np.ndarray) -> tuple[np.ndarray, tuple]:
         """Return the positions and the rows at which curvature and noise are found."""
         size = self.model.size
-        return positions[: _by_size(CURVATURE_CHAINS, size)], self.part(
-            _by_size(CURVATURE_ROWS, size)
-        )
+        rows = min(_by_size(CURVATURE_ROWS, size), CURVATURE_WORK // self.model.dimension)
+        return positions[: _by_size(CURVATURE_CHAINS, size)], self.part(max(rows, FEWEST_ROWS))
 
 
 def tune(
@@ -180,7 +183,7 @@ def tune(
     walked, largest = _thermalised(problem, coordinates, positions, make_spectrum(found))
     size, dimension = model.size, model.dimension
     limits: dict[str, float] = {}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         stage("curvature and noise")
         spectrum = make_spectrum(_lanczos(problem, coordinates, walked))
         choice = choose_kinetic(
@@ -188,7 +191,7 @@ def tune(
         )
         limits = {"batch_size": choice.batch_size, "friction": choice.friction}
         feed = cut(rows, choice.num_batches)
-        steps = _burn_in_steps(spectrum, choice, size, dimension)
+        steps = max(2 * ROW, _burn_in_steps(spectrum, choice, size, dimension) // 2**number)
         walk = _burn_in(problem, coordinates, feed, steps, walked, choice)
         largest = min(largest, walk.largest)
         if walk.temperature > HOT:
