@@ -27,8 +27,8 @@ SHOWN_ROWS = 256
 TOGETHER = 2**20
 # Sites with at most this many numbers are among the quantities.
 SMALL_SITE = 10
-# Rows of the batch that measures the configurational temperature: it is averaged over all draws, and
-# more rows would take a good part of the time of a draw where there are few batches.
+# Rows of the batch that measures the configurational temperature. It is averaged over all draws:
+# more rows would make it no better, and take a good part of a draw where there are few batches.
 GAUGE_ROWS = 128
 # A number that, beside a chain's key, begins random numbers of its own.
 GAUGE = 17
