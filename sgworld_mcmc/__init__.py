@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgworld_mcmc import diagnostics, exact, nonequilibrium
+    from sgworld_mcmc.auditing import AuditReport, Unconstrained, audit
     from sgworld_mcmc.infer import (
         SGLD,
         SGWORLD,
@@ -25,11 +26,14 @@ __version__ = "0.1.0"
 __all__ = [
     "SGLD",
     "SGWORLD",
+    "AuditReport",
     "BiasReport",
     "DivergenceWarning",
     "InterruptedWarning",
     "TuningWarning",
+    "Unconstrained",
     "WholeDataWarning",
+    "audit",
     "diagnostics",
     "exact",
     "nonequilibrium",
@@ -43,11 +47,14 @@ __all__ = [
 _DEFINED_IN = {
     "SGLD": "sgworld_mcmc.infer",
     "SGWORLD": "sgworld_mcmc.infer",
+    "AuditReport": "sgworld_mcmc.auditing",
     "BiasReport": "sgworld_mcmc.infer",
     "DivergenceWarning": "sgworld_mcmc.infer",
     "InterruptedWarning": "sgworld_mcmc.infer",
     "TuningWarning": "sgworld_mcmc.infer",
+    "Unconstrained": "sgworld_mcmc.auditing",
     "WholeDataWarning": "sgworld_mcmc.infer",
+    "audit": "sgworld_mcmc.auditing",
     "sgd": "sgworld_mcmc.kernels",
     "sgld": "sgworld_mcmc.kernels",
     "sgworld": "sgworld_mcmc.kernels",

@@ -70,7 +70,7 @@ def join(grouped: Any, shared: Any, segments: Segments) -> Any:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["center", "blocks", "coupling", "root", "spread"],
+    data_fields=["center", "blocks", "coupling", "root", "spread", "transposed"],
     meta_fields=["segments"],
 )
 @dataclass(frozen=True)
@@ -91,6 +91,9 @@ class Arrow(Coordinates):
         (D,) standard deviations of theta, if those of z are one.
     segments
         Where groups and shared parameters lie in theta and z, static.
+    transposed
+        Both M^T, for the (G q, s) matrix M of all M_g, and L^T, or None: a run has both, as it has
+        of :class:`~sgworld_mcmc.coordinates.dense.Dense` coordinates.
     """
 
     name: ClassVar[str] = "arrow"
@@ -101,6 +104,7 @@ class Arrow(Coordinates):
     root: Any
     spread: Any
     segments: Segments
+    transposed: Any = None
 
     @classmethod
     def make(cls, center, blocks, coupling, root, segments) -> "Arrow":
@@ -124,7 +128,7 @@ class Arrow(Coordinates):
 
     def apply(self, z):
         grouped, shared = split(z, self.segments)
-        shared = shared @ self.root.T
+        shared = shared @ (self.root.T if self.transposed is None else self.transposed[1])
         own = (self.blocks * grouped[..., None, :]).sum(-1)
         return join(own + self._coupled(shared), shared, self.segments)
 
@@ -145,11 +149,13 @@ class Arrow(Coordinates):
 
     def scaled(self, factor):
         # M_g stays: it multiplies a change of theta.
+        turned = self.transposed
         return replace(
             self,
             blocks=self.blocks * factor,
             root=self.root * factor,
             spread=self.spread * factor,
+            transposed=None if turned is None else (turned[0], turned[1] * factor),
         )
 
     def covariance(self):
@@ -181,9 +187,15 @@ class Arrow(Coordinates):
     def projector(self):
         return lambda gradient: self.along(self.pull_back(gradient))
 
+    def cast(self, dtype):
+        turned = (np.asarray(x).T for x in (self._matrix(), self.root))
+        transposed = tuple(np.ascontiguousarray(x) for x in turned)
+        return super(Arrow, replace(self, transposed=transposed)).cast(dtype)
+
     def _coupled(self, shared):
         """Return M_g times a change of the shared parameters (..., s)."""
-        return (shared @ self._matrix().T).reshape(*shared.shape[:-1], *self.coupling.shape[:2])
+        turned = self._matrix().T if self.transposed is None else self.transposed[0]
+        return (shared @ turned).reshape(*shared.shape[:-1], *self.coupling.shape[:2])
 
     def _matrix(self):
         """Return the M_g as one (G q, s) matrix: products with it are fast."""

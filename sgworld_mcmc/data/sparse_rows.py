@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.sparse import BCOO, BCSR
 
-__all__ = ["SparseRows", "as_model_sees", "is_sparse", "sparse_rows"]
+from sgworld_mcmc.data.model_views import Shown
+
+__all__ = ["SparseRows", "is_sparse", "sparse_rows"]
 
 # A warning says so if the longest row makes the matrix this many times larger than the numbers in
 # it, and costs at least this many numbers.
@@ -22,7 +24,7 @@ WASTE, MANY = 4, 2**24
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class SparseRows:
+class SparseRows(Shown):
     """A sparse (N, D) matrix whose rows are all stored with the length k of the longest.
 
     Parameters
@@ -37,7 +39,7 @@ class SparseRows:
     Examples
     --------
     >>> rows = SparseRows(np.array([[5.0, 2.0], [1.0, 0.0]]), np.array([[0, 2], [1, 3]]), 3)
-    >>> print(rows.matrix().todense())
+    >>> print(rows.as_model_sees().todense())
     [[5. 0. 2.]
      [0. 1. 0.]]
     """
@@ -45,7 +47,7 @@ class SparseRows:
     def __init__(self, values: Any, columns: Any, width: int) -> None:
         self.values, self.columns, self.width = values, columns, width
 
-    def matrix(self) -> BCOO:
+    def as_model_sees(self) -> BCOO:
         """Return the rows as the sparse matrix that a model is given."""
         # Without batch dimensions all operations are defined, and on a CPU they take half the time.
         rows = jax.lax.broadcasted_iota(jnp.int32, self.columns.shape, 0)
@@ -65,14 +67,6 @@ class SparseRows:
     @classmethod
     def tree_unflatten(cls, width, leaves):
         return cls(*leaves, width)
-
-
-def as_model_sees(tree: Any) -> Any:
-    """Return a model's arguments with a sparse matrix in place of each :class:`SparseRows`."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_rows)
-    if not any(map(_is_rows, leaves)):
-        return tree
-    return treedef.unflatten(x.matrix() if _is_rows(x) else x for x in leaves)
 
 
 def is_sparse(value: object) -> bool:
@@ -137,7 +131,3 @@ def _scipy_matrix(matrix):
     inside = (indices < np.array(matrix.shape)).all(axis=1)
     values, indices = values[inside], indices[inside]
     return sparse.coo_array((values, (indices[:, 0], indices[:, 1])), shape=matrix.shape)
-
-
-def _is_rows(value: object) -> bool:
-    return isinstance(value, SparseRows)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sgworld_mcmc.gradients.plain import Plain
-from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
+from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean, gradient_of
 from sgworld_mcmc.protocols import Gradient
 
 __all__ = ["ControlVariate"]
@@ -45,8 +45,8 @@ class ControlVariate(Gradient):
     def prepare(self, target, feed, origin, gradient=None, jacobian=None):
         """Return the (M, D) offsets g(0) - g_b(0), or g(0) (D,) if they are not cached."""
         if not self.cached:
-            return epoch_mean(jax.grad(target), origin, feed) if gradient is None else gradient
-        estimate = jax.grad(target)
+            return epoch_mean(gradient_of(target), origin, feed) if gradient is None else gradient
+        estimate = gradient_of(target)
         each = jax.lax.map(
             lambda m: batch_estimate(estimate, origin, feed.fetch((), m), feed),
             jnp.arange(feed.num_batches),
@@ -56,7 +56,7 @@ class ControlVariate(Gradient):
     def __call__(self, target, controls, feed, position, batch, index):
         if self.cached:
             return Plain()(target, (), feed, position, batch, index) + controls[index]
-        gradient = jax.grad(target)
+        gradient = gradient_of(target)
 
         def estimator(z, rows):
             return gradient(z, rows) - gradient(jnp.zeros_like(z), rows)

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import jax
-
-from sgworld_mcmc.gradients.weighting import batch_estimate
+from sgworld_mcmc.gradients.weighting import batch_estimate, gradient_of
 from sgworld_mcmc.protocols import Gradient
 
 __all__ = ["Plain"]
@@ -18,4 +16,4 @@ class Plain(Gradient):
     name: ClassVar[str] = "plain"
 
     def __call__(self, target, controls, feed, position, batch, index):
-        return batch_estimate(jax.grad(target), position, batch, feed)
+        return batch_estimate(gradient_of(target), position, batch, feed)

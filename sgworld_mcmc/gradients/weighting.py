@@ -14,7 +14,20 @@ import jax.numpy as jnp
 
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Batch, Feed
 
-__all__ = ["batch_estimate", "epoch_mean"]
+__all__ = ["batch_estimate", "epoch_mean", "gradient_of"]
+
+
+def gradient_of(target: Callable) -> Callable:
+    """Return the gradient of a target with respect to the position, as a function like it.
+
+    Where the target knows its coordinates, the derivative is taken with respect to the model's
+    parameters, and the coordinates pull it back: they know the fast way.
+    """
+    coordinates = getattr(target, "coordinates", None)
+    if coordinates is None:
+        return jax.grad(target)
+    near = jax.grad(target.near)
+    return lambda z, rows: coordinates.pull_back(near(coordinates.apply(z), rows))
 
 
 def batch_estimate(

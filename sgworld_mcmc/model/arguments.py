@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sgworld_mcmc.data.sparse_rows import as_model_sees
+from sgworld_mcmc.data.model_views import as_model_sees
 
 __all__ = [
     "ArgumentLayout",

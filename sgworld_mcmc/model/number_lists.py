@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpyro.infer import init_to_uniform
 
-from sgworld_mcmc.data.sparse_rows import as_model_sees
+from sgworld_mcmc.data.model_views import as_model_sees
 from sgworld_mcmc.model.arguments import is_array
 from sgworld_mcmc.model.plates import FullData
 from sgworld_mcmc.model.traces import trace_of

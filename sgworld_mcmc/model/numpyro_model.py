@@ -20,6 +20,7 @@ from sgworld_mcmc.model.enumeration import SUMMED, enumerated_terms
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.plates import RowPlates
 from sgworld_mcmc.model.random_parts import RANDOM, FreshState, key_at
+from sgworld_mcmc.model.reverse_only import with_forward_mode
 from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
 __all__ = ["MinibatchModel"]
@@ -47,6 +48,9 @@ class MinibatchModel:
         Unconstrained shape of each latent site.
     precise
         Whether the model may be evaluated in double precision even where the user works in single.
+    reverse_only
+        Whether the model calls functions that refuse forward-mode derivatives: second derivatives
+        are made of reverse ones then.
     dimension
         Length D of the flat unconstrained position.
     num_rows
@@ -76,7 +80,7 @@ class MinibatchModel:
             self.additive = frozenset({SUMMED})
         self.latents = tuple(sorted(prototype))
         self.shapes = {name: prototype[name].shape for name in self.latents}
-        self.precise = False
+        self.precise, self.reverse_only = False, False
         self.num_rows, self.reason = layout.size, None
         self.dimension = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self._remember()
@@ -84,7 +88,8 @@ class MinibatchModel:
     def _remember(self) -> None:
         # A trace through NumPyro's handlers takes about 50 ms: it is made once for each shape of
         # the arguments.
-        self._traced = jax.jit(self.untraced, inline=True)
+        density = with_forward_mode(self.untraced) if self.reverse_only else self.untraced
+        self._traced = jax.jit(density, inline=True)
         self.kept: dict[Any, Any] = {}
 
     def with_additive(self, additive: frozenset[str]) -> "MinibatchModel":
@@ -93,6 +98,12 @@ class MinibatchModel:
         other.additive = additive
         other._remember()
         return other
+
+    def use_modes(self, *, reverse_only: bool) -> None:
+        """Say whether the model calls functions that know reverse-mode derivatives only."""
+        if reverse_only != self.reverse_only:
+            self.reverse_only = reverse_only
+            self._remember()
 
     @property
     def size(self) -> int:

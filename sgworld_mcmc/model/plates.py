@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
-from sgworld_mcmc.data.sparse_rows import as_model_sees
+from sgworld_mcmc.data.model_views import as_model_sees
 
 __all__ = ["FullData", "RowPlates"]
 

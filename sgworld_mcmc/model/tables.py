@@ -12,7 +12,7 @@ import numpy as np
 from sgworld_mcmc.data.sparse_rows import SparseRows, sparse_rows
 from sgworld_mcmc.model.number_arrays import usable_array
 
-__all__ = ["Table", "is_table", "read_table"]
+__all__ = ["Table", "column_names", "is_frame", "is_table", "read_table"]
 
 # Libraries whose frames and columns narwhals reads.
 OTHERS = frozenset(
@@ -52,6 +52,17 @@ def is_table(value: object) -> bool:
     if library == "pandas":
         return hasattr(value, "dtype") or hasattr(value, "dtypes")
     return library in OTHERS and (hasattr(value, "dtype") or hasattr(value, "columns"))
+
+
+def is_frame(value: object) -> bool:
+    """Return whether a value is a table of several columns with names."""
+    named = is_table(value) and hasattr(value, "columns")
+    return named and all(isinstance(name, str) for name in value.columns)
+
+
+def column_names(frame: Any) -> tuple[str, ...]:
+    """Return the names of the columns of a frame."""
+    return tuple(frame.columns)
 
 
 def read_table(name: str, value: Any) -> Table:

@@ -13,6 +13,7 @@ import numpy as np
 
 from sgworld_mcmc.data.sparse_rows import is_sparse, sparse_rows
 from sgworld_mcmc.model.arguments import argument_names, is_array, leaf_name
+from sgworld_mcmc.model.frames import frames_by_name
 from sgworld_mcmc.model.number_arrays import usable_array
 from sgworld_mcmc.model.number_lists import are_data, is_number_list
 from sgworld_mcmc.model.tables import is_table, read_table
@@ -81,7 +82,14 @@ def read_user_data(
     positional = argument_names(model, args)
     names = [leaf_name(positional, path) for path, _ in flat]
     given, labels = [leaf for _, leaf in flat], []
-    leaves = [_read(name, leaf, labels) for name, leaf in zip(names, given, strict=True)]
+    by_name = frames_by_name(model, treedef, given, names)
+    leaves = [
+        by_name[index].rows() if index in by_name else _read(names[index], leaf, labels)
+        for index, leaf in enumerate(given)
+    ]
+    for index, frame in by_name.items():
+        named = ((f"{names[index]}[{c!r}]", t.kind, t.labels) for c, t in frame.read.items())
+        labels.extend(Labels(*label) for label in named if label[2])
     arrays = jax.tree.leaves([leaf for leaf in leaves if not _is_whole(leaf)])
     lengths = {x.shape[0] for x in arrays if is_array(x) and x.ndim}
     _read_sparse(names, leaves, lengths)

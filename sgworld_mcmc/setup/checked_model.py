@@ -34,6 +34,8 @@ __all__ = [
     "warn_of",
 ]
 
+# Whether a model copes with gaps in its data is looked at from so many points.
+GAP_POINTS = 3
 # One fingerprint for each array among the arguments; None for a JAX array, which cannot change.
 Contents = tuple[int | None, ...]
 
@@ -113,7 +115,7 @@ def check_model(
     with ThreadPoolExecutor(1) as helper:
         # To look at millions of rows takes about as long as to put their numbers in random order.
         order = helper.submit(random_order, generator, base.size)
-        contents = _examined(model, args, kwargs)
+        contents = _examined(base, model, args, kwargs)
         observed = {name: site.values for name, site in base.sites.items() if site.values}
         check_observed(observed, arrays_of(model, args, kwargs))
         order = order.result()
@@ -162,11 +164,35 @@ def warn_of(view: MinibatchModel, stacklevel: int) -> None:
         )
 
 
-def _examined(model: Callable, args: tuple, kwargs: dict) -> Contents:
-    """Return the fingerprints of all arrays; raise if one of them is not finite."""
+def _examined(base: MinibatchModel, model: Callable, args: tuple, kwargs: dict) -> Contents:
+    """Return the fingerprints of all arrays; raise if numbers that the model needs are not finite.
+
+    A model may look for the gaps itself: it masks such rows, or has latent values in their place.
+    """
     arrays = arrays_of(model, args, kwargs)
     count_rows(_most_rows(arrays))
-    return examine(arrays)
+    try:
+        return examine(arrays)
+    except ValueError:
+        if not _copes_with_gaps(base, *base.layout.split(args, kwargs)):
+            raise
+    return fingerprint(arrays)
+
+
+def _copes_with_gaps(base: MinibatchModel, data: tuple, constants: tuple) -> bool:
+    """Return whether log density and gradient are finite although numbers in the data are not."""
+    if is_large(base.size):
+        bad = np.zeros(base.size, bool)
+        for x in jax.tree.leaves(data):
+            if np.issubdtype(x.dtype, np.inexact):
+                bad |= ~np.isfinite(np.asarray(x)).reshape(len(x), -1).all(axis=1)
+        data = take_rows(data, np.flatnonzero(bad)[:PART_ROWS])
+    points = np.random.default_rng(0).standard_normal((GAP_POINTS, base.dimension)) / 10
+    with jax.enable_x64(base.precise):
+        rows, whole = jax.tree.map(from_numpy, (data, constants))
+        found = jax.jit(jax.value_and_grad(base.log_density))
+        values = [found(from_numpy(point), rows, whole) for point in points]
+    return any(np.isfinite(value) and np.isfinite(slope).all() for value, slope in values)
 
 
 def contents_of(model: Callable, args: tuple, kwargs: dict) -> Contents:

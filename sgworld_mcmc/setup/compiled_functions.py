@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.gradients.weighting import epoch_mean
+from sgworld_mcmc.gradients.weighting import epoch_mean, gradient_of
 from sgworld_mcmc.interrupts import waiting
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.target import target_of
@@ -178,14 +178,18 @@ class SetUpFunctions:
 
     def _gradients(self, positions, coordinates, feed, constants):
         """Return (S, D) gradients of the log density of all rows, in the sampler's coordinates."""
-        gradient = partial(epoch_mean, jax.grad(target_of(self.model, constants, coordinates)))
+        gradient = partial(epoch_mean, gradient_of(target_of(self.model, constants, coordinates)))
         one = lambda z: gradient(z, feed)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
 
     def _values(self, positions, coordinates, feed, constants, used):
         """Return (S,) log densities and (S, D) gradients, in the sampler's coordinates."""
-        function = jax.value_and_grad(target_of(self.model, constants, coordinates))
-        one = lambda z: epoch_mean(function, z, feed, used)  # noqa: E731
+        function = jax.value_and_grad(target_of(self.model, constants, coordinates).near)
+
+        def one(z):
+            value, gradient = epoch_mean(function, coordinates.apply(z), feed, used)
+            return value, coordinates.pull_back(gradient)
+
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
 
     def _part_gradients(

@@ -19,6 +19,7 @@ from sgworld_mcmc.model.inspection import minibatch_model, whole_data_model
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.precision import closes_over_numpy
 from sgworld_mcmc.model.python_values import WithAnswers
+from sgworld_mcmc.model.reverse_only import is_reverse_only
 
 __all__ = ["see_model", "see_whole", "view_of"]
 
@@ -93,6 +94,7 @@ def _keep(made, seen, model, args, kwargs, cache) -> MinibatchModel:
         # Weights that stay fixed are numbers in the precision in which a module has made them.
         fixed = any(site.kind == "fixed" for site in made.sites.values())
         made.precise = not held and not fixed and _may_be_precise(made, args, kwargs)
+        made.use_modes(reverse_only=_is_reverse_only(made, args, kwargs))
         made.evaluate = make_evaluation(made)
     jax_arrays = tuple(x for x in arrays if isinstance(x, jax.Array))
     cache["model", _signature(args, kwargs)] = _Seen(made, values, jax_arrays)
@@ -130,18 +132,26 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
     """Return whether the set-up may use double precision: always if the user does."""
     if jax.config.jax_enable_x64:
         return True
-    abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731
-    data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
-    flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
-    if closes_over_numpy(view.model, view.untraced, flat, data, constants):
+    if closes_over_numpy(view.model, view.untraced, *_abstract(view, args, kwargs)):
         return False
     with jax.enable_x64(True):
-        data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
-        flat = jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float))
         try:
-            jax.eval_shape(view.untraced, flat, data, constants)
+            jax.eval_shape(view.log_density, *_abstract(view, args, kwargs))
         except TypeError:
             # Functions such as convolutions do not take parameters in double precision together
             # with data in single.
             return False
     return True
+
+
+def _is_reverse_only(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
+    """Return whether the model calls functions that refuse forward-mode differentiation."""
+    with jax.enable_x64(view.precise):  # the precision of the set-up: the trace is used again
+        return is_reverse_only(jax.make_jaxpr(view.log_density)(*_abstract(view, args, kwargs)))
+
+
+def _abstract(view: MinibatchModel, args: tuple, kwargs: dict) -> tuple:
+    """Return the shapes and types of a position and of the model's data and constants."""
+    abstract = lambda x: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))  # noqa: E731
+    data, constants = jax.tree.map(abstract, view.layout.split(args, kwargs))
+    return jax.ShapeDtypeStruct((view.dimension,), jnp.result_type(float)), data, constants

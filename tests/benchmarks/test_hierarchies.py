@@ -3,23 +3,33 @@
 import numpy as np
 import pytest
 
-from sgworld_benchmarks import hierarchies
+from sgworld_benchmarks.hierarchies import problems, run
 from sgworld_mcmc import cli
 
 
 @pytest.mark.slow
 def test_both_samplers_agree_on_a_small_hierarchy(monkeypatch):
-    small = {"centred": (hierarchies.centred, 20_000, 320)}
-    monkeypatch.setattr(hierarchies, "PROBLEMS", small)
-    ours, other = hierarchies.compare("centred", warmup=200, draws=500)
+    small = {"centred": (problems.centred, 20_000, 320)}
+    monkeypatch.setattr(run, "PROBLEMS", small)
+    ours, other = run.compare("centred", warmup=200, draws=500)
     assert ours.ess > 400 and ours.epochs < 2
-    far, wide = hierarchies.disagreement(ours, other)
+    far, wide = run.disagreement(ours, other)
     assert far < 0.4 and wide < 0.3  # with the Monte Carlo errors of a short run of NUTS
 
 
-@pytest.mark.parametrize("name", hierarchies.PROBLEMS)
+@pytest.mark.slow
+def test_nuts_on_fewer_rows_is_charged_for_all(monkeypatch):
+    monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, 40_000, 320)})
+    limits = {"warmup": 50, "draws": 25}
+    few = run.compare("centred", nuts_rows=5000, **limits)[1]
+    monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, 5000, 320)})
+    own = run.compare("centred", **limits)[1]
+    assert few.drawing > 2 * own.drawing and few.epochs == pytest.approx(own.epochs)
+
+
+@pytest.mark.parametrize("name", problems.PROBLEMS)
 def test_problems_have_rows_and_groups(name):
-    make, _, _ = hierarchies.PROBLEMS[name]
+    make, _, _ = problems.PROBLEMS[name]
     _, data = make(300, 30)
     rows = [x for x in data if np.ndim(x)]
     assert {len(x) for x in rows} == {300}
