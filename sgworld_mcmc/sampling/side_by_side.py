@@ -65,6 +65,8 @@ class SideBySide:
 
     def __init__(self, program: Callable, groups: int) -> None:
         self._program, self._compiled = program, None
+        # The precision is a setting of each thread.
+        self._double = bool(jax.config.jax_enable_x64)
         # A thread executes what it has been given one after the other: each group has its own.
         self._threads = [ThreadPoolExecutor(1) for _ in range(groups)]
 
@@ -77,11 +79,15 @@ class SideBySide:
         dynamic = {name: value for name, value in static.items() if name != "recipe"}
         given = zip(self._threads, states, buffers, strict=True)
         calls = [
-            thread.submit(self._compiled, state, own, *numbers, **dynamic)
+            thread.submit(self._advance, state, own, *numbers, **dynamic)
             for thread, state, own in given
         ]
         made = [call.result() for call in calls]
         return [state for state, _ in made], [own for _, own in made]
+
+    def _advance(self, *args: Any, **static: Any) -> tuple:
+        with jax.enable_x64(self._double):
+            return self._compiled(*args, **static)
 
 
 def _on_host(function: Callable, *arrays: Any) -> jax.Array:
