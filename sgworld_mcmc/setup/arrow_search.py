@@ -39,8 +39,12 @@ ROWS_FOR_EACH = 20
 PRECISION = 1e-4
 # Pairs of opposite draws over which the gradient is averaged, and the largest number of averages.
 PAIRS, AVERAGES = 8, 25
-# Pairs of draws over which the Hessian is averaged where it is not convex.
-SPREAD = 2
+# Pairs of draws over which the Hessian is averaged where that at the center will not do, and over
+# which it is averaged to find that out.
+SPREAD, LOOK = 2, 1
+# The Hessian at the center will not do if another gives a parameter a standard deviation that
+# differs by more than this in its logarithm.
+UNLIKE = 0.1
 # The center has been found if an average moves no parameter by more standard deviations than the
 # first number; up to the second it will do.
 EXACT, CLOSE = 0.1, 0.5
@@ -64,7 +68,8 @@ class ArrowCenter(NamedTuple):
     converged
         Whether that is little.
     mean
-        Whether the coordinates come from a mean Hessian, because that at the center is not convex.
+        Whether the coordinates come from a mean Hessian over the posterior: that at the center is
+        not convex, or not like it.
     """
 
     coordinates: Arrow
@@ -94,6 +99,10 @@ class ArrowSearch(NamedTuple):
         The groups.
     generator
         Source of random numbers.
+    averages
+        Whether coordinates may come from a mean Hessian although that at the center is convex. With
+        a few rows in each of thousands of groups, the determinant of the groups' blocks says more
+        about what they share than the highest point does.
     """
 
     functions: SetUpFunctions
@@ -101,6 +110,7 @@ class ArrowSearch(NamedTuple):
     constants: tuple
     structure: Structure
     generator: np.random.Generator
+    averages: bool = True
 
     @property
     def dimension(self) -> int:
@@ -115,12 +125,12 @@ class ArrowSearch(NamedTuple):
         start
             (D,) position with a finite log density.
         """
-        few, count = self._first(), self.feed.num_batches
+        few, count, mean = self._first(), self.feed.num_batches, False
         x = self.given_the_rest(start, few)
         if few < count:
             rough = self.averaged(x, few)
-            x = x if rough is None else rough.coordinates.center
-        return self.averaged(x, count)
+            x, mean = (x, False) if rough is None else (rough.coordinates.center, rough.mean)
+        return self.averaged(x, count, mean and self.averages)
 
     def given_the_rest(self, x: np.ndarray, used: int) -> np.ndarray:
         """Return the mode of the parameters by group, given those that go by no grouping."""
@@ -138,22 +148,45 @@ class ArrowSearch(NamedTuple):
                 break
         return x
 
-    def at(self, center: np.ndarray) -> ArrowCenter | None:
-        """Return what the density is like around a center, which stays where it is."""
-        made = self.expand(center, self.feed.num_batches)
+    def at(self, center: np.ndarray, mean: bool = False) -> ArrowCenter | None:
+        """Return what the density is like around a center, which stays where it is.
+
+        Its Hessian is that at the center, or a mean one.
+        """
+        used = self.feed.num_batches
+        made = self.expand(center, used)
         if made is None:
             return None
         coordinates, indefinite = arrow_scale(made.hessian)
-        coordinates = replace(coordinates, center=center).spread_out()
-        return ArrowCenter(coordinates, made.gradient, indefinite, 0.0, True)
+        coordinates = replace(coordinates, center=center)
+        if mean:
+            coordinates, indefinite = self._wider(
+                coordinates, indefinite, self._draws()[:SPREAD], used
+            )
+        return ArrowCenter(coordinates.spread_out(), made.gradient, indefinite, 0.0, True, mean)
 
-    def averaged(self, center: np.ndarray, used: int) -> ArrowCenter | None:
+    def _draws(self) -> np.ndarray:
+        return self.generator.standard_normal((PAIRS, self.dimension))
+
+    def averaged(self, center: np.ndarray, used: int, mean: bool = False) -> ArrowCenter | None:
         """Move a center to where the mean gradient over draws vanishes; None if it leads nowhere.
+
+        With ``mean``, the coordinates come from a mean Hessian. Without, they do where that at the
+        center is not convex, or not like it once the center has been found.
+        """
+        found = self._moved(center, used, mean)
+        if found is None or found.mean or not self.averages or self._will_do(found, used):
+            return found
+        better = self._moved(found.coordinates.center, used, True)
+        return better if better is not None and better.converged else found
+
+    def _moved(self, center: np.ndarray, used: int, mean: bool) -> ArrowCenter | None:
+        """Move a center as :meth:`averaged` does.
 
         The draws are the same at every center, so that their noise does not hide what a step gains
         of the evidence's lower bound.
         """
-        half = self.generator.standard_normal((PAIRS, self.dimension))
+        half = self._draws()
         draws = np.concatenate([half, -half])
         last, length, best, step = None, 1.0, -np.inf, None
         for number in range(AVERAGES + 1):
@@ -163,10 +196,10 @@ class ArrowSearch(NamedTuple):
                 gradient = made.gradient
                 coordinates, indefinite = arrow_scale(made.hessian)
                 coordinates = replace(coordinates, center=np.asarray(center, float))
-                mean = indefinite > 0
-                if mean:
+                wider = mean or indefinite > 0
+                if wider:
                     coordinates, indefinite = self._wider(
-                        coordinates, indefinite, made.hessian, draws, used
+                        coordinates, indefinite, half[:SPREAD], used
                     )
                 values, shift = self._averages(coordinates, gradient, draws, used)
                 bound = values + coordinates.log_volume()
@@ -178,7 +211,7 @@ class ArrowSearch(NamedTuple):
                 center = last.coordinates.to_model(length * step)
                 continue
             moved = float(np.abs(shift).max())
-            last = ArrowCenter(coordinates, gradient, indefinite, moved, moved < CLOSE, mean)
+            last = ArrowCenter(coordinates, gradient, indefinite, moved, moved < CLOSE, wider)
             best, step, length = bound, shift, 1.0
             if moved < EXACT or number == AVERAGES:
                 break
@@ -186,22 +219,30 @@ class ArrowSearch(NamedTuple):
         return last and last._replace(coordinates=last.coordinates.spread_out())
 
     def _wider(
-        self, coordinates: Arrow, indefinite: int, hessian: ArrowHessian, draws, used: int
+        self, coordinates: Arrow, indefinite: int, half: np.ndarray, used: int
     ) -> tuple[Arrow, int]:
-        """Return coordinates from the mean Hessian over some draws.
+        """Return coordinates from the mean Hessian over some draws, and those opposite to them.
 
-        They are for a center where the Hessian itself is not convex. The Gaussian closest to the
-        posterior has the mean Hessian's inverse as its covariance.
+        The Gaussian closest to the posterior has the mean Hessian's inverse as its covariance.
         """
-        half = len(draws) // 2
-        chosen = np.concatenate([draws[:SPREAD], draws[half : half + SPREAD]])
+        chosen = np.concatenate([half, -half])
         found = [self.expand(coordinates.to_model(z), used) for z in chosen]
         found = [made.hessian for made in found if made is not None]
         if not found:
             return coordinates, indefinite
+        segments = found[0].segments
         parts = (np.mean(part, axis=0) for part in zip(*(h[:3] for h in found), strict=True))
-        made, indefinite = arrow_scale(ArrowHessian(*parts, hessian.segments))
+        made, indefinite = arrow_scale(ArrowHessian(*parts, segments))
         return replace(made, center=coordinates.center), indefinite
+
+    def _will_do(self, found: ArrowCenter, used: int) -> bool:
+        """Return whether the Hessian at the center is much like a mean one."""
+        wider, indefinite = self._wider(found.coordinates, 0, self._draws()[:LOOK], used)
+        if indefinite:
+            return True
+        ratio = wider.spread_out().deviations() / found.coordinates.spread_out().deviations()
+        _, shared = split(np.abs(np.log(ratio)), wider.segments)
+        return bool(shared.max(initial=0) < UNLIKE)
 
     def expand(self, x: np.ndarray, used: int) -> "ArrowExpansion | None":
         """Expand the log density of the first batches; None if its Hessian is no arrow."""

@@ -46,10 +46,11 @@ def fit_by_group(
     structure = find_structure(generator, functions, feed, constants)
     if structure is None:
         return None
-    search = ArrowSearch(functions, feed, constants, structure, generator)
+    # Mean coordinates need the derivatives of all rows, which have to find room.
+    countable = count_numbers(structure, feed.size) <= MOST_NUMBERS
+    search = ArrowSearch(functions, feed, constants, structure, generator, countable)
     starts = [] if initial is None else [np.asarray(initial[0], float)]
     starts += [radius * generator.standard_normal(search.dimension) for radius in RADII]
-    countable = count_numbers(structure, feed.size) <= MOST_NUMBERS
     for start in starts:
         found = search.center(start)
         if found is None or not found.converged or found.indefinite:
@@ -71,7 +72,7 @@ def recentred(posterior: Posterior, pilot: Pilot) -> Posterior | None:
     )
     moved = np.sqrt(posterior.temperature) * pilot.mean * old.deviations()
     with jax.enable_x64(posterior.functions.model.precise):
-        found = search.at(old.center + moved)
+        found = search.at(old.center + moved, posterior.fit.mean)
     if found is None or found.indefinite:
         return None
     return posterior._replace(fit=_fit(found), row_derivatives=None)
