@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,8 @@ __all__ = ["SGMCMCKernel"]
 
 # Sets of starts up to this number have one for each chain; larger ones are samples.
 FEW_STARTS = 16
+# From this number of parameters on, vectorized chains take their steps one after the other.
+ONE_BY_ONE = 2**15
 
 
 class SGMCMCKernel(MCMCKernel):
@@ -196,9 +199,8 @@ class SGMCMCKernel(MCMCKernel):
                 dynamics=data.dynamics,
             )
 
-        if state.i.ndim:
-            advance = jax.vmap(advance, in_axes=(0, None))
-        return advance(state, clock_of(state))
+        clock = clock_of(state)
+        return _for_chains(lambda state: advance(state, clock), state)
 
     @property
     def computed_fields(self) -> dict[str, Callable]:
@@ -206,7 +208,7 @@ class SGMCMCKernel(MCMCKernel):
 
         def energy(state, args, kwargs):
             one = lambda state: potential_energy(state, self._resolve(args, kwargs))  # noqa: E731
-            return jax.vmap(one)(state) if state.i.ndim else one(state)
+            return _for_chains(one, state)
 
         def checks(state, args, kwargs):
             data = self._resolve(args, kwargs)
@@ -215,7 +217,7 @@ class SGMCMCKernel(MCMCKernel):
             def one(state):
                 return checks_of(state, data, sites(state.z), self._settings.quantities)
 
-            return jax.vmap(one)(state) if state.i.ndim else one(state)
+            return _for_chains(one, state)
 
         return {"potential_energy": energy, CHECKS: checks}
 
@@ -332,6 +334,19 @@ class SGMCMCKernel(MCMCKernel):
             )
 
         return jax.vmap(one)(keys, given, np.arange(len(keys)))
+
+
+def _for_chains(function: Callable, state: SGMCMCState) -> Any:
+    """Return a function's values for all chains, together or for one after the other.
+
+    Where a chain has very many parameters, its operations are large enough to keep the machine
+    busy, and those of all chains at once would only take several times the memory.
+    """
+    if state.i.ndim == 0:
+        return function(state)
+    if state.position.shape[-1] >= ONE_BY_ONE and jax.default_backend() == "cpu":
+        return jax.lax.map(function, state)
+    return jax.vmap(function)(state)
 
 
 @cache

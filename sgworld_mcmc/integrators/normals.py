@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.random import threefry_2x32
 
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, PRNGKey
 
@@ -32,13 +33,27 @@ def draw_three_point(rng_key: PRNGKey, position: ArrayLikeTree, *length: int) ->
 
     def draw(shape, dtype):
         count = int(np.prod(shape))
-        words = jax.random.bits(rng_key, (-(-count // 4),), jnp.uint32)
-        number = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:count].reshape(shape)
-        size = np.sqrt(256 / (2 * OUTER))
-        upper = jnp.where(number >= 256 - OUTER, size, 0.0)
-        return jnp.where(number < OUTER, -size, upper).astype(dtype)
+        words = _words(rng_key, -(-count // 4))
+        size = np.asarray(np.sqrt(256 / (2 * OUTER)), dtype)
+
+        def points(number):
+            upper = jnp.where(number >= 256 - OUTER, size, np.zeros_like(size))
+            return jnp.where(number < OUTER, -size, upper)
+
+        # Each of the four bytes of a word has its own part of the numbers: to interleave them costs
+        # more than all the rest.
+        bytes_of = [(words >> shift) & 255 for shift in (0, 8, 16, 24)]
+        return jnp.concatenate([points(x) for x in bytes_of])[:count].reshape(shape)
 
     return _like(draw, position, length)
+
+
+def _words(rng_key: PRNGKey, count: int) -> jax.Array:
+    """Return random uint32 numbers: both of a block of Threefry's, of which JAX takes the sum."""
+    if jax.random.key_impl(rng_key) != "threefry2x32":
+        return jax.random.bits(rng_key, (count,), jnp.uint32)
+    counter = jnp.arange(count, dtype=jnp.uint32)
+    return threefry_2x32(jax.random.key_data(rng_key), counter)
 
 
 # The kinds of random numbers by the name that an integrator's ``numbers`` gives them.

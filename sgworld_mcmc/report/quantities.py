@@ -22,8 +22,14 @@ __all__ = ["SHOWN_ROWS", "checks_of", "default_quantities", "potential_energy", 
 
 # Log likelihoods of so many rows are among the quantities.
 SHOWN_ROWS = 256
+# They are evaluated at once for this many numbers, rows times parameters: what a row makes of the
+# parameters on its way, such as the values of all units, takes memory for every one of them.
+TOGETHER = 2**20
 # Sites with at most this many numbers are among the quantities.
 SMALL_SITE = 10
+# Rows of the batch that measures the configurational temperature. It is averaged over all draws:
+# more rows would make it no better, and take a good part of a draw where there are few batches.
+GAUGE_ROWS = 128
 # A number that, beside a chain's key, begins random numbers of its own.
 GAUGE = 17
 
@@ -71,7 +77,10 @@ def default_quantities(
     single = jax.tree.map(lambda x: x[:, None], rows)
     likelihood = lambda row: data.model.log_likelihood(flat, row, data.constants)  # noqa: E731
     small = {name: x for name, x in sites.items() if jnp.size(x) <= SMALL_SITE}
-    return {"log_likelihood": jax.vmap(likelihood)(single), **small}
+    together = max(1, TOGETHER // data.model.dimension)
+    if together >= len(jax.tree.leaves(single)[0]):
+        return {"log_likelihood": jax.vmap(likelihood)(single), **small}
+    return {"log_likelihood": jax.lax.map(likelihood, single, batch_size=together), **small}
 
 
 def quantity_names(quantities: Any) -> list[str]:
@@ -101,10 +110,16 @@ def _first_rows(data: RunData, number: int) -> tuple:
 
 
 def _one_gradient(state: SGMCMCState, data: RunData) -> jax.Array:
-    """Return the gradient estimated from a batch that does not depend on the position."""
+    """Return the gradient estimated from rows that do not depend on the position."""
     dynamics, feed = data.dynamics, data.feed
-    key = jax.random.fold_in(state.rng_key, GAUGE)
-    index = jax.random.randint(key, (), 0, dynamics.num_batches)
+    # Each call of a random function takes long to compile: one call makes both numbers.
+    numbers = jax.random.bits(jax.random.fold_in(state.rng_key, GAUGE), (2,), jnp.uint32)
+    index = (numbers[0] % dynamics.num_batches).astype(jnp.int32)
     target = target_of(data.model, data.constants, data.tuning.coordinates)
     batch = feed.fetch(state.dealing, index)
+    length = jax.tree.leaves(batch.main)[0].shape[0]
+    if batch.extra is None and length > GAUGE_ROWS:
+        # Rows in a row from a random one on, round the end: each is as likely as all others.
+        taken = ((numbers[1] % length).astype(jnp.int32) + np.arange(GAUGE_ROWS)) % length
+        batch = batch._replace(main=jax.tree.map(lambda x: x[taken], batch.main))
     return dynamics.gradient(target, data.tuning.controls, feed, state.position, batch, index)

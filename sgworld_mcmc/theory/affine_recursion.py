@@ -32,6 +32,7 @@ __all__ = [
     "mean_shift",
     "relative_variance_error",
     "stationary_variance",
+    "variance_parts",
 ]
 
 
@@ -90,11 +91,43 @@ def stationary_variance(
             f"step_size {step_size:.4g}: the stationary variance is infinite; take a smaller step"
         )
     alone, per_noise = _without_batches(mode), _answer_to_offsets(mode, num_batches, law)
-    slope, constant = _answer_to_hessians(mode, num_batches, law)
-    source = alone + c0[..., None] * per_noise + k[..., None] * constant
-    matrix = np.eye(len(alone)) - k[..., None, None] * slope
-    moments = np.linalg.solve(matrix, source[..., None])[..., 0]
+    moments = alone + c0[..., None] * per_noise
+    if k.any():
+        slope, constant = _answer_to_hessians(mode, num_batches, law)
+        source = moments + k[..., None] * constant
+        matrix = np.eye(len(alone)) - k[..., None, None] * slope
+        moments = np.linalg.solve(matrix, source[..., None])[..., 0]
     return (moments @ np.kron(mode.read, mode.read))[()]
+
+
+def variance_parts(
+    integrator: Integrator, step_size: float, num_batches: int, curvature: np.ndarray, *, law: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return two (C,) parts of the variance of modes of several curvatures, all at one step size.
+
+    They are the variance with full gradients, and what each unit of C0 adds to it; both are
+    infinite where the step is not stable. The Hessians of the batches are all alike (K = 0).
+
+    Examples
+    --------
+    >>> from sgworld_mcmc.integrators.euler import Euler
+    >>> alone, per_noise = variance_parts(Euler(), 0.1, 10, np.array([2.0]), law="replacement")
+    >>> both = stationary_variance(Euler(), 0.1, 10, 3.0, law="replacement", curvature=2.0)
+    >>> print(f"{alone[0] + 3 * per_noise[0]:.6f} {both:.6f}")
+    0.638889 0.638889
+    """
+    flat = mode_of(integrator, step_size, 0.0)
+    square = np.kron(flat.read, flat.read)
+    alone, per_noise = np.full((2, len(curvature)), np.inf)
+    for number, value in enumerate(curvature):
+        mode = flat._replace(
+            advance=flat.advance + value * flat.advance_slope,
+            kick=flat.kick + value * flat.kick_slope,
+        )
+        if _is_stable(mode, 0.0):
+            alone[number] = square @ _without_batches(mode)
+            per_noise[number] = square @ _answer_to_offsets(mode, num_batches, law)
+    return alone, per_noise
 
 
 def relative_variance_error(
@@ -221,6 +254,8 @@ def is_stable(
 
 
 def _is_stable(mode: Mode, hessian_noise: float) -> bool:
+    if not hessian_noise:
+        return bool(np.max(np.abs(np.linalg.eigvals(mode.advance))) < 1)
     slope = mode.advance_slope
     operator = np.kron(mode.advance, mode.advance) + hessian_noise * np.kron(slope, slope)
     return bool(np.max(np.abs(np.linalg.eigvals(operator))) < 1)

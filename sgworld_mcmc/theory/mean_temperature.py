@@ -8,9 +8,9 @@ relative errors of their variances, which the affine recursion predicts.
 import numpy as np
 
 from sgworld_mcmc.protocols import Integrator
-from sgworld_mcmc.theory.affine_recursion import stationary_variance
+from sgworld_mcmc.theory.affine_recursion import variance_parts
 
-__all__ = ["direction_errors", "temperature_error"]
+__all__ = ["direction_errors", "mean_error", "temperature_error"]
 
 
 def temperature_error(
@@ -45,27 +45,29 @@ def temperature_error(
     >>> print(f"{error('replacement'):.3f} {error('symmetric'):.3f}")
     25.249 18.504
     """
-    total = 0.0
-    for value, part, spread in zip(curvature, weight, noise, strict=True):
-        try:
-            # The variance is linear in the noise of the gradients.
-            alone, noisy = stationary_variance(
-                integrator, step_size, num_batches, [0.0, 1.0], law=law, curvature=float(value)
-            )
-        except ValueError:
-            return np.inf
-        total += part * (value * alone - 1) + spread * value * (noisy - alone)
-    return float(total)
+    parts = variance_parts(integrator, step_size, num_batches, curvature, law=law)
+    return mean_error(parts, curvature, weight, noise)
+
+
+def mean_error(
+    parts: tuple[np.ndarray, np.ndarray],
+    curvature: np.ndarray,
+    weight: np.ndarray,
+    noise: np.ndarray,
+) -> float:
+    """Return the error of :func:`temperature_error` from the parts of the modes' variances.
+
+    ``parts`` are those of :func:`sgworld_mcmc.theory.affine_recursion.variance_parts`: they hold
+    for any noise.
+    """
+    alone, per_noise = parts
+    if not np.isfinite(alone).all():
+        return np.inf
+    return float(np.sum(weight * (curvature * alone - 1) + noise * curvature * per_noise))
 
 
 def direction_errors(
-    integrator: Integrator,
-    step_size: float,
-    num_batches: int,
-    curvature: np.ndarray,
-    rows_per_batch: float,
-    *,
-    law: str,
+    parts: tuple[np.ndarray, np.ndarray], curvature: np.ndarray, rows_per_batch: float
 ) -> np.ndarray:
     """Return (C,) relative errors of the variances along single directions that the data determine.
 
@@ -74,21 +76,10 @@ def direction_errors(
 
     Parameters
     ----------
+    parts
+        The parts of the variances, as in :func:`mean_error`.
     rows_per_batch
         N (1 / B - 1 / N) / tau for batches of B of N rows at the temperature tau.
     """
-    errors = np.full(len(curvature), np.inf)
-    for number, value in enumerate(curvature):
-        try:
-            variance = stationary_variance(
-                integrator,
-                step_size,
-                num_batches,
-                rows_per_batch * float(value),
-                law=law,
-                curvature=float(value),
-            )
-        except ValueError:
-            continue
-        errors[number] = value * variance - 1
-    return errors
+    alone, per_noise = parts
+    return curvature * (alone + rows_per_batch * curvature * per_noise) - 1

@@ -6,7 +6,6 @@ many parameters feel. The directions that the data determine may be few, as in t
 textbooks: their own mean error has a limit too.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +16,12 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.request import BATCH_SIZES
 from sgworld_mcmc.setup.row_noise import batch_factor
 from sgworld_mcmc.setup.without_mode.spectrum import Spectrum
-from sgworld_mcmc.theory.affine_recursion import autocorrelation_time
-from sgworld_mcmc.theory.mean_temperature import direction_errors, temperature_error
+from sgworld_mcmc.theory.affine_recursion import autocorrelation_time, variance_parts
+from sgworld_mcmc.theory.mean_temperature import (
+    direction_errors,
+    mean_error,
+    temperature_error,
+)
 
 __all__ = ["KineticChoice", "choose_kinetic", "predicted_temperature_error"]
 
@@ -145,20 +148,17 @@ def _best_step(
     spectrum, settings, size, dimension, batch_size, friction, factor, largest
 ) -> KineticChoice:
     """Return the largest step within the tolerance, or else the smallest that is tried."""
-    predict = partial(
-        predicted_temperature_error,
-        spectrum,
-        settings,
-        size,
-        batch_size=batch_size,
-        friction=friction,
-    )
+    count = -(-size // batch_size)
+    rows_per_batch = size * batch_factor(batch_size, size) / (settings.temperature or 1.0)
+    law, integrator = settings.order.law, UBU(friction)
 
     def errors(h):
-        mean = factor * predict(step_size=h)
+        parts = variance_parts(integrator, h, count, spectrum.curvature, law=law)
+        noise = spectrum.noise * rows_per_batch
+        mean = factor * mean_error(parts, spectrum.curvature, spectrum.weight, noise)
         if not abs(mean) <= settings.tolerance:
             return mean, np.inf
-        return mean, _determined_error(spectrum, settings, size, batch_size, h, friction)
+        return mean, _determined_error(spectrum, parts, rows_per_batch)
 
     def is_met(made):
         mean, determined = made
@@ -168,22 +168,21 @@ def _best_step(
         step = settings.step_size
     else:
         largest = min(largest, LARGEST_STEP / np.sqrt(spectrum.largest))
-        count = int(np.log(1 / SMALLEST_STEP) / np.log(STEP_RATIO))
-        grid = largest * STEP_RATIO ** -np.arange(count + 1.0)
+        number = int(np.log(1 / SMALLEST_STEP) / np.log(STEP_RATIO))
+        grid = largest * STEP_RATIO ** -np.arange(number + 1.0)
         low, high = 0, len(grid) - 1
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if is_met(errors(grid[middle])) else (middle + 1, high)
         step = float(grid[low])
     made = errors(step)
-    count = -(-size // batch_size)
     steps = settings.steps_per_draw or _steps_per_draw(
         spectrum, step, friction, count, max(1, settings.order.period), size * dimension
     )
     return KineticChoice(batch_size, count, step, friction, steps, *made, bool(is_met(made)))
 
 
-def _determined_error(spectrum, settings, size, batch_size, step_size, friction) -> float:
+def _determined_error(spectrum, parts, rows_per_batch) -> float:
     """Return the mean error along the directions that the data determine; 0 if there are none.
 
     A direction counts by the part noise / curvature of it that the rows determine.
@@ -192,14 +191,7 @@ def _determined_error(spectrum, settings, size, batch_size, step_size, friction)
     part = (spectrum.noise / spectrum.curvature)[stiff]
     if not len(part):
         return 0.0
-    each = direction_errors(
-        UBU(friction),
-        step_size,
-        -(-size // batch_size),
-        spectrum.curvature[stiff],
-        size * batch_factor(batch_size, size) / (settings.temperature or 1.0),
-        law=settings.order.law,
-    )
+    each = direction_errors(parts, spectrum.curvature, rows_per_batch)[stiff]
     return float(np.sum(part * np.abs(each)) / part.sum())
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.compilation import Ahead, quick_jit
 from sgworld_mcmc.interrupts import waiting
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.target import target_of
@@ -29,16 +29,17 @@ class KineticFunctions:
     """The functions that the set-up of one model calls, compiled when first called.
 
     Each of them can be stopped by Ctrl-C while it runs. Data, constants and coordinates are
-    arguments.
+    arguments. The programs can be compiled side by side before the first of them is called
+    (:class:`~sgworld_mcmc.compilation.Ahead`).
     """
 
     def __init__(self, model: MinibatchModel) -> None:
         self.model = model
-        compiled = lambda *args, **options: waiting(quick_jit(*args, **options))  # noqa: E731
-        self.prior = compiled(self._prior)
-        self.adam = compiled(self._adam)
-        self.lanczos = compiled(self._lanczos)
-        self.advance = compiled(self._advance)
+        self.programs = {
+            name: Ahead(quick_jit(getattr(self, f"_{name}")))
+            for name in ("prior", "adam", "lanczos", "advance")
+        }
+        self.prior, self.adam, self.lanczos, self.advance = map(waiting, self.programs.values())
 
     def _prior(self, seed, rows, constants):
         return prior_moments(jax.random.key(seed), self.model, rows, constants)

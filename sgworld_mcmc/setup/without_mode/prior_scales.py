@@ -37,19 +37,22 @@ def prior_moments(
     rng_key: jax.Array, model: MinibatchModel, rows: tuple, constants: tuple
 ) -> PriorMoments:
     """Return moments of the prior from draws of it; not finite where it cannot be drawn from."""
-    mean_key, scale_key = jax.random.split(rng_key)
 
     def draw(key):
         return model.ravel(model.initial_params(key, init_to_sample(), rows, constants))
 
-    def mean_of(function, key):
-        def add(total, key):
-            return total + function(draw(key)) / DRAWS, None
+    # One loop for both moments: the model is compiled once. The first half of the draws is for the
+    # mean, the second half for the deviations from it.
+    def add(moments, inputs):
+        key, first = inputs
+        x = draw(key) / DRAWS
+        mean = jnp.where(first, moments.mean + x, moments.mean)
+        away = moments.scale + jnp.abs(x - mean / DRAWS)
+        return PriorMoments(mean, jnp.where(first, moments.scale, away)), None
 
-        return jax.lax.scan(add, jnp.zeros(model.dimension), jax.random.split(key, DRAWS))[0]
-
-    mean = mean_of(lambda x: x, mean_key)
-    deviation = mean_of(lambda x: jnp.abs(x - mean), scale_key)
+    zero = jnp.zeros(model.dimension)
+    keys, first = jax.random.split(rng_key, 2 * DRAWS), np.arange(2 * DRAWS) < DRAWS
+    mean, deviation = jax.lax.scan(add, PriorMoments(zero, zero), (keys, first))[0]
     return PriorMoments(mean, deviation * np.sqrt(np.pi / 2))
 
 

@@ -1,5 +1,6 @@
 """Find coordinates, starts and settings of kinetic dynamics without a mode."""
 
+import contextlib
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,10 @@ RADII = (1.0, 0.3, 0.1, 0.01, 0.0)
 ADAM_ROWS, ADAM_STEPS = 100, 300
 # Rows and chains from which curvature and noise are found: fewer of both where there are MANY rows,
 # since the whole set-up is to read no more than about three epochs of those.
-CURVATURE_ROWS, CURVATURE_CHAINS, MANY = (1024, 384), (2, 1), 20_000
+CURVATURE_ROWS, CURVATURE_CHAINS, MANY = (1024, 256), (2, 1), 20_000
+# Rows times parameters of one product with the Hessian: fewer rows where there are a million of
+# parameters, which are many numbers to average over.
+CURVATURE_WORK, FEWEST_ROWS = 2**28, 64
 # The cost of a product with the Hessian, in gradients.
 PRODUCT = 3
 # The first burn-in: rows of a batch, step size and friction in units of the largest and the typical
@@ -50,7 +54,8 @@ WARM_PARTS, WARM_STEPS, WARM_RATIO, WARM_ROUNDS, HOT = 4, 32, 3.0, 8, 1.5
 GROWTH = 2.0
 # The second burn-in lasts this many relaxation times of the typical direction, as far as its rows
 # allow: each chain may read this many epochs, or rows times parameters. It is repeated, at most
-# ROUNDS times in all, while the velocities are hotter than WARM: noise has been measured too cold.
+# ROUNDS times in all and each time for half as long, while the velocities are hotter than WARM:
+# noise has been measured too cold.
 RELAXATIONS, BURN_IN_EPOCHS, BURN_IN_WORK, ROUNDS, WARM = 8.0, 0.5, 2**29, 3, 1.1
 # The rows of steps of one call.
 CALL = 128
@@ -124,6 +129,25 @@ class _Problem(NamedTuple):
         number = min(number, self.model.size)
         return jax.tree.map(lambda x: reshaped(x, (number, *x.shape[1:]), number), self.rows)
 
+    @property
+    def adam_feed(self) -> FixedPartition:
+        """The batches of Adam."""
+        size = self.model.size
+        return cut(self.rows, -(-size // even_size(min(ADAM_ROWS, size), size)))
+
+    @property
+    def warm_count(self) -> int:
+        """Number of batches of the first burn-in."""
+        size = self.model.size
+        batch_size = even_size(min(_by_size(WARM_ROWS, size), size), size)
+        return -(-size // max(batch_size, self.settings.batch_size or 0))
+
+    def curvature_rows(self, positions: np.ndarray) -> tuple[np.ndarray, tuple]:
+        """Return the positions and the rows at which curvature and noise are found."""
+        size = self.model.size
+        rows = min(_by_size(CURVATURE_ROWS, size), CURVATURE_WORK // self.model.dimension)
+        return positions[: _by_size(CURVATURE_CHAINS, size)], self.part(max(rows, FEWEST_ROWS))
+
 
 def tune(
     generator: np.random.Generator,
@@ -147,6 +171,7 @@ def tune(
     """
     problem = _Problem(generator, model, rows, constants, settings)
     stage("scales of the prior")
+    _compile(problem, chains if initial is None else max(chains, len(initial)))
     coordinates = _prior_coordinates(problem)
     positions = _starts(problem, coordinates, initial, chains)
     if settings.start != "given":
@@ -158,7 +183,7 @@ def tune(
     walked, largest = _thermalised(problem, coordinates, positions, make_spectrum(found))
     size, dimension = model.size, model.dimension
     limits: dict[str, float] = {}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         stage("curvature and noise")
         spectrum = make_spectrum(_lanczos(problem, coordinates, walked))
         choice = choose_kinetic(
@@ -166,7 +191,7 @@ def tune(
         )
         limits = {"batch_size": choice.batch_size, "friction": choice.friction}
         feed = cut(rows, choice.num_batches)
-        steps = _burn_in_steps(spectrum, choice, size, dimension)
+        steps = max(2 * ROW, _burn_in_steps(spectrum, choice, size, dimension) // 2**number)
         walk = _burn_in(problem, coordinates, feed, steps, walked, choice)
         largest = min(largest, walk.largest)
         if walk.temperature > HOT:
@@ -186,6 +211,35 @@ def tune(
     return coordinates, starts, KineticFit(choice, spectrum, factor, walk.temperature)
 
 
+def _compile(problem: _Problem, chains: int) -> None:
+    """Begin to compile the programs that will be called, in the order of the calls."""
+    model, settings, programs = problem.model, problem.settings, problem.functions.programs
+    seed, constants = np.uint32(0), problem.constants
+    coordinates = Diagonal(np.zeros(model.dimension), np.ones(model.dimension)).cast(float_dtype())
+    positions = np.zeros((chains, model.dimension))
+    with contextlib.suppress(NotImplementedError):  # an improper prior has no draws
+        programs["prior"].compile(seed, problem.part(ADAM_ROWS), constants)
+    if settings.start != "given":
+        order, feed = np.zeros(ADAM_STEPS, np.int32), problem.adam_feed
+        radii = _cast(np.array(RADII))
+        programs["adam"].compile(_cast(positions), radii, order, coordinates, feed, constants)
+    used, rows = problem.curvature_rows(positions)
+    programs["lanczos"].compile(seed, _cast(used), coordinates, rows, constants)
+    state = BurnIn(
+        UBUState(_cast(positions), _cast(positions)), np.ones(chains, bool), _cast(positions)
+    )
+    programs["advance"].compile(
+        seed,
+        state,
+        np.zeros((CALL, ROW), np.int32),
+        (np.int32(0), np.int32(0)),
+        (float_dtype().type(0),) * 3,
+        coordinates,
+        cut(problem.rows, problem.warm_count),
+        constants,
+    )
+
+
 def _thermalised(
     problem: _Problem, coordinates: Diagonal, positions: np.ndarray, spectrum: Spectrum
 ) -> tuple[np.ndarray, float]:
@@ -195,12 +249,10 @@ def _thermalised(
     those of the posterior. The stiff directions, on which they depend, soon have its temperature.
     The ``spectrum`` there is that of coordinates in which no curvature is smaller.
     """
-    size = problem.model.size
-    batch_size = even_size(min(_by_size(WARM_ROWS, size), size), size)
-    batch_size = max(batch_size, problem.settings.batch_size or 0)
+    size, count = problem.model.size, problem.warm_count
     choice = KineticChoice(
-        batch_size,
-        -(-size // batch_size),
+        -(-size // count),
+        count,
         WARM_STEP / np.sqrt(spectrum.largest),
         WARM_FRICTION * np.sqrt(spectrum.typical),
         0,
@@ -254,8 +306,7 @@ def _descended(problem: _Problem, coordinates: Diagonal, positions, given: bool)
 
     Starts that are not ``given`` are drawn nearer to the center while their density is not finite.
     """
-    size = problem.model.size
-    feed = cut(problem.rows, -(-size // even_size(min(ADAM_ROWS, size), size)))
+    size, feed = problem.model.size, problem.adam_feed
     order = problem.generator.integers(0, feed.num_batches, ADAM_STEPS).astype(np.int32)
     count_rows(ADAM_STEPS * size / feed.num_batches * len(positions))
     radii = np.ones(len(RADII)) if given else np.array(RADII)
@@ -273,9 +324,7 @@ def _descended(problem: _Problem, coordinates: Diagonal, positions, given: bool)
 
 def _lanczos(problem: _Problem, coordinates: Diagonal, positions: np.ndarray):
     """Return Lanczos runs at the positions of the first chains."""
-    size = problem.model.size
-    rows = problem.part(_by_size(CURVATURE_ROWS, size))
-    used = positions[: _by_size(CURVATURE_CHAINS, size)]
+    used, rows = problem.curvature_rows(positions)
     products = len(used) * (SIGNS + DEVIATIONS) * STEPS
     count_rows(products * PRODUCT * len(jax.tree.leaves(rows)[0]))
     return problem.functions.lanczos(
