@@ -176,7 +176,7 @@ def collect(
     if buffers is None:
         stage("compiling")
         # What is written down, or read from files, while the chains go on is that of all of them.
-        apart = vectorized and note is None and portions is None
+        apart = recipe.vectorized and note is None and portions is None
         groups = split_chains(state) if apart else [state]
         buffers = _room(collection, groups[0], args, kwargs, recipe)
         if len(groups) > 1 and may_be_joined(buffers, len(groups)):
