@@ -18,12 +18,6 @@ import numpy as np
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.interrupts import Interrupts, wait
 from sgworld_mcmc.progress import fraction, stage
-from sgworld_mcmc.sampling.side_by_side import (
-    SideBySide,
-    join_chains,
-    may_be_joined,
-    split_chains,
-)
 from sgworld_mcmc.streaming.source import SourceError
 
 __all__ = ["Collected", "Collection", "Progress", "collect", "empty_buffers", "first_draws"]
@@ -170,27 +164,16 @@ def collect(
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
-    given = {"kwargs": kwargs, "recipe": recipe, "chain": np.int32(collection.chain)}
+    advance = partial(program, kwargs=kwargs, recipe=recipe, chain=np.int32(collection.chain))
     if portions is None:
-        given["args"] = args
+        advance = partial(advance, args=args)
     if buffers is None:
         stage("compiling")
-        # What is written down, or read from files, while the chains go on is that of all of them.
-        apart = recipe.vectorized and note is None and portions is None
-        groups = split_chains(state) if apart else [state]
-        buffers = _room(collection, groups[0], args, kwargs, recipe)
-        if len(groups) > 1 and may_be_joined(buffers, len(groups)):
-            every = [buffers, *(jax.tree.map(_copied, buffers) for _ in groups[1:])]
-            run = _Clockwork(partial(SideBySide(program, len(groups)), **given), every, block)
-            found = _collect_blocks(run, groups, recipe, collection, interrupts, None)
-            draws = join_chains(found.draws) if found.draws else {}
-            return Collected(draws, join_chains(found.state), found.made)
-        if len(groups) > 1:
-            buffers = _room(collection, state, args, kwargs, recipe)
+        buffers = _room(collection, state, args, kwargs, recipe)
     if portions is None:
-        run = _Clockwork(partial(program, **given), buffers, block)
+        run = _Clockwork(advance, buffers, block)
         return _collect_blocks(run, state, recipe, collection, interrupts, note)
-    advance = portions(partial(program, **given), state)
+    advance = portions(advance, state)
     try:
         run = _Clockwork(advance, buffers, block, advance.most)
         return _collect_blocks(run, state, recipe, collection, interrupts, note)
@@ -389,10 +372,6 @@ def _room(collection: Collection, state, args, kwargs, recipe: _Recipe) -> Any:
         return np.zeros(shape, x.dtype)  # compiles nothing
 
     return jax.tree.map(zeros, shapes)
-
-
-def _copied(x: Any) -> Any:
-    return np.zeros_like(x) if isinstance(x, np.ndarray) else x.copy()
 
 
 def _with_axis(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...]:

