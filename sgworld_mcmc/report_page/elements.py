@@ -1,5 +1,6 @@
 """The elements of a page as HTML text; everything that is not an element is escaped."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -14,12 +15,12 @@ def paragraph(text: str, kind: str = "") -> str:
     >>> paragraph("R-hat < 1.1")
     '<p>R-hat &lt; 1.1</p>'
     """
-    return f"<p{_class(kind)}>{escape(text)}</p>"
+    return f"<p{_class(kind)}>{_prose(text)}</p>"
 
 
 def items(sentences: Iterable[str], kind: str = "") -> str:
     """Return sentences as the items of a list; nothing if there are none."""
-    lines = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences)
+    lines = "".join(f"<li>{_prose(sentence)}</li>\n" for sentence in sentences)
     return f"<ul{_class(kind)}>\n{lines}</ul>" if lines else ""
 
 
@@ -86,6 +87,11 @@ def number(value: float, digits: int = 3) -> str:
     if 10**digits <= size < 1e6:
         return f"{value:.0f}".replace("-", "−")
     return f"{value:#.{digits}g}".rstrip(".").replace("-", "−")
+
+
+def _prose(text: str) -> str:
+    """Return a text in which names between backticks are set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _class(kind: str) -> str:

@@ -50,11 +50,11 @@ class Errors(NamedTuple):
 
 def errors_of(mcmc: Any, control: bool) -> Errors:
     """Make the bias report of a run; if this is impossible, the result says why."""
-    chains, draws = np.shape(mcmc.draws().positions)[:2]
+    draws = np.shape(mcmc.draws().positions)[1]
     if draws < FEWEST:
         return _missing(
-            f"There are {draws} draws in each of {chains} chains, too few to tell how biased they "
-            f"are: {FEWEST} or more are needed, and hundreds are better."
+            f"There {'is 1 draw' if draws == 1 else f'are {draws} draws'} in a chain, too few to "
+            f"tell how biased they are: {FEWEST} or more are needed, and hundreds are better."
         )
     try:
         report = mcmc.bias_report(control=control)

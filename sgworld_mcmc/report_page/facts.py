@@ -110,8 +110,8 @@ def costs(mcmc: Any) -> str:
         chains = np.shape(mcmc.draws().positions)[0]
         parts.append(
             paragraph(
-                f"Each of the {chains} chains made {steps.max():.0f} steps, warm-up included: "
-                f"{number(each)} passes over the data, {number(each * chains)} for all chains."
+                f"A chain made {steps.max():.0f} steps, warm-up included: {number(each)} passes "
+                f"over the data. All chains ({chains}) made {number(each * chains)}."
             )
         )
         rows = {} if reporter is None else reporter.rows

@@ -91,8 +91,7 @@ def summary(scalars: Mapping[str, np.ndarray], more: int = 0) -> str:
     if draws < FEWEST:
         parts.append(
             paragraph(
-                f"There are {draws} draws in a chain: effective sample sizes (ESS) and R-hat need "
-                f"{FEWEST} or more."
+                f"Effective sample sizes (ESS) and R-hat need {FEWEST} or more draws in a chain."
             )
         )
     elif chains == 1:

@@ -12,6 +12,9 @@ from sgworld_mcmc.report_page.elements import paragraph
 
 __all__ = ["pictures", "require_matplotlib"]
 
+# Fewer draws of all chains together make no density.
+FEWEST = 20
+
 
 def require_matplotlib() -> None:
     """Raise an ImportError that says what to install, if Matplotlib is missing."""
@@ -42,8 +45,9 @@ def pictures(scalars: Mapping[str, np.ndarray]) -> str:
     if not finite:
         return "\n".join(parts)
     chains, draws = next(iter(finite.values())).shape
-    if draws < 2:
-        return "\n".join([*parts, paragraph("A single draw in a chain makes no picture.")])
+    if draws < 2 or chains * draws < FEWEST:
+        few = f"Pictures need {FEWEST} or more draws in all, and 2 or more in a chain."
+        return "\n".join([*parts, paragraph(few)])
     names = ", ".join(finite)
     # A user's own style, white letters perhaps, would not fit the page.
     with style.context("default", after_reset=True):

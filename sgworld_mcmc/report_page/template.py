@@ -23,6 +23,7 @@ h2 { font-size: 1.3rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
 h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 a { color: var(--link); }
+code { font: .92em ui-monospace, monospace; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0;
   margin: 1rem 0; }
 .dim, caption, figcaption { color: var(--dim); }
@@ -53,10 +54,10 @@ dd { margin: 0; overflow-wrap: anywhere; }
   @page { margin: 15mm; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
-  figure img { filter: none; min-width: 0; }
+  figure img { filter: none; min-width: 0; width: auto; max-width: 100%; max-height: 10.5cm; }
   figure { overflow: visible; }
   figure, tr, dl > div, .verdict, li { break-inside: avoid; }
-  h2, h3, caption { break-after: avoid; }
+  h2, h3, h2 + p, caption { break-after: avoid; }
   thead { display: table-header-group; }
   .wide { overflow: visible; }
   table { font-size: 8.5pt; }

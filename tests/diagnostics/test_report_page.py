@@ -160,6 +160,15 @@ def test_a_run_that_was_pickled_says_what_it_has_not_kept(mcmc, tmp_path):
     assert "seconds of the stages are not kept" in page.text
 
 
+def test_warnings_come_first(tmp_path):
+    mcmc = run(30)
+    mcmc._last_state = mcmc.last_state._replace(diverged_at=np.array([-1, 40]))
+    page = read(mcmc.report(tmp_path / "report.html"))
+    before, _, _ = page.text.partition("Summary")
+    assert "A chain diverged: chain 1 at minibatch step 40" in before
+    assert "step_size" in [word.strip() for word in page.words]  # set as code
+
+
 @pytest.mark.slow
 def test_kinetic_runs_report_temperatures(tmp_path):
     def wide(x, y):
