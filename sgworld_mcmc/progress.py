@@ -93,6 +93,12 @@ class Reporter:
         self._seconds.setdefault(name, 0.0)
         self.name, self._since = name, now
 
+    def leave(self) -> None:
+        """Leave the stage, and enter no other: the time that follows belongs to none."""
+        if self.name:
+            self._seconds[self.name] += time.perf_counter() - self._since
+        self.name = ""
+
     def update(self, done: float) -> None:
         """Note which fraction of the stage is done."""
         number, count = self.portion
@@ -181,13 +187,16 @@ def reporting(shown: bool | None) -> Iterator[Reporter]:
     shown
         Whether to show the stages; None shows them if :func:`is_watched` says so.
     """
-    reporter = _current.get() or Reporter()
+    outer = _current.get()
+    reporter = outer or Reporter()
     token = _current.set(reporter)
     try:
         with _display(reporter) if shown or (shown is None and is_watched()) else nullcontext():
             yield reporter
     finally:
         _current.reset(token)
+        if outer is None:
+            reporter.leave()
 
 
 def is_watched() -> bool:

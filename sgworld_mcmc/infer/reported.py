@@ -1,6 +1,8 @@
 """A NumPyro ``MCMC`` with a plan, whose draws are looked at and reported on."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -97,6 +99,54 @@ class ReportedMCMC(StreamedMCMC):
         if self._checks is None:
             return report
         return report._replace(quantities=quantity_mixing(self.quantities()))
+
+    def report(self, path: str | os.PathLike, *, control: bool = False) -> Path:
+        """Write a report of the last run as one HTML page, which needs no other file or network.
+
+        The page has the warnings, a summary and pictures of the parameters, the bias report,
+        settings, costs and versions. It can be printed, and follows the reader's choice of a light
+        or dark display.
+
+        Parameters
+        ----------
+        path
+            Path of the file. One that exists is replaced once the page is complete.
+        control
+            Whether the bias report makes a second run, as in :meth:`bias_report`.
+
+        Returns
+        -------
+        pathlib.Path
+            The path.
+
+        Raises
+        ------
+        ValueError
+            If there has been no :meth:`run` before.
+        FileNotFoundError, IsADirectoryError
+            If the folder of the file does not exist, or ``path`` is a folder.
+        ImportError
+            If Matplotlib is not installed.
+
+        Notes
+        -----
+        Where no bias report can be made, of too few draws or after unpickling, the page says so.
+        At most 60 scalar parameters are summarised and 12 drawn, from each site the first.
+
+        Examples
+        --------
+        >>> import jax, tempfile, os
+        >>> from sgworld_mcmc import SGWORLD, exact
+        >>> target = exact.GaussianMean()
+        >>> mcmc = SGWORLD(target.model, num_samples=100)
+        >>> mcmc.run(jax.random.key(0), *target.data)
+        >>> mcmc.report(os.path.join(tempfile.mkdtemp(), "report.html")).name
+        'report.html'
+        """
+        # What the page needs is imported when there is one.
+        from sgworld_mcmc.report_page import write_page
+
+        return write_page(self, path, control=control)
 
     def run_at(self, rng_key, step_size, num_warmup: int | None = None) -> Draws:
         """Make a further run at another step size, with the set-up and program of the last one.

@@ -176,7 +176,7 @@ class BiasReport(NamedTuple):
             table.add_row(*row)
         buffer = io.StringIO()
         Console(file=buffer, width=120).print(table)
-        return "\n".join([self._headline(), buffer.getvalue().rstrip(), *self._footnotes()])
+        return "\n".join([self._headline(), buffer.getvalue().rstrip(), *self.footnotes()])
 
     def _headline(self) -> str:
         precision = ", double precision" if self.double else ""
@@ -194,7 +194,8 @@ class BiasReport(NamedTuple):
             return "all rows in one batch"
         return f"{self.num_batches} batches of {self.batch_size}"
 
-    def _footnotes(self) -> list[str]:
+    def footnotes(self) -> list[str]:
+        """Return what is to be said beside the table; what calls for action begins with "! "."""
         lines = [self.reading] if self.reading else []
         lines += [] if self.quantities is None else [str(self.quantities)]
         if len(self.names) > SHOWN:

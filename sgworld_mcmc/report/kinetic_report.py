@@ -126,7 +126,7 @@ class KineticReport(NamedTuple):
         if len(self.names) > SHOWN:
             more = len(self.names) - SHOWN
             console.print(f"({more} more quantities with smaller R-hat)")
-        return "\n".join([self._headline(), buffer.getvalue().rstrip(), *self._footnotes()])
+        return "\n".join([self._headline(), buffer.getvalue().rstrip(), *self.footnotes()])
 
     def _headline(self) -> str:
         return (
@@ -136,7 +136,8 @@ class KineticReport(NamedTuple):
             f"{self.tolerance:g}"
         )
 
-    def _footnotes(self) -> list[str]:
+    def footnotes(self) -> list[str]:
+        """Return what is to be said beside the table; what calls for action begins with "! "."""
         t = self.temperatures
         lines = [
             f"Temperature of all parameters: predicted {1 + self.predicted_temperature_error:.3f}, "
