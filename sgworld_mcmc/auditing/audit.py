@@ -76,8 +76,9 @@ def audit(model: Callable, draws: Any, *args: Any, **kwargs: Any) -> AuditReport
 
     Notes
     -----
-    Gradients are computed at up to 1000 draws, at fewer (at least 200) where N x D x draws exceeds
-    4e10. The model may be one that cannot be cut into minibatches; discrete sites are summed out.
+    Correlated draws are thinned first, to about as many as they are worth. Gradients are computed
+    at up to 1000 of them, at fewer (at least 200) where N x D x draws exceeds 4e10. The model may
+    be one that cannot be cut into minibatches; discrete sites are summed out.
 
     References
     ----------
@@ -130,15 +131,26 @@ class Auditor:
         chains, count, dimension = positions.shape
         if chains * count < FEW:
             raise ValueError(f"`draws` has {chains * count} draws, too few for an audit.")
+        positions = _thinned(positions)
         allowed = int(np.clip(BUDGET / (view.num_rows * dimension), FEWEST, MOST))
-        each = min(count, max(1, allowed // chains))
-        positions = positions[:, np.linspace(0, count - 1, each).astype(int)]
+        each = min(positions.shape[1], max(1, allowed // chains))
+        positions = positions[:, np.linspace(0, positions.shape[1] - 1, each).astype(int)]
         coordinates = _coordinates(positions)
         z = coordinates.to_z(positions)
         stage("gradients at the draws")
         g = _scores(self._checked, coordinates, z)
         _check_scores(g)
         return _report(view.scalar_names(), positions, coordinates, z, g)
+
+
+def _thinned(positions: np.ndarray) -> np.ndarray:
+    """Return draws of which few are correlated: standard errors are more certain with these."""
+    chains, count, _ = positions.shape
+    with np.errstate(invalid="ignore"):  # a parameter that does not vary is an error later
+        ess = np.nan_to_num(np.asarray(effective_sample_size(positions)), nan=1.0)
+    ess = np.clip(ess, 1, None)
+    every = max(1, int(chains * count / ess.min()))
+    return positions[:, :: min(every, max(1, chains * count // FEWEST))]
 
 
 def _report(

@@ -55,8 +55,8 @@ def kernel_test(
     z, g = z[:, ::every], g[:, ::every]
     draws = z.shape[1]
     kernel = stein_kernel(z.reshape(-1, dimension), g.reshape(-1, dimension))
-    # The signs stay the same for about twice as long as the draws stay correlated.
-    turns = 0.5 / max(1.0, 2 * (autocorrelation / every - 1) + 1)
+    # The signs stay the same for longer than the draws stay correlated.
+    turns = 0.5 / max(1.0, 4 * (autocorrelation / every - 1) + 1)
     changed = generator.random((REPLICATES, chains, draws)) < turns
     changed[:, :, 0] = generator.random((REPLICATES, chains)) < 0.5
     signs = (1.0 - 2.0 * (np.cumsum(changed, axis=2) % 2)).reshape(REPLICATES, -1)

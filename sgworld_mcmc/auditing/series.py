@@ -9,7 +9,7 @@ from scipy import stats
 __all__ = ["MeanTest", "combined", "mean_test"]
 
 # p-values are taken to be at most this large where they are combined.
-MOST = 0.99
+MOST = 0.9
 
 
 class MeanTest(NamedTuple):
@@ -69,7 +69,7 @@ def combined(p_values: np.ndarray, weights: np.ndarray | None = None) -> float:
     (0.004, 0.002)
     """
     share = np.full(len(p_values), 1.0) if weights is None else np.asarray(weights, float)
-    # A p-value close to one would outweigh all others.
+    # A p-value close to one would outweigh the small ones, for which the bound hardly counts.
     bounded = np.clip(p_values, np.finfo(float).tiny, MOST)
     statistic = (share * np.tan((0.5 - bounded) * np.pi)).sum() / share.sum()
     return float(stats.cauchy.sf(statistic))
