@@ -31,6 +31,8 @@ __all__ = ["Auditor", "audit"]
 MOST, FEWEST, BUDGET = 1000, 200, 4e10
 # A covariance matrix is estimated if there are this many draws for each parameter.
 DRAWS_FOR_EACH = 5
+# Rows of the data that the model is shown when only its latent sites are of interest.
+SOME_ROWS = 8
 # Fewer effective draws than this are too few for standard errors.
 FEW = 50
 # Weights of the five tests: that of the kernel is the broadest and has the least power.
@@ -122,7 +124,8 @@ class Auditor:
                 "audit takes gradients, is not a fixed function. Fix them with "
                 "numpyro.handlers.seed."
             )
-        self._positions = positions_of(view, model, read.args, read.kwargs)
+        few = jax.tree.map(lambda x: x[:SOME_ROWS], self._checked.part)
+        self._positions = positions_of(view, few, self._checked.constants(view.precise))
 
     def __call__(self, draws: Any) -> AuditReport:
         """Return the report of draws."""

@@ -59,9 +59,8 @@ def stein_identities(z: np.ndarray, g: np.ndarray, directions: np.ndarray | None
     if directions is None:
         precision = -(g * z).mean((0, 1))
         inverse = 1 / np.maximum(precision, SMALLEST)
-        shift_series, y, slope = -inverse * g, z, -g * z
-        spread = inverse
-        width_series = 0.5 * inverse * slope
+        shift_series, spread = -inverse * g, inverse
+        width_series = -0.5 * inverse * g * z
     else:
         flat = np.prod(z.shape[:2])
         raw = -np.einsum("cdi,cdj->ij", g, z) / flat
@@ -70,8 +69,7 @@ def stein_identities(z: np.ndarray, g: np.ndarray, directions: np.ndarray | None
         across = directions @ inverse
         spread = (across * directions).sum(1)
         shift_series = -g @ across.T
-        y, slope = z @ across.T, -g @ across.T
-        width_series = 0.5 * y * slope / spread
+        width_series = 0.5 * (z @ across.T) * shift_series / spread
     shift_series = shift_series / np.sqrt(spread)
     width = -0.5 * np.log(spread)
     total = -(z * g).mean(-1)

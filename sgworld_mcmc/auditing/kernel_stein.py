@@ -1,9 +1,9 @@
 """The kernel Stein discrepancy of draws, with a p-value for draws that are correlated.
 
 The discrepancy E[u(x, x')] with the Stein kernel u of an inverse multiquadric (Gorham and Mackey,
-ICML 2017, doi:10.5555/3305381.3305513) is zero for draws of the posterior only. Under that
-hypothesis its distribution is found with a wild bootstrap whose signs are a Markov chain along each
-chain of draws (Chwialkowski, Strathmann and Gretton, ICML 2016, section 4).
+ICML 2017, arXiv:1703.01717) is zero for draws of the posterior only. Under that hypothesis its
+distribution is found with a wild bootstrap whose signs are a Markov chain along each chain of draws
+(Chwialkowski, Strathmann and Gretton, ICML 2016, arXiv:1602.02964).
 """
 
 from typing import NamedTuple

@@ -7,12 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import biject_to
 from numpyro.infer import init_to_value
 
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.model.plates import FullData
-from sgworld_mcmc.model.traces import trace_of
 
 __all__ = ["Unconstrained", "positions_of", "read_draws"]
 
@@ -63,32 +60,32 @@ def read_draws(draws: Any) -> Mapping[str, np.ndarray]:
 
 
 def positions_of(
-    view: MinibatchModel, model: Callable, args: tuple, kwargs: dict
+    view: MinibatchModel, rows: tuple, constants: tuple
 ) -> Callable[[Mapping], np.ndarray]:
     """Return a function from draws to their (chains, draws, D) flat unconstrained positions.
 
     Parameters
     ----------
-    view, model, args, kwargs
-        The model as the package sees it, as the user wrote it, and its arguments.
+    view
+        The model.
+    rows, constants
+        Some rows of the data, on which no latent site's support depends, and the other arrays.
     """
 
-    def one(params):
-        # A support may depend on the values of other sites.
-        strategy = init_to_value(values=params)
-        trace = trace_of(FullData(model), jax.random.key(0), strategy, args, kwargs)
-        supports = {name: trace[name]["fn"].support for name in view.latents}
-        return view.ravel({n: biject_to(supports[n]).inv(params[n]) for n in view.latents})
+    def one(params, rows, constants):
+        # The sites' own supports are used: one may depend on the values of other sites.
+        given = init_to_value(values=params)
+        return view.ravel(view.initial_params(jax.random.key(0), given, rows, constants))
 
-    # The values of other sites are not used: XLA leaves the likelihood out.
-    invert, ravel = jax.jit(jax.vmap(one)), jax.jit(jax.vmap(view.ravel))
+    invert = jax.jit(jax.vmap(one, (0, None, None)))
+    ravel = jax.jit(jax.vmap(lambda params, *_: view.ravel(params), (0, None, None)))
 
     def positions(draws):
         free = isinstance(draws, Unconstrained)
         flat, chains = _flat(view, draws, free)
-        with jax.enable_x64(True):
+        with jax.enable_x64(view.precise):
             values = {name: jnp.asarray(x, jnp.result_type(float)) for name, x in flat.items()}
-            found = np.asarray((ravel if free else invert)(values), float)
+            found = np.asarray((ravel if free else invert)(values, rows, constants), float)
         bad = ~np.isfinite(found).all(axis=1)
         if bad.any():
             column = int(np.argmax(~np.isfinite(found[bad][0])))

@@ -228,6 +228,7 @@ def _most_rows(arrays: dict[str, Any]) -> int:
 
 
 def check_settings(model: MinibatchModel, settings: Settings) -> None:
+    """Raise if settings do not fit the model: a batch size, or a preconditioner's kind or shape."""
     if settings.batch_size is not None:
         check_integer("batch_size", settings.batch_size, 1, model.size)
     array, dimension = settings.covariance, model.dimension
