@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.auditing.audit_report import AuditReport
@@ -19,6 +18,7 @@ from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.model.user_data import read_user_data
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.report.mixing import r_hats, sample_sizes
 from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.checked_model import check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
@@ -150,7 +150,7 @@ def _thinned(positions: np.ndarray) -> np.ndarray:
     """Return draws of which few are correlated: standard errors are more certain with these."""
     chains, count, _ = positions.shape
     with np.errstate(invalid="ignore"):  # a parameter that does not vary is an error later
-        ess = np.nan_to_num(np.asarray(effective_sample_size(positions)), nan=1.0)
+        ess = np.nan_to_num(sample_sizes(positions), nan=1.0)
     ess = np.clip(ess, 1, None)
     every = max(1, int(chains * count / ess.min()))
     return positions[:, :: min(every, max(1, chains * count // FEWEST))]
@@ -165,7 +165,7 @@ def _report(
 ) -> AuditReport:
     """Return the report of draws and the scores there."""
     chains, draws = z.shape[:2]
-    ess = np.asarray(effective_sample_size(positions), float)
+    ess = sample_sizes(positions)
     found = stein_identities(z, g, coordinates.directions)
     autocorrelation = max(1.0, chains * draws / float(np.nanmin(np.clip(ess, 1, None))))
     kernel = kernel_test(z, g, autocorrelation, np.random.default_rng(0))
@@ -240,9 +240,9 @@ def _notes(positions: np.ndarray, ess: np.ndarray, diagonal: bool):
             f"the smallest effective sample size is {np.min(ess):.0f}: standard errors from so few "
             "independent draws are rough."
         )
-    if chains > 1 and draws > 3 and np.max(split_gelman_rubin(positions)) > UNMIXED:
+    if chains > 1 and draws > 3 and np.max(r_hats(positions)) > UNMIXED:
         yield (
-            f"the chains do not agree (R-hat {np.max(split_gelman_rubin(positions)):.2f}): they "
+            f"the chains do not agree (R-hat {np.max(r_hats(positions)):.2f}): they "
             "have not mixed, whatever the gradients say of each."
         )
     if diagonal:

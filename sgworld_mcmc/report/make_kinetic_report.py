@@ -2,12 +2,12 @@
 
 import jax
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.report.control_run import control_check
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.kinetic_report import KineticReport, Temperatures
+from sgworld_mcmc.report.mixing import r_hats, sample_sizes
 from sgworld_mcmc.report.notes import schedule_notes
 from sgworld_mcmc.report.quantities import quantity_names
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -39,7 +39,7 @@ def make_kinetic_report(
         predicted_temperature_error=predicted,
         names=(*quantity_names(first), "potential"),
         r_hat=_r_hat(quantities),
-        ess=np.asarray(effective_sample_size(quantities)),
+        ess=sample_sizes(quantities),
         expected_error=expected,
         predictive_error=predictive,
         control=None if control is None else control_check(quantities, control),
@@ -182,7 +182,7 @@ def _r_hat(quantities: np.ndarray) -> np.ndarray:
     moving = np.ptp(quantities, axis=(0, 1)) > 0
     r_hat = np.ones(quantities.shape[2])
     if quantities.shape[1] >= 4 and moving.any():
-        r_hat[moving] = np.asarray(split_gelman_rubin(quantities[:, :, moving]))
+        r_hat[moving] = r_hats(quantities[:, :, moving])
     return r_hat
 
 

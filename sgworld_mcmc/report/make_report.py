@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from numpyro.diagnostics import effective_sample_size
 
 from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.report.bias_report import BiasReport
@@ -16,6 +15,7 @@ from sgworld_mcmc.report.control_run import control_check
 from sgworld_mcmc.report.detailed_balance import measured_detailed_balance
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
+from sgworld_mcmc.report.mixing import sample_sizes
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
 from sgworld_mcmc.report.stein_check import stein_check
@@ -83,7 +83,7 @@ def make_report(
         () if brief else (*notes_of(plan, draws), *heavy_tails(draws.samples, data.model.latents))
     )
     # The sample size of thousands of parameters takes longer than a brief check of their draws.
-    ess = np.nan if brief else np.asarray(effective_sample_size(along(positions)))
+    ess = np.nan if brief else sample_sizes(along(positions))
     rows = draws.count * draws.spacing * dynamics.steps_per_draw * plan.batch_size
     return BiasReport(
         names=tuple(data.model.scalar_names()),

@@ -1,10 +1,10 @@
 """The notes on a run, which appear in its report and are issued as warnings."""
 
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from scipy.special import chdtri
 
 from sgworld_mcmc.report.draws import Draws
+from sgworld_mcmc.report.mixing import r_hats, sample_sizes
 from sgworld_mcmc.report.spread import spread_note
 from sgworld_mcmc.sampling.chain import Dynamics, SGMCMCState
 from sgworld_mcmc.setup.measurements import Measurements
@@ -97,7 +97,7 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     if not moving.any():
         return []
     if chains > 1:
-        r_hat = float(np.max(split_gelman_rubin(positions[:, :, moving])))
+        r_hat = float(np.max(r_hats(positions[:, :, moving])))
         if r_hat > _largest_r_hat(chains, draws, int(moving.sum())):
             # What follows compares all draws with one Gaussian: it would say the same again.
             return [
@@ -115,7 +115,7 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
             "NUTS on part of the rows."
         )
     if chains * draws >= 400:
-        sizes = np.asarray(effective_sample_size(positions[:, :, moving]))
+        sizes = sample_sizes(positions[:, :, moving])
         notes += spread_note(flat[:, moving], sizes, np.asarray(found.starts)[:, moving])
     return notes
 

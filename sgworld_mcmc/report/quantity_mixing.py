@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
+from sgworld_mcmc.report.mixing import r_hats, sample_sizes
 from sgworld_mcmc.report.quantities import quantity_names
 
 __all__ = ["QuantityMixing", "quantity_mixing"]
@@ -44,6 +44,6 @@ def quantity_mixing(quantities: Any) -> QuantityMixing:
     moving = np.ptp(flat, axis=(0, 1)) > 0
     r_hat, ess = np.ones(count), np.full(count, float(chains * draws))
     if draws >= 4 and moving.any():
-        r_hat[moving] = split_gelman_rubin(flat[:, :, moving])
-        ess[moving] = effective_sample_size(flat[:, :, moving])
+        r_hat[moving] = r_hats(flat[:, :, moving])
+        ess[moving] = sample_sizes(flat[:, :, moving])
     return QuantityMixing(tuple(quantity_names(first)), r_hat, ess)

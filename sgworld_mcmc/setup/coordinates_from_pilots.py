@@ -25,13 +25,14 @@ def is_far(
     pilots: list[Pilot],
     fit: CoordinateFit,
     parts: tuple[tuple[np.ndarray, float], ...] | None = None,
+    wide_is_far: bool = True,
 ) -> bool:
     """Return whether the posterior is far from the Gaussian that the coordinates were made for.
 
     A posterior that is too stiff for its coordinates counts as far too. In coordinates of the mean
     curvature the posterior may be wide but not narrow: the distance between draws allows for the
-    width. Parameters of one part of ``parts`` are judged together, since the largest of thousands
-    of estimates is mostly noise.
+    width. Without ``wide_is_far`` it may be so in any coordinates. Parameters of one part of
+    ``parts`` are judged together, since the largest of thousands of estimates is mostly noise.
     """
     pilot = pilots[0]
     if parts is not None:
@@ -44,7 +45,7 @@ def is_far(
     wide = pilot.variance.max() > WIDE or (fit.fitted and len(pilots) > 1)
     narrow = pilot.variance.min() < NARROW
     far = np.abs(pilot.mean / sd).max() > FAR
-    return bool(far or narrow or (wide and not fit.by_curvature))
+    return bool(far or narrow or (wide and wide_is_far and not fit.by_curvature))
 
 
 def adapted(

@@ -90,7 +90,10 @@ def measure(
             posterior, positions, pilots, moved_by = last
             break
         fit = posterior.fit
-        if not adapt or number == ROUNDS or not is_far(pilots, fit, parts):
+        # Coordinates by group follow the chains' mean, and their width once, as far as the Hessian
+        # at another center tells it.
+        wide = parts is None or number == 0
+        if not adapt or number == ROUNDS or not is_far(pilots, fit, parts, wide):
             break
         if posterior.structure is not None:
             moved = recentred(posterior, pilots[0])
