@@ -201,17 +201,28 @@ class MinibatchModel:
         return {name: jnp.sum(term) for name, term in terms.items()} if total else terms
 
     def log_density(
-        self, flat: jax.Array, rows: tuple, constants: tuple, key: jax.Array | None = None
+        self,
+        flat: jax.Array,
+        rows: tuple,
+        constants: tuple,
+        key: jax.Array | None = None,
+        weight: jax.Array | float | None = None,
     ) -> jax.Array:
         """Estimate the log density from n rows: log prior + N / n * the rows' log likelihood.
 
         The estimate is a mean over the rows, as :mod:`sgworld_mcmc.gradients.weighting` needs it.
-        ``key`` is that of :meth:`log_densities`.
+        ``key`` is that of :meth:`log_densities`. The log likelihood counts ``weight`` times:
+        n / N for the posterior given nothing but these rows.
         """
-        return self._traced(flat, rows, constants, key)
+        return self._traced(flat, rows, constants, key, weight)
 
     def untraced(
-        self, flat: jax.Array, rows: tuple, constants: tuple, key: jax.Array | None = None
+        self,
+        flat: jax.Array,
+        rows: tuple,
+        constants: tuple,
+        key: jax.Array | None = None,
+        weight: jax.Array | float | None = None,
     ) -> jax.Array:
         """Return the same as :meth:`log_density`; every call runs the user's model."""
         count = jax.tree.leaves(rows)[0].shape[0]
@@ -219,7 +230,8 @@ class MinibatchModel:
             key = jax.random.fold_in(key, count)
         terms = self.log_densities(self.unravel(flat), rows, constants, key=key)
         prior = sum(v for name, v in terms.items() if name not in self.additive)
-        return prior + (self.size / count) * sum(terms[name] for name in self.additive)
+        factor = self.size / count if weight is None else weight * (self.size / count)
+        return prior + factor * sum(terms[name] for name in self.additive)
 
     def log_likelihood(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
         """Return the part of the log density that is a sum over rows, for these rows."""

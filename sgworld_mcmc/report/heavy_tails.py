@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from sgworld_mcmc.report.slabs import by_slabs
+
 __all__ = ["heavy_tails"]
 
 # The user is told of a parameter if the relative standard error of its standard deviation and its
@@ -36,15 +38,10 @@ def heavy_tails(samples: Mapping[str, np.ndarray], sites: Iterable[str]) -> list
         chains, draws = values.shape[:2]
         if chains * draws < FEWEST or draws < 2 * BLOCKS or not np.isfinite(values).all():
             continue
-        squares = (values - values.mean((0, 1))) ** 2
-        variance = squares.mean((0, 1))
-        moving = variance > 0
-        safe = np.where(moving, variance, 1.0)
-        kurtosis = (squares**2).mean((0, 1)) / safe**2
-        length = draws // BLOCKS
-        blocks = squares[:, : BLOCKS * length].reshape(chains * BLOCKS, length, *variance.shape)
-        error = blocks.mean(1).std(0, ddof=1) / np.sqrt(chains * BLOCKS) / safe / 2
-        for index in np.argwhere(moving & (kurtosis > KURTOSIS) & (error > UNCERTAIN)):
+        shape = values.shape[2:]
+        kurtosis, error = by_slabs(_tails, values.reshape(chains, draws, -1))
+        kurtosis, error = kurtosis.reshape(shape), error.reshape(shape)
+        for index in np.argwhere((kurtosis > KURTOSIS) & (error > UNCERTAIN)):
             name = site + (f"[{','.join(map(str, index))}]" if len(index) else "")
             found.append((float(error[tuple(index)]), name))
     if not found:
@@ -56,3 +53,16 @@ def heavy_tails(samples: Mapping[str, np.ndarray], sites: Iterable[str]) -> list
         f"A few draws far out in a tail make up the standard deviation of {listing}{more}: it is "
         "as uncertain as that. Raise `num_samples`, or report quantiles instead."
     ]
+
+
+def _tails(values: np.ndarray) -> np.ndarray:
+    """Return (2, D): the kurtosis, and the relative standard error of the standard deviation."""
+    chains, draws, dimension = values.shape
+    squares = (values - values.mean((0, 1))) ** 2
+    variance = squares.mean((0, 1))
+    safe = np.where(variance > 0, variance, 1.0)  # what does not vary has no tail
+    kurtosis = (squares**2).mean((0, 1)) / safe**2
+    length = draws // BLOCKS
+    blocks = squares[:, : BLOCKS * length].reshape(chains * BLOCKS, length, dimension)
+    error = blocks.mean(1).std(0, ddof=1) / np.sqrt(chains * BLOCKS) / safe / 2
+    return np.stack([kurtosis, error])

@@ -15,9 +15,9 @@ from sgworld_mcmc.report.control_run import control_check
 from sgworld_mcmc.report.detailed_balance import measured_detailed_balance
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
-from sgworld_mcmc.report.mixing import sample_sizes
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
+from sgworld_mcmc.report.slabs import sample_sizes
 from sgworld_mcmc.report.stein_check import stein_check
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.lay_out import posterior_of

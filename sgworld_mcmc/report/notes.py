@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import chdtri
 
 from sgworld_mcmc.report.draws import Draws
-from sgworld_mcmc.report.mixing import r_hats, sample_sizes
+from sgworld_mcmc.report.slabs import by_slabs, r_hats, sample_sizes
 from sgworld_mcmc.report.spread import spread_note
 from sgworld_mcmc.sampling.chain import Dynamics, SGMCMCState
 from sgworld_mcmc.setup.measurements import Measurements
@@ -92,12 +92,13 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     chains, draws, _ = positions.shape
     if draws < 50 or not np.isfinite(positions).all():
         return []
-    flat = positions.reshape(chains * draws, -1)
-    moving = flat.std(0) > 0
+    moving = by_slabs(lambda x: np.ptp(x, (0, 1)), positions) > 0
     if not moving.any():
         return []
+    positions = positions if moving.all() else positions[:, :, moving]
+    flat = positions.reshape(chains * draws, -1)
     if chains > 1:
-        r_hat = float(np.max(r_hats(positions[:, :, moving])))
+        r_hat = float(np.max(r_hats(positions)))
         if r_hat > _largest_r_hat(chains, draws, int(moving.sum())):
             # What follows compares all draws with one Gaussian: it would say the same again.
             return [
@@ -107,7 +108,7 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     if found is None:
         return []
     notes = []
-    far = np.abs(flat).max() / np.sqrt(tau)
+    far = max(flat.max(), -flat.min()) / np.sqrt(tau)
     if far > 12 + 2 * np.sqrt(2 * np.log(flat.size)):
         notes.append(
             f"Some draws lie {far:.0f} standard deviations of the Gaussian approximation from its "
@@ -115,8 +116,8 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
             "NUTS on part of the rows."
         )
     if chains * draws >= 400:
-        sizes = sample_sizes(positions[:, :, moving])
-        notes += spread_note(flat[:, moving], sizes, np.asarray(found.starts)[:, moving])
+        sizes = sample_sizes(positions)
+        notes += spread_note(flat, sizes, np.asarray(found.starts)[:, moving])
     return notes
 
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sgworld_mcmc.report.mixing import r_hats, sample_sizes
 from sgworld_mcmc.report.quantities import quantity_names
+from sgworld_mcmc.report.slabs import r_hats, sample_sizes
 
 __all__ = ["QuantityMixing", "quantity_mixing"]
 

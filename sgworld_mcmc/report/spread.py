@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sgworld_mcmc.report.slabs import by_slabs
 from sgworld_mcmc.theory.shrinkage import pool
 
 __all__ = ["spread_note"]
@@ -55,7 +56,7 @@ def spread_note(draws: np.ndarray, sizes: np.ndarray, pilots: np.ndarray) -> lis
 
 def _place(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the median and half the width of the middle two thirds, along the first axis."""
-    low, middle, high = np.quantile(values, FRACTIONS, axis=0)
+    low, middle, high = by_slabs(lambda x: np.quantile(x, FRACTIONS, axis=0), values)
     return middle, (high - low) / 2
 
 

@@ -77,8 +77,8 @@ class SetUpFunctions:
         self.part_gradients = compiled(self._part_gradients, static_argnames=static)
         self.gaussian = compiled(self._gaussian, static_argnames="dense")
 
-    def _density(self, constants):
-        return lambda flat, rows: self.model.log_density(flat, rows, constants)
+    def _density(self, constants, weight=None):
+        return lambda flat, rows: self.model.log_density(flat, rows, constants, None, weight)
 
     def _initial(self, seeds, rows, constants):
         """Return (S, D) starting points: each is the first of T candidates with finite density."""
@@ -122,8 +122,9 @@ class SetUpFunctions:
         index, several, infinite = along_rows(one, feed)
         return index, several.sum(), infinite.sum()
 
-    def _products(self, position, probes, feed, constants, used, first):
-        return expand_along(self._density(constants), position, probes, feed, used, first)
+    def _products(self, position, probes, feed, constants, used, first, weight):
+        density = self._density(constants, weight)
+        return expand_along(density, position, probes, feed, used, first)
 
     def _mixed(self, position, one, other, feed, constants):
         """Return (N,) slopes of the rows' potentials along ``one``, and mixed derivatives."""
@@ -182,12 +183,12 @@ class SetUpFunctions:
         one = lambda z: gradient(z, feed)  # noqa: E731
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))
 
-    def _values(self, positions, coordinates, feed, constants, used):
+    def _values(self, positions, coordinates, feed, constants, used, weight=None):
         """Return (S,) log densities and (S, D) gradients, in the sampler's coordinates."""
-        function = jax.value_and_grad(target_of(self.model, constants, coordinates).near)
+        function = jax.value_and_grad(self._density(constants, weight))
 
         def one(z):
-            value, gradient = epoch_mean(function, coordinates.apply(z), feed, used)
+            value, gradient = epoch_mean(function, coordinates.to_model(z), feed, used)
             return value, coordinates.pull_back(gradient)
 
         return jax.lax.map(one, positions, batch_size=min(16, positions.shape[0]))

@@ -8,6 +8,7 @@ from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import head
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.setup.arrow_rows import ArrowRows
 from sgworld_mcmc.setup.arrow_search import ArrowCenter, ArrowSearch
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
@@ -54,9 +55,10 @@ def fit_by_group(
         return None
     # Mean coordinates need the derivatives of all rows, which have to find room.
     countable = count_numbers(structure, feed.size) <= MOST_NUMBERS
-    search = ArrowSearch(functions, feed, constants, structure, generator, countable)
+    rows = ArrowRows(functions, feed, constants, structure)
+    search = ArrowSearch(rows, generator, countable)
     starts = [] if initial is None else [np.asarray(initial[0], float)]
-    starts += [radius * generator.standard_normal(search.dimension) for radius in RADII]
+    starts += [radius * generator.standard_normal(rows.dimension) for radius in RADII]
     for number in range(len(starts) + 1):
         # The mean of a fit is the second start.
         start = _fitted(search, starts[0]) if number == 1 else starts[max(number - 1, 0)]
@@ -71,13 +73,13 @@ def fit_by_group(
 def recentred(posterior: Posterior, pilot: Pilot) -> Posterior | None:
     """Return the posterior in coordinates about the pilot chains' mean; None if it has none."""
     old = posterior.coordinates
-    search = ArrowSearch(
+    rows = ArrowRows(
         posterior.functions,
         posterior.feed_double,
         posterior.constants_double,
         posterior.structure,
-        np.random.default_rng(0),
     )
+    search = ArrowSearch(rows, np.random.default_rng(0))
     moved = np.sqrt(posterior.temperature) * pilot.mean * old.deviations()
     with jax.enable_x64(posterior.functions.model.precise):
         found = search.at(old.center + moved, posterior.fit.mean)
@@ -88,13 +90,14 @@ def recentred(posterior: Posterior, pilot: Pilot) -> Posterior | None:
 
 def _fitted(search: ArrowSearch, start: np.ndarray) -> np.ndarray:
     """Return the mean (D,) of a Gaussian of independent parameters that is fitted from a start."""
-    feed = head(search.feed, PART)
+    rows = search.rows
+    feed = head(rows.feed, PART)
     order = search.generator.integers(0, feed.num_batches, STEPS).astype(np.int32)
     seed = np.uint32(search.generator.integers(2**32))
     count_rows(STEPS * feed.size / feed.num_batches)
-    with jax.enable_x64(search.functions.model.precise):
-        mean, _ = search.functions.gaussian(
-            seed, from_numpy(start), order, feed, search.constants, dense=False
+    with jax.enable_x64(rows.functions.model.precise):
+        mean, _ = rows.functions.gaussian(
+            seed, from_numpy(start), order, feed, rows.constants, dense=False
         )
     return np.asarray(mean, float)
 

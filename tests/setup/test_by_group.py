@@ -21,7 +21,7 @@ from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup import arrow_search
 from sgworld_mcmc.setup.arrow_hessian import arrow_scale
-from sgworld_mcmc.setup.arrow_search import ArrowSearch
+from sgworld_mcmc.setup.arrow_rows import ArrowRows
 from sgworld_mcmc.setup.batch_noise import batch_ladder
 from sgworld_mcmc.setup.checked_model import check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
@@ -90,15 +90,14 @@ def random_walk(x, g, y):
     observe(a[g], y)
 
 
-def search_of(model, *more):
+def rows_of(model, *more):
     data, generator = (FEATURE, FIRST, LABEL, *more), np.random.default_rng(0)
     checked = check_model(generator, model, make_settings(), data, {}, {})
     functions = functions_of(checked.model, None)
     rows = checked.rows(True)
     feed, constants = set_up_feed(rows), checked.constants(True)
     structure = find_structure(generator, functions, feed, constants)
-    search = ArrowSearch(functions, feed, constants, structure, generator)
-    return search, checked.order
+    return ArrowRows(functions, feed, constants, structure), checked.order
 
 
 @pytest.mark.parametrize(
@@ -113,14 +112,14 @@ def search_of(model, *more):
 )
 def test_groups_are_found_and_the_arrow_is_the_hessian(model, segments):
     with jax.enable_x64(True):
-        search, order = search_of(model, *((SECOND,) if model is crossed else ()))
-        structure, dimension = search.structure, search.dimension
+        data, order = rows_of(model, *((SECOND,) if model is crossed else ()))
+        structure, dimension = data.structure, data.dimension
         assert structure.segments == segments
         np.testing.assert_array_equal(structure.first.index, FIRST[order])
         x = 0.3 * np.random.default_rng(1).standard_normal(dimension)
-        found = search.expand(x, search.feed.num_batches)
-        made = search.functions.hessian(
-            jnp.asarray(x), search.feed, search.constants, search.feed.num_batches
+        found = data.expand(x, data.feed.num_batches)
+        made = data.functions.hessian(
+            jnp.asarray(x), data.feed, data.constants, data.feed.num_batches
         )
         whole = np.stack([found.hessian.product(e) for e in np.eye(dimension)])
         np.testing.assert_allclose(whole, made, atol=1e-9 * np.abs(made).max())
@@ -135,14 +134,14 @@ def test_groups_are_found_and_the_arrow_is_the_hessian(model, segments):
 
 def test_rows_that_touch_several_entries_are_no_groups():
     with jax.enable_x64(True):
-        assert search_of(neighbours)[0].structure is None
+        assert rows_of(neighbours)[0].structure is None
 
 
 def test_coupled_groups_are_seen_by_the_random_product():
     with jax.enable_x64(True):
-        search, _ = search_of(random_walk)
-        assert search.structure is not None
-        assert search.expand(np.zeros(search.dimension) + 0.1, 1) is None
+        data, _ = rows_of(random_walk)
+        assert data.structure is not None
+        assert data.expand(np.zeros(data.dimension) + 0.1, 1) is None
 
 
 def test_split_and_join_are_inverse():
