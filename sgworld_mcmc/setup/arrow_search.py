@@ -93,11 +93,12 @@ class ArrowSearch(NamedTuple):
         start
             (D,) position with a finite log density.
         """
-        few, count = self.rows.first(), self.rows.count
+        few = self.rows.first()
         x = self.given_the_rest(start, few)
-        if few < count:
-            rough = self._moved(x, few, False, CLOSE)
-            x = x if rough is None else self.given_the_rest(rough.coordinates.center, count)
+        rough = self._moved(x, few, False, CLOSE)
+        x = x if rough is None else rough.coordinates.center
+        if few < self.rows.count:
+            x = self.given_the_rest(x, self.rows.count)
         return self.averaged(x)
 
     def given_the_rest(self, x: np.ndarray, used: int) -> np.ndarray:
