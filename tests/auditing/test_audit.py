@@ -56,6 +56,7 @@ def test_one_answer_for_all_forms_of_draws(tmp_path):
         assert report.num_chains == 4
 
 
+@pytest.mark.slow
 def test_positive_parameters_are_judged_by_their_logarithms():
     target = exact.LinearRegressionUnknownNoise(dim=2)
     draws = target.sample(jax.random.key(3), 1000)
@@ -65,6 +66,7 @@ def test_positive_parameters_are_judged_by_their_logarithms():
     np.testing.assert_allclose(one.mean_shift, other.mean_shift, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_draws_of_nuts_and_of_this_package_pass():
     ours = SGWORLD(TARGET.model, num_samples=250)
     ours.run(jax.random.key(0), *TARGET.data)

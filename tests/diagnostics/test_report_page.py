@@ -145,6 +145,7 @@ def test_errors_say_what_is_wrong(mcmc, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.slow
 def test_too_few_draws_are_no_error(num_samples, tmp_path):
     page = read(run(num_samples, 1, kind=SGLD).report(tmp_path / "report.html"))
     assert "too few to tell how biased they are" in page.text
@@ -160,6 +161,7 @@ def test_a_run_that_was_pickled_says_what_it_has_not_kept(mcmc, tmp_path):
     assert "seconds of the stages are not kept" in page.text
 
 
+@pytest.mark.slow
 def test_warnings_come_first(tmp_path):
     mcmc = run(30)
     mcmc._last_state = mcmc.last_state._replace(diverged_at=np.array([-1, 40]))

@@ -69,6 +69,7 @@ def test_a_numpy_array_that_changed_in_place_is_set_up_again(mcmc, y):
     assert mcmc.set_ups == 3
 
 
+@pytest.mark.slow
 def test_other_arrays_and_initial_points_are_set_up_again(mcmc, y):
     data = jnp.asarray(y)
     first = draws(mcmc, KEY, data)

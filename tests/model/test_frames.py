@@ -69,6 +69,7 @@ def plain(table):
 
 
 @pytest.mark.parametrize("model", [of_values, of_columns])
+@pytest.mark.slow
 def test_the_draws_are_those_of_a_model_that_is_given_arrays(model):
     table = frame()
     expected, found = draws(of_arrays, *plain(table)), draws(model, table)
@@ -76,6 +77,7 @@ def test_the_draws_are_those_of_a_model_that_is_given_arrays(model):
         np.testing.assert_allclose(found[site], values, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_polars_frame_is_taken_by_name_too():
     x, count, codes, y = plain(frame())
     table = pl.DataFrame({"x": x, "count": count, "group": codes, "y": y})

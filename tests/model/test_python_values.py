@@ -55,6 +55,7 @@ def test_the_answers_are_those_of_all_rows(question):
     np.testing.assert_allclose(found, prior + len(Y) / 2 * rows, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_draws_are_those_of_the_model_with_the_number_given():
     asking = SGWORLD(
         lambda group, y: groups(len(np.unique(group)), group, y), batch_size=20, **QUICK

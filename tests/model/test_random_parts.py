@@ -54,6 +54,7 @@ def test_a_key_that_is_used_makes_a_model_random():
     assert not seen(idle)[0].random
 
 
+@pytest.mark.slow
 def test_modules_with_random_numbers_of_their_own():
     pytest.importorskip("flax")
     pytest.importorskip("equinox")

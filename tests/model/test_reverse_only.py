@@ -33,6 +33,7 @@ def test_a_differential_equation_has_its_exact_posterior():
     assert abs(draws.std() * precision**0.5 - 1) < 0.08
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_those_of_the_function():
     matrix = jnp.array([[2.0, 0.5], [0.5, 3.0]])
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
 from sgworld_mcmc import SGWORLD
 
@@ -17,6 +18,7 @@ def convolution(x, y):
         numpyro.sample("y", dist.Normal(jnp.tanh(seen).mean((1, 2, 3)), 0.1), obs=y)
 
 
+@pytest.mark.slow
 def test_a_convolution_of_single_precision_runs_as_under_nuts():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 4, 4)).astype(np.float32)

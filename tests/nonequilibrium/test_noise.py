@@ -62,6 +62,7 @@ def test_minibatch_covariance_is_that_of_all_batches(data, batch_size):
     np.testing.assert_allclose(step, 0.005 * expected, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(monkeypatch, data):
     whole = ne.minibatch_covariance(regression_loss, POSITION, data, 2)
     loss = ne.effective_loss(regression_loss, data, 2, 0.1, False)(POSITION)

@@ -61,6 +61,7 @@ def distances(logistic, reach, radius=RADIUS, step_size=1.0):
     return np.asarray(jax.jit(jax.vmap(chain))(keys))
 
 
+@pytest.mark.slow
 def test_no_batch_leads_a_chain_farther_away_than_it_is(logistic):
     """Without the bound a step multiplies positions by random matrices, and some chains explode."""
     free, bounded = distances(logistic, None), distances(logistic, 10.0)

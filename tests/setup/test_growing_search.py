@@ -103,6 +103,7 @@ def test_many_rows_are_read_a_few_times_only():
     assert 2 < seen.rows["checking the model"] / size < 2.2
 
 
+@pytest.mark.slow
 def test_rows_that_single_precision_rounds_are_searched_again_as_they_are():
     """A center found for rounded rows would be a tenth of a standard deviation away."""
 

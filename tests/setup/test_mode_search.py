@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 import scipy.optimize
 import scipy.stats
 
@@ -24,6 +25,7 @@ def censored(x, y):
     numpyro.factor("likelihood", terms.sum())
 
 
+@pytest.mark.slow
 def test_derivatives_that_are_nan_far_away_do_no_harm():
     def potential(theta):
         a, b, s = theta

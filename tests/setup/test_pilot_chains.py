@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
 from sgworld_mcmc import SGWORLD
 
@@ -21,6 +22,7 @@ def beta_binomial(group, total, count):
     numpyro.sample("y", dist.BetaBinomial(mean * theta, (1 - mean) * theta, total), obs=count)
 
 
+@pytest.mark.slow
 def test_pilot_chains_find_the_posterior_near_its_mode():
     plan = SGWORLD(beta_binomial).set_up(jax.random.key(0), GROUP, TOTAL, COUNT)
     found = plan.measurements

@@ -56,6 +56,7 @@ def test_the_same_key_gives_the_same_draws_without_a_set_up(first, path, monkeyp
     assert not np.any(draws(again) == draws(first))
 
 
+@pytest.mark.slow
 def test_a_plan_with_everything_measured_comes_back_as_it_was(tmp_path):
     mcmc = SGWORLD(models.plated, **FAST)
     plan = mcmc.set_up(KEY, *models.regression_data())
