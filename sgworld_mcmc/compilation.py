@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import numpy as np
 
 __all__ = ["Ahead", "quick_jit"]
 
@@ -89,7 +90,8 @@ class Ahead:
 def _signature(args: tuple) -> tuple:
     """Return what a program depends on."""
     leaves, treedef = jax.tree.flatten(args)
-    described = tuple((x.shape, x.dtype, getattr(x, "weak_type", False)) for x in leaves)
+    describe = lambda x: (np.shape(x), getattr(x, "dtype", type(x)), getattr(x, "weak_type", False))  # noqa: E731
+    described = tuple(map(describe, leaves))
     return described, treedef, bool(jax.config.jax_enable_x64)
 
 

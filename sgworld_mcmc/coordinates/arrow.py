@@ -107,6 +107,14 @@ class Arrow(Coordinates):
     transposed: Any = None
 
     @classmethod
+    def blank(cls, segments: Segments) -> "Arrow":
+        """Return zeros in the place of all numbers."""
+        groups, inner, shared = size_of(segments)
+        nothing = np.zeros(groups * inner + shared)
+        shapes = (groups, inner, inner), (groups, inner, shared), (shared, shared)
+        return cls(nothing, *map(np.zeros, shapes), nothing, segments)
+
+    @classmethod
     def make(cls, center, blocks, coupling, root, segments) -> "Arrow":
         """Return the coordinates of these matrices, with their spread."""
         return cls(center, blocks, coupling, root, center, segments).spread_out()

@@ -126,6 +126,19 @@ class ArrowRows(NamedTuple):
             sums.append(row_sums(index, second, sizes, np.asarray(values, float)))
         return sums
 
+    def value_arguments(
+        self, coordinates: Arrow, positions: np.ndarray, part: int, weight: float
+    ) -> tuple:
+        """Return the arguments of ``functions.values`` for positions (S, D) and some batches."""
+        return (
+            from_numpy(positions),
+            jax.tree.map(from_numpy, coordinates),
+            self.feed,
+            self.constants,
+            np.int32(part),
+            from_numpy(weight),
+        )
+
     def averages(
         self, coordinates: Arrow, gradient: np.ndarray, draws: np.ndarray, used: int
     ) -> tuple[float, np.ndarray]:
@@ -135,11 +148,10 @@ class ArrowRows(NamedTuple):
         """
         part, weight = min(used, self.part()), used / self.count
         count_rows((len(draws) + (part < used)) * part / self.count * self.feed.size)
-        coordinates_now = jax.tree.map(from_numpy, coordinates)
 
         def means(positions):
             found = self.functions.values(
-                from_numpy(positions), coordinates_now, self.feed, self.constants, part, weight
+                *self.value_arguments(coordinates, positions, part, weight)
             )
             values, gradients = (np.asarray(x, float) for x in found)
             return values.mean(), gradients.mean(0)

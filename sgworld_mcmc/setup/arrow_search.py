@@ -101,6 +101,12 @@ class ArrowSearch(NamedTuple):
             x = self.given_the_rest(x, self.rows.count)
         return self.averaged(x)
 
+    def compile_ahead(self, coordinates: Arrow) -> None:
+        """Begin to compile what is needed after the first steps, for coordinates like these."""
+        positions = np.zeros((2 * PAIRS, self.rows.dimension))
+        arguments = self.rows.value_arguments(coordinates, positions, 0, 0.0)
+        self.rows.functions.programs["values"].compile(*arguments)
+
     def given_the_rest(self, x: np.ndarray, used: int) -> np.ndarray:
         """Return the mode of the parameters by group, given those that go by no grouping."""
         best, step, length = -np.inf, np.zeros_like(x), 1.0

@@ -56,21 +56,22 @@ def batch_moments(
 
         sums = jax.lax.fori_loop(0, pieces, add, (zero,) * 3)
         value, base, turned = (along(x / pieces) for x in sums)
-        there = {name: kind.residual(value, base, turned) for name, kind in GRADIENTS.items()}
-        here = {name: kind.residual(base, base, 0 * turned) for name, kind in GRADIENTS.items()}
-        return {"draw": there, "center": here}
+        there = [kind.residual(value, base, turned) for kind in GRADIENTS.values()]
+        here = [kind.residual(base, base, 0 * turned) for kind in GRADIENTS.values()]
+        return jnp.stack([*there, *here])
 
     # The variance is taken about the first batch's value: sums of larger squares would cancel.
     def add(index, sums):
         value, (first, total, squares) = of_batch(index), sums
-        first = jax.tree.map(lambda x, v: jnp.where(index == 0, v, x), first, value)
-        value = jax.tree.map(jnp.subtract, value, first)
-        total = jax.tree.map(jnp.add, total, value)
-        return first, total, jax.tree.map(lambda s, v: s + v**2, squares, value)
+        first = jnp.where(index == 0, value, first)
+        value = value - first
+        return first, total + value, squares + value**2
 
     zero = jnp.zeros_like(draws)
-    empty = {part: dict.fromkeys(GRADIENTS, zero) for part in ("draw", "center")}
+    empty = jnp.zeros((2 * len(GRADIENTS), *draws.shape), draws.dtype)
     _, total, squares = jax.lax.fori_loop(0, number, add, (empty,) * 3)
     count = number.astype(draws.dtype)
-    spread = lambda a, b: (b - a**2 / count) / jnp.maximum(count - 1, 1)  # noqa: E731
-    return jax.tree.map(spread, total, squares)
+    spread = (squares - total**2 / count) / jnp.maximum(count - 1, 1)
+    there, here = jnp.split(spread, 2)
+    named = lambda values: dict(zip(GRADIENTS, values, strict=True))  # noqa: E731
+    return {"draw": named(there), "center": named(here)}

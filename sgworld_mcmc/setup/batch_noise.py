@@ -15,12 +15,14 @@ from sgworld_mcmc.data.dealing import even_size
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.in_memory import random_order, take_rows
 from sgworld_mcmc.progress import count_rows
+from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import GRADIENTS
+from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.row_noise import RowNoise, batch_factor, weighted
 from sgworld_mcmc.theory.shrinkage import pool_parts
 
-__all__ = ["BatchNoise", "batch_ladder", "measure_batches"]
+__all__ = ["BatchNoise", "batch_ladder", "compile_ahead", "measure_batches"]
 
 # A batch has at least this many rows, and at least so many for each parameter: the work on the
 # parameters of a step costs as much as that on some rows.
@@ -99,7 +101,7 @@ def measure_batches(
     chosen = positions[np.linspace(0, len(positions) - 1, number).astype(int)]
     y = posterior.coordinates.along(chosen)
     parts = posterior.parts()
-    noises, length = [], size // -(-size // ladder[0])
+    noises, (_, length) = [], _shape(size, dimension)
     for batch_size in ladder:
         count = -(-size // batch_size)
         each = size // count
@@ -117,11 +119,38 @@ def measure_batches(
     return BatchNoise(ladder, tuple(noises))
 
 
+def compile_ahead(
+    functions: SetUpFunctions, coordinates: Coordinates, rows: tuple, constants: tuple
+) -> None:
+    """Begin to compile what :func:`measure_batches` runs, for coordinates and rows like these."""
+    dtype, dimension = float_dtype(), functions.model.dimension
+    shape = _shape(functions.model.size, dimension)
+
+    def alike(x):
+        return jax.ShapeDtypeStruct(shape + x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype))
+
+    functions.programs["batch_moments"].compile(
+        coordinates.cast(dtype),
+        jax.ShapeDtypeStruct((DRAWS, dimension), dtype),
+        jax.tree.map(lambda x: alike(x), rows),
+        constants,
+        np.int32(0),
+        np.int32(0),
+        dtype.type(1),
+    )
+
+
+def _shape(size: int, dimension: int) -> tuple[int, int]:
+    """Return the number of parts of batches that are looked at, and the number of rows of each."""
+    length = size // -(-size // batch_ladder(size, dimension)[0])
+    return max(-(-ROWS // length), FEWEST * GROWTH ** (SIZES - 1)), length
+
+
 def _moments(posterior: Posterior, draws, order: np.ndarray, pieces: int, number: int) -> dict:
     """Return the (S, Q) variances over ``number`` batches, each of ``pieces`` parts."""
     dtype = float_dtype()
-    most = max(-(-ROWS // order.shape[1]), FEWEST * GROWTH ** (SIZES - 1))
     # All sizes share one compiled program: the rows that it is given have one shape.
+    most, _ = _shape(posterior.size, posterior.fit.dimension)
     filled = np.concatenate([order, np.repeat(order[:1], most - len(order), axis=0)])
     rows = take_rows(posterior.rows, filled.ravel())
     rows = jax.tree.map(lambda x: x.reshape(filled.shape + x.shape[1:]), rows)

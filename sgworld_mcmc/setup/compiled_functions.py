@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.compilation import Ahead, quick_jit
 from sgworld_mcmc.gradients.weighting import epoch_mean, gradient_of
 from sgworld_mcmc.interrupts import waiting
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
@@ -68,14 +68,18 @@ class SetUpFunctions:
         self.products = compiled(self._products, once)
         self.mixed = compiled(self._mixed, once)
         self.noise = compiled(self._noise, static_argnames=("block", "length"))
-        self.batch_moments = compiled(self._batch_moments)
         self.pilot = compiled(self._pilot, static_argnames="gradient")
         self.offsets = compiled(self._offsets, work, static_argnames="gradient")
-        self.values = compiled(self._values, work)
         self.gradients = compiled(self._gradients, work)
         static = ("length", "gradient")
         self.part_gradients = compiled(self._part_gradients, static_argnames=static)
         self.gaussian = compiled(self._gaussian, static_argnames="dense")
+        # These can be compiled while others run.
+        self.programs = {
+            "values": Ahead(quick_jit(self._values, work)),
+            "batch_moments": Ahead(quick_jit(self._batch_moments)),
+        }
+        self.values, self.batch_moments = map(waiting, self.programs.values())
 
     def _density(self, constants, weight=None):
         return lambda flat, rows: self.model.log_density(flat, rows, constants, None, weight)

@@ -1,9 +1,12 @@
 """Find the sampler's coordinates of a model with latents by group."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
+from sgworld_mcmc.coordinates.arrow import Arrow
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import head
 from sgworld_mcmc.progress import count_rows
@@ -40,6 +43,7 @@ def fit_by_group(
     feed: FixedPartition,
     constants: tuple,
     initial: np.ndarray | None,
+    ahead: Callable[[Arrow], None],
 ) -> tuple[CoordinateFit, Structure] | None:
     """Return coordinates by group and the groups; None if there are none, or without a center.
 
@@ -49,6 +53,9 @@ def fit_by_group(
         Source of random numbers of its own: what it draws must not change other set-ups.
     functions, feed, constants, initial
         As for :func:`~sgworld_mcmc.setup.coordinates_from_mode.fit_coordinates`.
+    ahead
+        Is given coordinates like those that will be found before they are searched, so that what
+        comes after the search can be compiled during it.
     """
     structure = find_structure(generator, functions, feed, constants)
     if structure is None:
@@ -57,6 +64,9 @@ def fit_by_group(
     countable = count_numbers(structure, feed.size) <= MOST_NUMBERS
     rows = ArrowRows(functions, feed, constants, structure)
     search = ArrowSearch(rows, generator, countable)
+    alike = Arrow.blank(structure.segments)
+    ahead(alike)
+    search.compile_ahead(alike)
     starts = [] if initial is None else [np.asarray(initial[0], float)]
     starts += [radius * generator.standard_normal(rows.dimension) for radius in RADII]
     for number in range(len(starts) + 1):

@@ -16,6 +16,7 @@ from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.setup.batch_noise import compile_ahead
 from sgworld_mcmc.setup.checked_model import CheckedModel, check_gradient, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.compiled_functions import functions_of
@@ -184,6 +185,10 @@ def _with_coordinates(
         part = head(first_batches(feed, 1), FIRST_ROWS)
         return find_structure(own, functions, part, constants_double) is not None
 
+    def ahead(coordinates):
+        with jax.enable_x64(user):
+            compile_ahead(functions, coordinates, checked.part, checked.constants(user))
+
     def search(rows, initial):
         with jax.enable_x64(view.precise):
             stage("searching the mode")
@@ -191,7 +196,7 @@ def _with_coordinates(
             groups = is_wanted(settings) and view.reason is None and not view.random
             if groups and may_have_groups(feed):
                 own = generator_of(np.append(seed, BY_GROUP))
-                found = fit_by_group(own, functions, feed, constants_double, initial)
+                found = fit_by_group(own, functions, feed, constants_double, initial, ahead)
                 if found is not None:
                     return feed, *found
             if without_mode:
