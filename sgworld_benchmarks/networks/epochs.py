@@ -18,8 +18,8 @@ from numpyro.handlers import substitute, trace
 
 from sgworld_benchmarks.networks.problems import Network
 from sgworld_benchmarks.networks.references import Reference
-from sgworld_benchmarks.networks.scores import total_variation
 from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.diagnostics.predictive import total_variation
 from sgworld_mcmc.integrators.averaged import Averaged
 from sgworld_mcmc.integrators.ubu import UBU
 from sgworld_mcmc.kernels import sgworld

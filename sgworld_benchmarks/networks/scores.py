@@ -9,8 +9,9 @@ import numpy as np
 
 from sgworld_benchmarks.networks.problems import Network
 from sgworld_benchmarks.networks.references import Reference
+from sgworld_mcmc.diagnostics.predictive import agreement, total_variation
 
-__all__ = ["ClassScore", "RegressionScore", "score", "total_variation"]
+__all__ = ["ClassScore", "RegressionScore", "score"]
 
 
 class ClassScore(NamedTuple):
@@ -78,17 +79,6 @@ class RegressionScore(NamedTuple):
         return text + (f"; outside {far:.3f} and {ratio:.3f}" if np.isfinite(far) else "")
 
 
-def total_variation(p: np.ndarray, q: np.ndarray) -> float:
-    """Return the total variation distance of (rows, classes) probabilities, averaged over rows.
-
-    Examples
-    --------
-    >>> total_variation(np.array([[0.5, 0.5]]), np.array([[0.75, 0.25]]))
-    0.25
-    """
-    return float(np.abs(p - q).sum(-1).mean() / 2)
-
-
 def score(
     network: Network, mean: np.ndarray, sd: np.ndarray, reference: Reference
 ) -> ClassScore | RegressionScore:
@@ -100,7 +90,7 @@ def score(
         return ClassScore(
             total_variation(mean, reference.mean),
             float(own),
-            float(np.mean(mean.argmax(-1) == reference.mean.argmax(-1))),
+            agreement(mean, reference.mean),
             float(np.mean(np.log(mean[rows]) - np.log(reference.mean[rows]))),
         )
     far, ratio = np.abs(mean - reference.mean) / reference.sd, sd / reference.sd
