@@ -24,7 +24,6 @@ LAYERS = (
 )
 # Two bands below the layers, whose imports by everything above are not drawn.
 IDEAS = ("coordinates", "gradients", "integrators", "data")
-MODULES = ("settings", "protocols", "checks", "compilation", "progress", "interrupts", "arrays")
 LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
 
 
@@ -62,7 +61,9 @@ def draw():
         boxes[room] = axis.text(x, y, name, ha="center", va="center", bbox=box)
     bottom = -len(LAYERS)
     _band(axis, bottom, "the ideas:  " + ",  ".join(f"{name}/" for name in IDEAS), "tab:blue")
-    _band(axis, bottom - 0.75, "used by all:  " + ",  ".join(MODULES), "0.25")
+    modules = [path.stem for path in Path(sgworld_mcmc.__file__).parent.glob("*.py")]
+    others = sorted(set(modules) - {"__init__", *LEVEL})
+    _band(axis, bottom - 0.75, "used by all:  " + ",  ".join(others), "0.25")
     axis.set(xlim=(0, 1), ylim=(bottom - 1.1, 0.4))
     axis.axis("off")
     figure.canvas.draw()  # arrows end at the boxes, whose sizes are known now

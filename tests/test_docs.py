@@ -1,9 +1,13 @@
 """Every block of Python in the README and in docs/ runs, and every link leads somewhere."""
 
 import inspect
+import os
 import re
+import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,7 +25,7 @@ PAGES = [
     *sorted((DOCS / "api").glob("*.md")),
 ]
 # These pages go on from the data, the model and the run of the start.
-GO_ON = {"auditing.md", "big_data.md", "index.md", "using.md"}
+GO_ON = {"auditing.md", "big_data.md", "clusters.md", "index.md", "using.md"}
 FENCE = re.compile(r"^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"^:\w+:.*\n", re.MULTILINE)
 
@@ -44,22 +48,44 @@ def run_blocks(path, namespace, only=None):
         exec(compile("\n" * line + code, str(path), "exec"), namespace)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [path for path in PAGES if blocks(path)], ids=lambda p: p.name)
-@pytest.mark.filterwarnings("ignore::sgworld_mcmc.TuningWarning")
-def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+def main(page, start):
+    """Run a page, after the first blocks of ``start`` if that is not empty."""
     import matplotlib
 
     matplotlib.use("Agg")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(DOCS)  # where the build finds architecture_picture.py
-    # Dataclasses look for their module.
-    module = type(sys)("page")
-    monkeypatch.setitem(sys.modules, "page", module)
-    namespace = module.__dict__
-    if page.name in GO_ON:
-        run_blocks(DOCS / "start.md", namespace, only=3)
-    run_blocks(page, namespace)
+    warnings.simplefilter("ignore", sgworld_mcmc.TuningWarning)
+    module = ModuleType("page")
+    sys.modules["page"] = module  # where dataclasses look for their names
+    if start:
+        run_blocks(Path(start), module.__dict__, only=3)
+    run_blocks(Path(page), module.__dict__)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [path for path in PAGES if blocks(path)], ids=lambda p: p.name)
+def test_the_blocks_of_a_page_run(page, tmp_path):
+    """In a process of its own, with four devices if a block asks for several."""
+    several = any("devices=" in code for _, code in blocks(page))
+    flags = "--xla_force_host_platform_device_count=4" if several else ""
+    start = DOCS / "start.md" if page.name in GO_ON else None
+    folders = (Path(__file__).parent, ROOT, DOCS, os.environ.get("PYTHONPATH", ""))
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, test_docs; test_docs.main(*sys.argv[1:])",
+            page,
+            start or "",
+        ],
+        cwd=tmp_path,
+        env=os.environ
+        | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+        | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "CI": "true"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 def anchors(path):
@@ -94,6 +120,7 @@ def test_every_setting_has_a_line():
     run = inspect.signature(MinibatchMCMC.run).parameters
     names = {*own, *run, *inspect.signature(make_settings).parameters}
     text = (DOCS / "settings.md").read_text()
+    names -= {"devices", "mesh", "data_shards"}  # a page of their own is about these
     missing = names - set(re.findall(r"`(\w+)`", text)) - {"self", "sampler", "rng_key"}
     assert missing <= {"args", "kwargs"}, missing
 

@@ -109,7 +109,7 @@ _COMMON = """
     stream
         Whether rows are read from their files again and again instead of being held in memory:
         True, False, or ``"auto"`` (default) for NumPy memory maps, HDF5 and Zarr arrays, Parquet
-        files and data sources that take more than a quarter of the free memory (docs/big_data.md).
+        files and data sources that take more than a quarter of the free memory (docs/using.md).
     record_moments
         Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
         warm-up, at every minibatch step with replacement and at every epoch without, also of calls
