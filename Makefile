@@ -1,25 +1,43 @@
-# Two commands do everything on a machine with python3 >= 3.11 and make.
+# Everything here needs python3 >= 3.11 and make, and nothing else. `make help` lists the commands.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint benchmark clean
-demo: $(STAMP)
+.PHONY: help demo test test-fast test-all lint benchmark docs dist clean
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+	  awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(STAMP)  ## SGWORLD, SGLD, NUTS and Laplace side by side on real data
 	$(BIN)/sgworld-mcmc demo
 
-test: $(STAMP)
+test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: $(STAMP)
+test-fast: $(STAMP)  ## all tests but long simulations, benchmarks and examples
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-lint: $(STAMP)
+test-all: $(VENV)/.release  ## the fast tests on every Python that is there, and on the oldest libraries
+	$(BIN)/nox
+
+lint: $(STAMP)  ## style of the code
 	$(BIN)/ruff check sgworld_mcmc sgworld_benchmarks tests examples
 	$(BIN)/ruff format --check sgworld_mcmc sgworld_benchmarks tests examples
 
-benchmark: $(STAMP)
+benchmark: $(STAMP)  ## KL divergence of SGLD and SGWORLD against the step size
 	$(BIN)/sgworld-mcmc benchmark stationary
+
+docs: $(VENV)/.docs  ## the documentation, docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+dist: $(VENV)/.release  ## wheel and source archive in dist/, tried in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build
+	$(PYTHON) -m venv dist/.try
+	dist/.try/bin/python -m pip install --quiet dist/*.whl
+	cd dist && .try/bin/python -c 'import sgworld_mcmc as sg; sg.SGWORLD, sg.audit' && .try/bin/sgworld-mcmc --version
+	rm -rf dist/.try
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,5 +47,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $(STAMP)
 
-clean:
-	rm -rf $(VENV) out
+# What only some commands need.
+$(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+clean:  ## remove the environment and everything that was built
+	rm -rf $(VENV) out dist docs/_build docs/jupyter_execute

@@ -1,12 +1,12 @@
 """The five ideas that a sampler is put together from, as protocols.
 
-==============  ==========================================================================
+====================  ==========================================================================
 :class:`Feed`         where the batches come from
 :class:`Order`        in which order an epoch visits them
 :class:`Gradient`     what is computed from a batch
 :class:`Integrator`   what a step does with the gradient
 :class:`Coordinates`  in which coordinates the chain moves
-==============  ==========================================================================
+====================  ==========================================================================
 
 Orders, gradients and integrators are *static*: hashable frozen dataclasses of Python numbers, so
 that a compiled program is found again by the objects that it was made with. Feeds and coordinates

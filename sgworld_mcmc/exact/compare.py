@@ -197,7 +197,7 @@ def _render(result):
             f"{result.ess[i]:.0f}",
         )
     text = io.StringIO()
-    Console(file=text, width=120, color_system=None).print(table)
+    Console(file=text, width=120, color_system=None, force_jupyter=False).print(table)
     lines = [
         f"{result.num_chains} chain{'s' * (result.num_chains > 1)} of {result.num_draws} draws "
         "against the exact posterior",

@@ -113,7 +113,7 @@ class MinibatchMCMC(CheckpointedMCMC):
             Dict of *unconstrained* initial values by latent site; with several chains, their axis
             comes first.
         checkpoint
-            Folder in which the run is saved while it lasts (docs/using.md, *Runs that survive*);
+            Folder in which the run is saved while it lasts (docs/big_data.md, *Runs that survive*);
             None for none. Needs ``pip install 'sgworld-mcmc[checkpoints]'``.
         every
             Seconds between two checkpoints. A checkpoint takes some hundredths of a second, of

@@ -175,7 +175,7 @@ class BiasReport(NamedTuple):
                 ]
             table.add_row(*row)
         buffer = io.StringIO()
-        Console(file=buffer, width=120).print(table)
+        Console(file=buffer, width=120, force_jupyter=False).print(table)
         return "\n".join([self._headline(), buffer.getvalue().rstrip(), *self.footnotes()])
 
     def _headline(self) -> str:

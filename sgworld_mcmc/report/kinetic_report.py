@@ -97,7 +97,7 @@ class KineticReport(NamedTuple):
         from rich.table import Table
 
         buffer = io.StringIO()
-        console = Console(file=buffer, width=110)
+        console = Console(file=buffer, width=110, force_jupyter=False)
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("site")
         table.add_column("kinetic temperature", justify="right")
