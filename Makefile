@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint benchmark clean
+.PHONY: demo test test-fast lint hygiene mutations benchmark clean
 demo: $(STAMP)
 	$(BIN)/sgworld-mcmc demo
 
@@ -17,6 +17,20 @@ test-fast: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check sgworld_mcmc sgworld_benchmarks tests examples
 	$(BIN)/ruff format --check sgworld_mcmc sgworld_benchmarks tests examples
+
+# A walk along every public path under JAX's own checks, and shapes and types as they are declared.
+WALK := -m pytest -m "not slow" -p no:cacheprovider
+hygiene: $(STAMP)
+	JAX_CHECK_TRACER_LEAKS=1 $(BIN)/python $(WALK) tests/hygiene
+	JAX_DEBUG_KEY_REUSE=1 $(BIN)/python $(WALK) tests/hygiene
+	JAX_ENABLE_X64=1 $(BIN)/python $(WALK) tests/hygiene
+	$(BIN)/python -W error $(WALK) -W error tests/hygiene
+	$(BIN)/python $(WALK) --jaxtyping-packages=sgworld_mcmc.nonequilibrium,sgworld_mcmc.data.orders,beartype.beartype tests/nonequilibrium tests/data/test_batches.py
+	$(BIN)/pyright
+
+# Twenty-seven deliberate faults, one at a time in a copy of the package: the fast tests notice all.
+mutations: $(STAMP)
+	$(BIN)/python tests/mutations/check.py
 
 benchmark: $(STAMP)
 	$(BIN)/sgworld-mcmc benchmark stationary
