@@ -26,7 +26,7 @@ hygiene: $(STAMP)
 	JAX_ENABLE_X64=1 $(BIN)/python $(WALK) tests/hygiene
 	$(BIN)/python -W error $(WALK) -W error tests/hygiene
 	$(BIN)/python $(WALK) --jaxtyping-packages=sgworld_mcmc.nonequilibrium,sgworld_mcmc.data.orders,beartype.beartype tests/nonequilibrium tests/data/test_batches.py
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Twenty-seven deliberate faults, one at a time in a copy of the package: the fast tests notice all.
 mutations: $(STAMP)
