@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-all lint benchmark docs dist clean
+.PHONY: help demo test test-fast test-all lint hygiene mutations benchmark docs dist clean
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
 	  awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,20 @@ test-all: $(VENV)/.release  ## the fast tests on every Python that is there, and
 lint: $(STAMP)  ## style of the code
 	$(BIN)/ruff check sgworld_mcmc sgworld_benchmarks tests examples
 	$(BIN)/ruff format --check sgworld_mcmc sgworld_benchmarks tests examples
+
+# A walk along every public path under JAX's own checks, and shapes and types as they are declared.
+WALK := -m pytest -m "not slow" -p no:cacheprovider
+hygiene: $(STAMP)  ## every public path under JAX's own checks, and the declared types
+	JAX_CHECK_TRACER_LEAKS=1 $(BIN)/python $(WALK) tests/hygiene
+	JAX_DEBUG_KEY_REUSE=1 $(BIN)/python $(WALK) tests/hygiene
+	JAX_ENABLE_X64=1 $(BIN)/python $(WALK) tests/hygiene
+	$(BIN)/python -W error $(WALK) -W error tests/hygiene
+	$(BIN)/python $(WALK) --jaxtyping-packages=sgworld_mcmc.nonequilibrium,sgworld_mcmc.data.orders,beartype.beartype tests/nonequilibrium tests/data/test_batches.py
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Twenty-seven deliberate faults, one at a time in a copy of the package: the fast tests notice all.
+mutations: $(STAMP)  ## deliberate faults, which the fast tests must notice
+	$(BIN)/python tests/mutations/check.py
 
 benchmark: $(STAMP)  ## KL divergence of SGLD and SGWORLD against the step size
 	$(BIN)/sgworld-mcmc benchmark stationary

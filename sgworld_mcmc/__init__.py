@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         SGLD,
         SGWORLD,
         BiasReport,
+        CheckpointWarning,
         DivergenceWarning,
         InterruptedWarning,
         TuningWarning,

@@ -14,6 +14,7 @@ __all__ = ["main"]
 BENCHMARKS = {
     "stationary": "bias of SGLD and SGWORLD against step size, exact posterior, no simulation",
     "auditor": "level and power of the audit of draws, on exact posteriors with known errors",
+    "calibration": "ranks of true parameters among draws, for nine models (an hour)",
     "epoch": "time of one epoch in units of one full-data gradient",
     "kinetic": "epochs per effective draw against the condition number, kinetic and overdamped",
     "efficiency": "epochs per effective draw of SGLD and SGWORLD at the same bias",

@@ -18,7 +18,7 @@ write another one. This module imports nothing from the rest of the package.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -40,7 +40,8 @@ __all__ = [
 
 # Names for readers: pytrees of JAX arrays, pytrees of anything that JAX takes for arrays, and
 # random keys. BlackJAX has the same names, but its import would start a backend.
-ArrayTree = ArrayLikeTree = Any
+ArrayTree: TypeAlias = Any
+ArrayLikeTree: TypeAlias = Any
 PRNGKey = jax.Array
 
 

@@ -1,6 +1,7 @@
 """Stochastic gradient descent with momentum and weight decay. Each step is one epoch."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 from blackjax.base import SamplingAlgorithm
@@ -23,7 +24,8 @@ from sgworld_mcmc.settings import ORDERS, resolve
 
 __all__ = ["SGDInfo", "SGDState", "as_top_level_api", "build_kernel", "init"]
 
-SGDState, SGDInfo = EpochState, EpochInfo
+SGDState: TypeAlias = EpochState
+SGDInfo: TypeAlias = EpochInfo
 
 
 def init(

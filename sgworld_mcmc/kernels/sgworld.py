@@ -4,6 +4,7 @@ The algorithm is that of Adhikari et al., arXiv:2306.03521.
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 from blackjax.base import SamplingAlgorithm
@@ -24,7 +25,8 @@ from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, choose_integrator
 
 __all__ = ["SGWORLDInfo", "SGWORLDState", "as_top_level_api", "build_kernel", "init"]
 
-SGWORLDState, SGWORLDInfo = EpochState, EpochInfo
+SGWORLDState: TypeAlias = EpochState
+SGWORLDInfo: TypeAlias = EpochInfo
 
 
 def init(

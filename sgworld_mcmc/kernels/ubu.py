@@ -1,6 +1,7 @@
 """Kinetic (underdamped) Langevin dynamics without replacement. Each step is one epoch."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from blackjax.base import SamplingAlgorithm
 
@@ -11,7 +12,8 @@ from sgworld_mcmc.protocols import ArrayLikeTree, Order, PRNGKey
 
 __all__ = ["UBUInfo", "UBUState", "as_top_level_api", "build_kernel", "init"]
 
-UBUState, UBUInfo = EpochState, EpochInfo
+UBUState: TypeAlias = EpochState
+UBUInfo: TypeAlias = EpochInfo
 
 
 def init(

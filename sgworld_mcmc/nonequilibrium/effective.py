@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from sgworld_mcmc.checks import check_data, check_integer
 from sgworld_mcmc.nonequilibrium.losses import (
@@ -84,7 +85,7 @@ def effective_minimum(
     *,
     max_iterations: int = 100,
     project: bool = False,
-) -> np.ndarray:
+) -> Float64[np.ndarray, " D"]:
     """Find the minimum of the effective loss by Newton's method in float64.
 
     Parameters

@@ -5,6 +5,7 @@ The dynamics are theta <- theta - h H (theta - mu) + noise of covariance 2 D. Th
 """
 
 import numpy as np
+from jaxtyping import Float64
 from scipy.linalg import solve_discrete_lyapunov
 
 from sgworld_mcmc.checks import check_positive
@@ -20,7 +21,7 @@ __all__ = [
 
 def stationary_covariance(
     hessian, diffusion, time_step: float, *, project: bool = False, check_stability: bool = True
-) -> np.ndarray:
+) -> Float64[np.ndarray, "D D"]:
     """Solve the Lyapunov equation H S + S H = 2 D / h for the stationary covariance S (N6).
 
     Parameters
@@ -68,7 +69,7 @@ def stationary_covariance(
     return vectors @ (rotated / np.add.outer(eigenvalues, eigenvalues)) @ vectors.T
 
 
-def circulation_matrix(hessian, covariance, time_step: float) -> np.ndarray:
+def circulation_matrix(hessian, covariance, time_step: float) -> Float64[np.ndarray, "D D"]:
     """Return the circulation Q = (h / 2)(H S - S H), zero iff detailed balance holds (N7).
 
     The probability velocity is v(theta) = -Q S^-1 (theta - mu), and `areal_velocity` of a

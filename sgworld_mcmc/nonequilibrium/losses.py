@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from sgworld_mcmc.checks import check_data, check_integer, check_positive
 
@@ -21,7 +22,7 @@ __all__ = ["loss_hessian"]
 _CHUNK_ENTRIES = 2**20
 
 
-def loss_hessian(example_loss: Callable, position, data) -> np.ndarray:
+def loss_hessian(example_loss: Callable, position, data) -> Float64[np.ndarray, "D D"]:
     """Compute the Hessian of the mean loss in float64, by Hessian-vector products.
 
     Parameters

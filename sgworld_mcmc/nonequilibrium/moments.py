@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.nonequilibrium.trajectory import (
@@ -98,7 +99,7 @@ def trajectory_moments(trajectory, lags=(1,), center=None) -> Moments:
     return Moments(mean + shift, covariance, lagged, center, chains * steps)
 
 
-def areal_velocity(trajectory, center=None) -> np.ndarray:
+def areal_velocity(trajectory, center=None) -> Float64[np.ndarray, "D D"]:
     """Return the mean area that a trajectory sweeps per step in each coordinate plane (N8).
 
     ``A_ij = < x_i(k) x_j(k+1) - x_j(k) x_i(k+1) > / 2`` estimates the circulation matrix Q.

@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from sgworld_mcmc.checks import check_choice, check_integer
 from sgworld_mcmc.nonequilibrium.losses import (
@@ -22,7 +23,9 @@ from sgworld_mcmc.nonequilibrium.losses import (
 __all__ = ["diffusion_matrix", "minibatch_covariance"]
 
 
-def minibatch_covariance(example_loss: Callable, position, data, batch_size: int) -> np.ndarray:
+def minibatch_covariance(
+    example_loss: Callable, position, data, batch_size: int
+) -> Float64[np.ndarray, "D D"]:
     """Compute the covariance C of the gradient of a random batch of distinct examples (N1).
 
     It is ``C = (N - B) / (B (N - 1)) Cov_i(grad l_i)``, with the covariance over the examples
@@ -81,7 +84,7 @@ def diffusion_matrix(
     order: str = "examples",
     num_orders: int = 4096,
     rng_key=None,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "D D"]:
     """Compute the diffusion matrix D of SGD, per step with replacement and per epoch without.
 
     * With replacement it is exactly D = (eta^2 / 2) C (N2).

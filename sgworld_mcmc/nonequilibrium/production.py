@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.nonequilibrium.linear import gaussian_rate
@@ -32,7 +33,7 @@ def entropy_production(
     *,
     midpoint: bool = False,
     project: bool = False,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "*steps"]:
     """Compute the production sigma_k = v(theta_k)^T D^-1 (theta_{k+1} - theta_k) of steps (N9).
 
     Parameters

@@ -312,8 +312,10 @@ def _renewed(walk, now, warmup, order_key, rows_key, feed: Feed, dynamics: Dynam
 
     def renew(carry):
         order, dealing, _ = carry
-        dealing = feed.renew(rows_key, dealing)
-        return dynamics.order.next(order_key, order, now // count - warmup), dealing, False
+        # JAX's check of keys does not see that the loop has one turn at most.
+        own_rows, own_order = jax.random.clone(rows_key), jax.random.clone(order_key)
+        dealing = feed.renew(own_rows, dealing)
+        return dynamics.order.next(own_order, order, now // count - warmup), dealing, False
 
     begins = (now % count == 0) & (now > 0)
     order, dealing, _ = jax.lax.while_loop(

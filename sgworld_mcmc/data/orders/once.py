@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+from jaxtyping import Int32
 
 from sgworld_mcmc.data.orders.fresh import random_order
 from sgworld_mcmc.protocols import Order, PRNGKey
@@ -18,8 +19,10 @@ class SingleOrder(Order):
     name: ClassVar[str] = "once"
     law: ClassVar[str] = "once"
 
-    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+    def init(self, rng_key: PRNGKey, count: int) -> Int32[jax.Array, " {count}"]:
         return random_order(rng_key, count)
 
-    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+    def next(
+        self, rng_key: PRNGKey, order: Int32[jax.Array, " M"], epoch: jax.Array | int
+    ) -> Int32[jax.Array, " M"]:
         return order

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int32
 
 from sgworld_mcmc.protocols import Order, PRNGKey
 
@@ -19,8 +20,10 @@ class Replacement(Order):
     law: ClassVar[str] = "replacement"
     period: ClassVar[int] = 0
 
-    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+    def init(self, rng_key: PRNGKey, count: int) -> Int32[jax.Array, " {count}"]:
         return jax.random.randint(rng_key, (count,), 0, count, dtype=jnp.int32)
 
-    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+    def next(
+        self, rng_key: PRNGKey, order: Int32[jax.Array, " M"], epoch: jax.Array | int
+    ) -> Int32[jax.Array, " M"]:
         return self.init(rng_key, order.shape[0])

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int32
 
 from sgworld_mcmc.data.orders.fresh import random_order
 from sgworld_mcmc.protocols import Order, PRNGKey
@@ -20,8 +21,10 @@ class SymmetricOrder(Order):
     law: ClassVar[str] = "symmetric"
     period: ClassVar[int] = 2
 
-    def init(self, rng_key: PRNGKey, count: int) -> jax.Array:
+    def init(self, rng_key: PRNGKey, count: int) -> Int32[jax.Array, " {count}"]:
         return random_order(rng_key, count)
 
-    def next(self, rng_key: PRNGKey, order: jax.Array, epoch: jax.Array | int) -> jax.Array:
+    def next(
+        self, rng_key: PRNGKey, order: Int32[jax.Array, " M"], epoch: jax.Array | int
+    ) -> Int32[jax.Array, " M"]:
         return jnp.where(epoch % 2 == 1, order[::-1], random_order(rng_key, order.shape[0]))

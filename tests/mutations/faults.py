@@ -1,0 +1,229 @@
+"""Deliberate faults, each a small change of one line, and the fast tests that see them.
+
+Each is a slip that somebody could make, and that leaves a program that runs.
+"""
+
+from typing import NamedTuple
+
+__all__ = ["FAULTS", "Fault"]
+
+
+class Fault(NamedTuple):
+    """One fault.
+
+    Attributes
+    ----------
+    name
+        What is wrong, in words.
+    file
+        The file, below ``sgworld_mcmc/``.
+    old, new
+        The text that is replaced, which occurs once, and its replacement.
+    tests
+        The files or tests that are to notice, below ``tests/``.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+CONTRACT = "contract/test_contract.py"
+PATHS = "hygiene/test_public_paths.py"
+BATCHES = "data/test_batches.py"
+KERNELS = "kernels/test_kernels.py"
+MODEL = "model/test_numpyro_model.py"
+
+FAULTS = (
+    Fault(
+        "sign of the injected noise",
+        "integrators/euler.py",
+        "x + step_size * g + scale * xi",
+        "x + step_size * g - scale * xi",
+        (CONTRACT, KERNELS),
+    ),
+    Fault(
+        "noise of half the variance",
+        "integrators/euler.py",
+        "jnp.sqrt(2 * step_size * temperature)",
+        "jnp.sqrt(step_size * temperature)",
+        (CONTRACT, KERNELS),
+    ),
+    Fault(
+        "averaged noise forgets the last step",
+        "integrators/averaged.py",
+        "lambda a, b: (a + b) / 2",
+        "lambda a, b: b",
+        (CONTRACT, KERNELS),
+    ),
+    Fault(
+        "N/B is missing before the likelihood of a batch",
+        "model/numpyro_model.py",
+        "return prior + (self.size / count) * sum(",
+        "return prior + sum(",
+        (MODEL,),
+    ),
+    Fault(
+        "the row that some batches have more is dropped",
+        "gradients/weighting.py",
+        "scale * (length * g + e)",
+        "scale * (length * g)",
+        (CONTRACT, BATCHES),
+    ),
+    Fault(
+        "ragged batches get the weight one",
+        "gradients/weighting.py",
+        "scale = feed.num_batches / feed.size",
+        "scale = 1 / (length + batch.has_extra)",
+        (CONTRACT, BATCHES),
+    ),
+    Fault(
+        "the batches of an epoch begin one place too late",
+        "sampling/chain.py",
+        "jax.lax.dynamic_slice(order, (now % count,), (length,))",
+        "jnp.roll(order, -1)[now % count + jnp.arange(length)]",
+        (CONTRACT,),
+    ),
+    Fault(
+        "a new order comes one step late",
+        "sampling/chain.py",
+        "begins = (now % count == 0) & (now > 0)",
+        "begins = (now % count == 1) & (now > 0)",
+        (CONTRACT, PATHS),
+    ),
+    Fault(
+        "the symmetric order turns back in the wrong epochs",
+        "data/orders/symmetric.py",
+        "epoch % 2 == 1",
+        "epoch % 2 == 0",
+        (BATCHES,),
+    ),
+    Fault(
+        "fresh orders are not fresh",
+        "data/orders/fresh.py",
+        "return random_order(rng_key, order.shape[0])",
+        "return order",
+        (BATCHES,),
+    ),
+    Fault(
+        "batches drawn with replacement are drawn without",
+        "data/orders/replacement.py",
+        "jax.random.randint(rng_key, (count,), 0, count, dtype=jnp.int32)",
+        "jax.random.permutation(rng_key, count).astype(jnp.int32)",
+        (CONTRACT, BATCHES),
+    ),
+    Fault(
+        "rows that should be dealt anew stay where they are",
+        "data/dealt_rows.py",
+        "return deal_rows(rng_key, self.size, self.num_batches)",
+        "return dealing",
+        (CONTRACT, BATCHES),
+    ),
+    Fault(
+        "the Jacobian of constrained parameters is dropped",
+        "model/numpyro_model.py",
+        "log_dets[name] = sum_rightmost(log_det, surplus)",
+        "log_dets[name] = 0 * sum_rightmost(log_det, surplus)",
+        (MODEL,),
+    ),
+    Fault(
+        "the key of a segment is used again in the next one",
+        "sampling/chain.py",
+        "    return _Walk(\n        rng_key,",
+        "    return _Walk(\n        walk.rng_key,",
+        (PATHS,),
+    ),
+    Fault(
+        "noise and the chain's later numbers share a key",
+        "sampling/chain.py",
+        "rng_key=chain_key,",
+        "rng_key=noise_key,",
+        (PATHS,),
+    ),
+    Fault(
+        "U without its covariance",
+        "integrators/ubu.py",
+        "(x + lead * (v + new) + root * spread * xi)",
+        "(x + 2 * lead * v + root * spread * xi)",
+        (CONTRACT, "kernels/test_ubu.py"),
+    ),
+    Fault(
+        "U keeps too much velocity",
+        "integrators/ubu.py",
+        "xp.exp(-y),",
+        "xp.exp(-y / 2),",
+        ("kernels/test_ubu.py",),
+    ),
+    Fault(
+        "sign of the control variates",
+        "gradients/control_variate.py",
+        "return each.mean(0) - each",
+        "return each - each.mean(0)",
+        (CONTRACT,),
+    ),
+    Fault(
+        "Taylor gradients forget the slope at the origin",
+        "gradients/taylor.py",
+        "return value - turned - at_origin",
+        "return value - turned",
+        (CONTRACT,),
+    ),
+    Fault(
+        "Taylor gradients forget the Hessian of all rows",
+        "gradients/taylor.py",
+        "return noisy + controls.gradient + turned",
+        "return noisy + controls.gradient",
+        (CONTRACT,),
+    ),
+    Fault(
+        "a gradient is pulled back by the transposed matrix",
+        "coordinates/dense.py",
+        "return gradient @ self.scale\n",
+        "return gradient @ self.scale.T\n",
+        (CONTRACT,),
+    ),
+    Fault(
+        "momentum of the wrong sign",
+        "integrators/momentum.py",
+        "self.momentum * v - g",
+        "-self.momentum * v - g",
+        (CONTRACT,),
+    ),
+    Fault(
+        "the bridge factor of half the time",
+        "theory/time_functions.py",
+        "coth_excess(np.asarray(time, dtype=float) / 2)",
+        "coth_excess(np.asarray(time, dtype=float) / 4)",
+        ("theory/test_variance_bias.py",),
+    ),
+    Fault(
+        "draws are written one place late",
+        "sampling/loop.py",
+        "return state, keep(state, buffers, slot + number)",
+        "return state, keep(state, buffers, slot + number + 1)",
+        ("sampling/test_loop.py",),
+    ),
+    Fault(
+        "a diverged chain goes on",
+        "sampling/chain.py",
+        "active=walk.diverged_at < 0,",
+        "active=True,",
+        ("sampling", "infer/test_mcmc.py"),
+    ),
+    Fault(
+        "the audit takes width for precision",
+        "auditing/identities.py",
+        "width = -0.5 * np.log(spread)",
+        "width = 0.5 * np.log(spread)",
+        ("auditing/test_audit.py",),
+    ),
+    Fault(
+        "the Stein check forgets the temperature",
+        "report/stein_check.py",
+        "(chosen.shape)) / tau",
+        "(chosen.shape))",
+        ("report", "infer"),
+    ),
+)
