@@ -78,6 +78,7 @@ class CheckpointedMCMC(ReportedMCMC):
         counts = ("num_samples", "num_warmup", "num_chains", "thinning", "chain_method")
         settings = dict(vars(self.sampler.settings))
         settings["any_order"] = settings.pop("any_order")  # last: `order` says more
+        settings.pop("devices")  # a run may go on with others
         self._request = {
             "format of the checkpoint": FORMAT,
             "version of plans": VERSION,

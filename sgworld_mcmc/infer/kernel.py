@@ -123,6 +123,11 @@ class SGMCMCKernel(MCMCKernel):
         seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
         args, kwargs, _ = self.read(args, kwargs)
         if is_streamed(args, kwargs):
+            if self._settings.data_shards > 1 or self._settings.devices is not None:
+                raise ValueError(
+                    "`devices`, `mesh` and `data_shards` need the rows in memory, and they are "
+                    "streamed: leave them out, or read the rows with `stream=False`."
+                )
             return prepare_streamed(
                 seed, self._model, self._settings, args, kwargs, initial, self._models
             )

@@ -106,7 +106,7 @@ def _first_rows(data: RunData, number: int) -> tuple:
     """Return the first rows of the batches, which are random ones and always the same."""
     if isinstance(data.feed, DealtRows):
         return jax.tree.map(lambda x: x[:number], data.feed.data)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:number], data.feed.main)
+    return data.feed.first_rows(number)
 
 
 def _one_gradient(state: SGMCMCState, data: RunData) -> jax.Array:

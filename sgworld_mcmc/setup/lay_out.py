@@ -179,7 +179,7 @@ def feed_of(rows: tuple, dynamics: Dynamics):
     """Return the rows dealt into the batches of a run."""
     if dynamics.order.redeals:
         return DealtRows(rows, dynamics.num_batches)
-    return cut(rows, dynamics.num_batches)
+    return cut(rows, dynamics.num_batches, dynamics.shards)
 
 
 def controls_of(

@@ -1,11 +1,13 @@
 """Make a plan from a model and its arguments: check, search, measure and choose."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
+from sgworld_mcmc.data.dealing import batch_count, is_shared
 from sgworld_mcmc.data.in_memory import first_batches, generator_of, head, is_large
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe
@@ -41,6 +43,7 @@ from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_rand
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
+from sgworld_mcmc.setup.shards import numbers_of, sharing_of
 from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
@@ -116,12 +119,20 @@ def prepare(
             posterior, measurements = measure(generator, posterior, adapt)
             starts = measurements.starts
             stage("choosing settings")
-            request = request_of(settings, view.size, posterior.fit)
+            numbers = numbers_of(posterior.rows)
+            request = request_of(settings, view.size, posterior.fit, numbers=numbers)
             choice = choose(request, measurements.noise, measurements.steps)
         reach = reach_of(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
-        dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
+        dynamics, step_size = dynamics_of(
+            settings, view, choice, posterior.coordinates, numbers_of(posterior.rows)
+        )
+        by_group = posterior.structure is not None and dynamics.num_batches > 1
+        sharing = sharing_of(
+            settings, view, posterior.rows, dynamics.num_batches, by_group=by_group
+        )
+        dynamics = replace(dynamics, shards=sharing.shards)
         posterior, order = dealt(seed, posterior, dynamics)
         feed = feed_of(posterior.rows, dynamics)
         controls = controls_of(posterior, dynamics.gradient, feed, order)
@@ -145,6 +156,8 @@ def prepare(
         description=describe(view, data, constants, contents),
         tolerance=settings.tolerance,
         fixed=settings.fixed,
+        strata=settings.data_shards,
+        sharing=sharing.reason,
     )
     return plan, run_data(plan, view, feed, posterior.rows, posterior.constants, data)
 
@@ -254,11 +267,19 @@ def check_at(fit: CoordinateFit, checked: CheckedModel, constants: tuple) -> Non
 
 
 def dynamics_of(
-    settings: Settings, view: MinibatchModel, choice: Choice | None, coordinates: Coordinates
+    settings: Settings,
+    view: MinibatchModel,
+    choice: Choice | None,
+    coordinates: Coordinates,
+    numbers: int = 0,
 ) -> tuple[Dynamics, float]:
-    """Return the static choices of the run, and the step size."""
+    """Return the static choices of the run, and the step size; a row has so many ``numbers``."""
     chosen = settings if choice is None else choice
-    count = -(-view.size // chosen.batch_size)
+    if choice is None:
+        shared = is_shared(settings.batch_size, numbers, settings.data_shards)
+        count = batch_count(view.size, settings.batch_size, settings.data_shards if shared else 1)
+    else:
+        count = choice.num_batches
     steps_per_draw = chosen.steps_per_draw
     if steps_per_draw is None:
         steps_per_draw = max(1, settings.order.period) * count
