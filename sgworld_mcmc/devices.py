@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checks import check_integer
 
-__all__ = ["CHAINS", "DATA", "Devices", "Layout", "layout_of", "resolve_devices"]
+__all__ = ["CHAINS", "DATA", "Devices", "Layout", "is_spread", "layout_of", "resolve_devices"]
 
 CHAINS, DATA = "chains", "data"
 
@@ -160,6 +160,17 @@ class Layout:
         """Number of devices along the rows."""
         return self.mesh.shape[DATA]
 
+    def __str__(self) -> str:
+        used = self.chains * self.shards
+        parts = []
+        if self.chains > 1 or self.shards == 1:
+            parts.append(f"chains lie over {self.chains} device{'s' * (self.chains > 1)}")
+        if self.shards > 1:
+            lie = "" if parts else " lie"
+            parts.append(f"the rows of each batch{lie} over {self.shards} devices")
+        text = " and ".join(parts)
+        return text + f", and {self.given - used} stay idle" * (used < self.given)
+
     def place(self, tree: Any, specs: Any) -> Any:
         """Return arrays on the devices of the mesh, as the prefix tree of specs says."""
         put = lambda spec, part: jax.tree.map(partial(self._put, spec), part)  # noqa: E731
@@ -171,6 +182,10 @@ class Layout:
     def place_data(self, data: Any) -> Any:
         """Return a :class:`~sgworld_mcmc.setup.run_plan.RunData` with its arrays on the devices."""
         return replace(self.place(data, self._specs(data)), layout=self)
+
+    def place_feed(self, feed: Any) -> Any:
+        """Return a feed with the rows of each batch over the devices; sums over them are XLA's."""
+        return feed if self.shards == 1 else self.place(feed, feed.specs(DATA))
 
     def place_chains(self, tree: Any, vectorized: bool) -> Any:
         """Return a state, or draws, with the axis of chains over the devices."""
@@ -215,6 +230,16 @@ def layout_of(devices: Devices | None, shards: int) -> Layout | None:
     if devices is None:
         return None
     return Layout(devices.mesh(shards), len(devices.devices))
+
+
+def is_spread(tree: Any) -> bool:
+    """Return whether arrays lie over several devices.
+
+    Programs with such arrays are called one after the other: devices that wait for each other in
+    two programs at once may wait for ever.
+    """
+    leaves = jax.tree.leaves(tree)
+    return any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in leaves)
 
 
 def _gathered(x: Any) -> Any:

@@ -76,12 +76,16 @@ class Feed(ABC):
     partitions
         Whether the batches of an epoch hold every row exactly once.
     parts
-        Number of devices that share a batch; each has as many of its rows as the others.
+        Number of devices that share a batch, as a program of one of them sees it; each has as many
+        rows as the others.
+    shards
+        Number of equal parts into which batches are cut for them.
     """
 
     name: ClassVar[str]
     partitions: ClassVar[bool] = True
     parts: ClassVar[int] = 1
+    shards: ClassVar[int] = 1
 
     @classmethod
     @abstractmethod

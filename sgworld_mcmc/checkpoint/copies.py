@@ -28,7 +28,9 @@ def on_host(x: jax.Array, axis: int, start: int, stop: int) -> np.ndarray:
     """Return a copy of draws on the host."""
     if is_key(x):
         x = jax.random.key_data(x)
-    if _shares_memory():
+    if len(x.sharding.device_set) > 1:
+        x = np.asarray(x)
+    elif _shares_memory():
         # A view of another array object on the same memory: one of `x` itself would stay with it,
         # and the next block could not write in place.
         x = np.asarray(x.addressable_data(0))

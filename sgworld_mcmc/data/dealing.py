@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgworld_mcmc.checks import check_data, check_integer
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Batch, PRNGKey
@@ -20,6 +21,7 @@ __all__ = [
     "even_size",
     "extra_rows",
     "is_shared",
+    "numbers_of",
     "read_block",
     "split_rows",
 ]
@@ -125,6 +127,11 @@ def extra_rows(size: int, count: int, shards: int = 1) -> tuple[int, int, int]:
         found.append((next(pieces), -common))
     more, common = min(found)
     return -common, (size + count * common) // more, more
+
+
+def numbers_of(data: ArrayLikeTree) -> int:
+    """Return how many numbers a row has."""
+    return sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(data))
 
 
 def is_shared(rows: int, numbers: int, shards: int) -> bool:

@@ -123,38 +123,41 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def cut(data: tuple, count: int, shards: int = 1) -> FixedPartition:
+def cut(data: tuple, count: int, shards: int = 1, *, by_part: bool = True) -> FixedPartition:
     """Cut shuffled rows into ``count`` batches whose sizes differ by at most one.
 
     On a CPU batches of one size share the memory of the rows. With S ``shards`` the rows come from
-    S parts in turn (:func:`random_order`); those of each part are brought together in a batch, and
-    batches may differ by a few rows.
+    S parts in turn (:func:`random_order`); ``by_part`` those of each part are brought together in a
+    batch. Batches may then differ by a few rows.
     """
     size = jax.tree.leaves(data)[0].shape[0]
     length, left, more = extra_rows(size, count, shards)
     used = count * length
     main = jax.tree.map(lambda x: reshaped(x, (count, length, *x.shape[1:]), used), data)
+    shards = shards if by_part else 1
     if shards > 1:
-        main = jax.tree.map(lambda x: _by_part(x, shards), main)
+        main = jax.tree.map(lambda x: _swapped(x, (-1, shards)), main)
     if left == 0:
         return FixedPartition(main, shards=shards)
     rest = jax.tree.map(lambda x: x[used:].reshape(left, more, *x.shape[1:]), data)
     return FixedPartition(main, rest, shards)
 
 
-def _by_part(x: jax.Array, shards: int) -> jax.Array:
-    """Return batches (M, b, ...) whose rows of one part are together."""
-    count, length, *rest = x.shape
-    parts = np.asarray(x).reshape(count, length // shards, shards, *rest)
+def _swapped(x: jax.Array, table: tuple[int, int]) -> jax.Array:
+    """Return batches (M, b, ...) whose rows, written as a table, are read column by column."""
+    parts = np.asarray(x).reshape(len(x), *table, *x.shape[2:])
     return from_numpy(np.moveaxis(parts, 2, 1).reshape(x.shape), x.dtype)
 
 
 def joined(feed: FixedPartition) -> tuple:
     """Return the rows of all batches together: what :func:`cut` cut, perhaps in another order."""
-    rows = jax.tree.map(lambda x: reshaped(x, (-1, *x.shape[2:])), feed.main)
+    main = feed.main
+    if feed.shards > 1:
+        main = jax.tree.map(lambda x: _swapped(x, (feed.shards, -1)), main)
+    rows = jax.tree.map(lambda x: reshaped(x, (-1, *x.shape[2:])), main)
     if feed.extra is None:
         return rows
-    flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+    flat = lambda x: reshaped(x, (-1, *x.shape[2:]))  # noqa: E731
     return jax.tree.map(lambda a, b: jnp.concatenate([a, flat(b)]), rows, feed.extra)
 
 

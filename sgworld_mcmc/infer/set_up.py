@@ -9,6 +9,7 @@ from sgworld_mcmc.devices import layout_of
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.progress import tell
 from sgworld_mcmc.setup.checked_model import contents_of
 from sgworld_mcmc.setup.lay_out import PlanMismatch, identified
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -121,6 +122,7 @@ class SetUp:
         layout = layout_of(self._sampler.settings.devices, data.dynamics.shards)
         if layout is None or data.layout is not None:
             return data
+        tell(f"Devices: {layout}.")
         return layout.place_data(data)
 
     def _plan_and_data(self, rng_key, args, kwargs, init_params, num_chains):

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
-from sgworld_mcmc.data.dealing import batch_count, is_shared
+from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.in_memory import first_batches, generator_of, head, is_large
+from sgworld_mcmc.devices import layout_of
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.model.errors import NotMinibatchable
@@ -43,7 +44,7 @@ from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_rand
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
-from sgworld_mcmc.setup.shards import numbers_of, sharing_of
+from sgworld_mcmc.setup.shards import sharing_of
 from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
@@ -134,7 +135,7 @@ def prepare(
         )
         dynamics = replace(dynamics, shards=sharing.shards)
         posterior, order = dealt(seed, posterior, dynamics)
-        feed = feed_of(posterior.rows, dynamics)
+        feed = feed_of(posterior.rows, dynamics, layout_of(settings.devices, dynamics.shards))
         controls = controls_of(posterior, dynamics.gradient, feed, order)
         controls = dynamics.gradient.bounded(controls, reach)
         tuning = Tuning(
@@ -185,6 +186,7 @@ def _with_coordinates(
     """
     view, user = checked.model, bool(jax.config.jax_enable_x64)
     # A mode of a density with random parts would be one of their average.
+    layout = layout_of(settings.devices, settings.data_shards)
     large, without_mode = is_large(view.size), view.random or kinetic_is_wanted(settings, view)
     functions = functions_of(view, settings.init_strategy)
     constants_double = checked.constants(view.precise)
@@ -200,7 +202,7 @@ def _with_coordinates(
     def search(rows, initial):
         with jax.enable_x64(view.precise):
             stage("searching the mode")
-            feed = set_up_feed(rows)
+            feed = set_up_feed(rows, settings.data_shards, layout)
             groups = is_wanted(settings) and view.reason is None and not view.random
             if groups and may_have_groups(feed):
                 own = generator_of(np.append(seed, BY_GROUP))
@@ -243,6 +245,8 @@ def _with_coordinates(
         fit,
         settings.temperature or 1.0,
         structure,
+        strata=settings.data_shards,
+        layout=layout,
     )
     return posterior, double, bool(too_coarse and not double)
 

@@ -2,14 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from sgworld_mcmc.data.dealing import is_shared
+from sgworld_mcmc.data.dealing import is_shared, numbers_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.settings import Settings
 
-__all__ = ["Sharing", "numbers_of", "sharing_of"]
+__all__ = ["Sharing", "sharing_of"]
 
 
 class Sharing(NamedTuple):
@@ -62,8 +59,3 @@ def sharing_of(
     if problem:
         return Sharing(1, f"every device has all rows, because {problem}")
     return Sharing(shards, f"each batch of {length} rows is shared in {shards} equal parts")
-
-
-def numbers_of(rows: tuple) -> int:
-    """Return how many numbers a row has."""
-    return sum(int(np.prod(x.shape[1:])) for x in jax.tree.leaves(rows))
