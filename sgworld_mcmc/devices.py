@@ -18,8 +18,18 @@ from jax.sharding import PartitionSpec as P
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.hosts import all_of
 
-__all__ = ["CHAINS", "DATA", "Devices", "Layout", "is_spread", "layout_of", "resolve_devices"]
+__all__ = [
+    "CHAINS",
+    "DATA",
+    "Devices",
+    "Layout",
+    "is_spread",
+    "layout_of",
+    "on_this_host",
+    "resolve_devices",
+]
 
 CHAINS, DATA = "chains", "data"
 
@@ -47,11 +57,21 @@ class Devices:
         """Number of parts of the rows, if rows are worth to be cut."""
         if self.shape is not None:
             return self.shape[1]
-        return len(self.devices) // np.gcd(len(self.devices), self.chains)
+        each = len(self.devices) // self.hosts
+        return self.hosts * each // int(np.gcd(each, self.chains))
+
+    @property
+    def hosts(self) -> int:
+        """Number of processes that the devices belong to."""
+        return len({device.process_index for device in self.devices})
 
     def mesh(self, shards: int) -> Mesh:
         """Return the mesh for batches that are cut into ``shards`` parts; 1 if they are not."""
         number = len(self.devices)
+        if self.hosts > 1:  # the rows of a process lie on its own devices
+            chains = number // self.shards
+            table = np.array(self.devices).reshape(self.hosts, chains, -1)
+            return Mesh(table.swapaxes(0, 1).reshape(chains, -1), (CHAINS, DATA))
         if self.shape is not None:
             chains, parts = self.shape
             if shards % parts:
@@ -99,7 +119,7 @@ def resolve_devices(devices: Any, mesh: Any, chains: int) -> Devices | None:
             )
         if len(set(devices)) < len(devices):
             raise ValueError("`devices` names a device twice.")
-        return Devices(tuple(devices), chains)
+        return _checked(Devices(tuple(devices), chains))
     there = jax.devices()
     number = check_integer("devices", devices, 1)
     if number > len(there):
@@ -108,12 +128,25 @@ def resolve_devices(devices: Any, mesh: Any, chains: int) -> Devices | None:
             f"({there[0].platform}). On a CPU, XLA_FLAGS="
             f"--xla_force_host_platform_device_count={number} makes more, before JAX is imported."
         )
-    return Devices(tuple(there[:number]), chains)
+    return _checked(Devices(tuple(there[:number]), chains))
+
+
+def _checked(found: Devices) -> Devices:
+    numbers = [device.process_index for device in found.devices]
+    counts = {number: numbers.count(number) for number in numbers}
+    if found.hosts > 1 and (len(set(counts.values())) > 1 or found.hosts < jax.process_count()):
+        raise ValueError(
+            f"`devices` takes {counts} devices by process of {jax.process_count()} processes: take "
+            "as many of each, as jax.devices() has them."
+        )
+    return Devices(tuple(sorted(found.devices, key=lambda x: x.process_index)), found.chains)
 
 
 def _of_mesh(mesh: Any, chains: int) -> Devices:
     if not isinstance(mesh, Mesh):
         raise TypeError(f"`mesh` must be a jax.sharding.Mesh, not {type(mesh).__name__}.")
+    if len({device.process_index for device in mesh.devices.flat}) > 1:
+        raise ValueError("`mesh` lies over several hosts: give `devices=jax.devices()` instead.")
     names = mesh.axis_names
     if not names or set(names) - {CHAINS, DATA}:
         raise ValueError(
@@ -177,7 +210,33 @@ class Layout:
         return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, P))
 
     def _put(self, spec: P, x: Any) -> jax.Array:
-        return jax.device_put(x, NamedSharding(self.mesh, spec))
+        sharding = NamedSharding(self.mesh, spec)
+        there = isinstance(x, jax.Array) and not x.is_fully_addressable
+        if self.hosts == 1 or there:
+            return x if there else jax.device_put(x, sharding)
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # random keys
+            words = self._put(spec, jax.random.key_data(x))
+            return jax.jit(jax.random.wrap_key_data, static_argnames="impl")(
+                words, impl=str(jax.random.key_impl(x))
+            )
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda place: x[place])
+
+    def place_parts(self, tree: Any) -> Any:
+        """Return batches (M, b, ...) whose rows lie over hosts, from those of this process."""
+        sharding = NamedSharding(self.mesh, P(None, DATA))
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+        )
+
+    @property
+    def hosts(self) -> int:
+        """Number of processes whose devices are in the mesh."""
+        return len({device.process_index for device in self.mesh.devices.flat})
+
+    def agreed(self, number: int) -> int:
+        """Return a number of the first process, in all of them."""
+        return number if self.hosts == 1 else all_of(number)[0]
 
     def place_data(self, data: Any) -> Any:
         """Return a :class:`~sgworld_mcmc.setup.run_plan.RunData` with its arrays on the devices."""
@@ -246,6 +305,21 @@ def _gathered(x: Any) -> Any:
     if not isinstance(x, jax.Array):
         return x
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # random keys
-        words = np.asarray(jax.random.key_data(x))
-        return jax.random.wrap_key_data(jnp.asarray(words), impl=jax.random.key_impl(x))
-    return from_numpy(np.asarray(x), x.dtype)
+        words = jnp.asarray(on_this_host(x))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
+    return from_numpy(on_this_host(x), x.dtype)
+
+
+def on_this_host(x: Any) -> np.ndarray:
+    """Return a whole array of which every process has all parts; random keys as their words."""
+    if not isinstance(x, jax.Array):
+        return np.asarray(x)
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+        words = jax.random.key_data if x.is_fully_addressable else jax.jit(jax.random.key_data)
+        x = words(x)
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    whole = np.empty(x.shape, x.dtype)
+    for shard in x.addressable_shards:
+        whole[shard.index] = shard.data
+    return whole

@@ -23,6 +23,7 @@ __all__ = [
     "is_large",
     "joined",
     "part_edges",
+    "part_order",
     "random_order",
     "seed_of",
     "shuffle",
@@ -67,14 +68,14 @@ def random_order(generator: np.random.Generator, size: int, shards: int = 1) -> 
     """Return the numbers of the rows (N,) in random order.
 
     With S ``shards`` the rows are cut into S parts as they lie, and each is shuffled by itself.
-    The order takes one row of each part in turn: row number i is of part i mod S.
+    The order takes one row of each part in turn; what longer parts have left comes last.
     """
     if shards > 1:
-        edges = part_edges(size, shards)
-        order = np.empty(size, np.int64)
-        for number, first in enumerate(edges[:-1]):
-            order[number::shards] = first + generator.permutation(edges[number + 1] - first)
-        return order
+        words, edges = generator.integers(2**32, size=4), part_edges(size, shards)
+        parts = [part_order(words, number, edges) for number in range(shards)]
+        common = size // shards
+        rounds = np.stack([part[:common] for part in parts], axis=1)
+        return np.concatenate([rounds.ravel(), *(part[common:] for part in parts)])
     if not is_large(size) or size > np.iinfo(np.int32).max:
         return generator.permutation(size)
     # Numbers of four bytes take two thirds of the time.
@@ -84,9 +85,17 @@ def random_order(generator: np.random.Generator, size: int, shards: int = 1) -> 
 
 
 def part_edges(size: int, shards: int) -> list[int]:
-    """Return the first rows of S parts of N rows, and N: the first N mod S have one row more."""
-    each, left = divmod(size, shards)
-    return [number * each + min(number, left) for number in range(shards + 1)]
+    """Return the first rows of S parts of N rows, and N. The parts differ by at most one row.
+
+    Where S is a multiple of P, the edges of P parts are among them.
+    """
+    return [number * size // shards for number in range(shards + 1)]
+
+
+def part_order(words: np.ndarray, number: int, edges: list[int]) -> np.ndarray:
+    """Return the rows of a part in random order, which depends on no other part."""
+    generator = np.random.default_rng([*words.tolist(), number])
+    return edges[number] + generator.permutation(edges[number + 1] - edges[number])
 
 
 def take_rows(data: tuple, order: np.ndarray) -> tuple:

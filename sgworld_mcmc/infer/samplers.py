@@ -229,7 +229,10 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
         settings["order"] = plan.dynamics.order
         settings["data_shards"] = plan.strata
         settings |= {"integrator": plan.dynamics.integrator, "step_size": plan.step_size}
-    return SGMCMCKernel(model, **settings), run
+    kernel = SGMCMCKernel(model, **settings)
+    if kernel.on_hosts and run.get("chain_method") == "sequential":
+        raise ValueError("`chain_method` 'sequential' is for one host: leave it out.")
+    return kernel, run
 
 
 def _chains_together(

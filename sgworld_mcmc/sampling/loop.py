@@ -175,7 +175,7 @@ def collect(
     if layout is not None:
         state, buffers = layout.place_chains((state, buffers), recipe.vectorized)
     if portions is None:
-        run = _Clockwork(advance, buffers, block)
+        run = _Clockwork(advance, buffers, block, agreed=_one if layout is None else layout.agreed)
         made = _collect_blocks(run, state, recipe, collection, interrupts, note)
         return made if layout is None else layout.gathered(made)
     advance = portions(advance, state)
@@ -328,7 +328,7 @@ def _collect_blocks(
 
     if collection.calls:
         stage("warm-up")
-    stopped = lambda: interrupts is not None and interrupts.asked  # noqa: E731
+    stopped = lambda: run.agreed(interrupts is not None and interrupts.asked)  # noqa: E731
     left = collection.calls
     while left and not stopped():
         calls = min(left, run.calls())
@@ -398,6 +398,11 @@ def _with_axis(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...
     return (*shape[:axis], length, *shape[axis:])
 
 
+def _one(number: int) -> int:
+    """Return the number on which a single process agrees with itself."""
+    return number
+
+
 class _Clockwork:
     """Run blocks, and choose their lengths from the time that the last one has taken."""
 
@@ -407,7 +412,9 @@ class _Clockwork:
         buffers: Any,
         block: int | None,
         most: Callable[[], int] | None = None,
+        agreed: Callable[[int], int] = _one,
     ) -> None:
+        self.agreed = agreed
         self._advance, self.buffers, self._block, self._most = advance, buffers, block, most
         self._seconds = None  # that a kernel call has taken
 
@@ -424,6 +431,7 @@ class _Clockwork:
         calls = self._block
         if calls is None:
             calls = 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
+        calls = self.agreed(calls)  # clocks of several hosts differ
         # Streamed data are in memory for so many calls.
         return calls if self._most is None else min(calls, self._most())
 

@@ -147,18 +147,21 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
     rows = data.rows
     if rows is None:
         rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
+    # Of rows on several hosts, the part in memory is every host's own.
+    layout = None if data.whole is not None else data.layout
+    strata = plan.strata if data.whole is None else 1
     return Posterior(
         functions_of(data.model, strategy),
         rows,
         data.constants,
         rows,
         data.constants,
-        set_up_feed(rows, plan.strata, data.layout),
+        set_up_feed(rows, strata, layout),
         plan.fit,
         plan.dynamics.temperature or 1.0,
         whole=data.whole,
-        strata=plan.strata,
-        layout=data.layout,
+        strata=strata,
+        layout=layout,
     )
 
 

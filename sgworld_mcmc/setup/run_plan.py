@@ -125,7 +125,7 @@ class RunPlan:
     jax.tree_util.register_dataclass,
     data_fields=["feed", "constants", "originals", "tuning"],
     meta_fields=["model", "dynamics"],
-    drop_fields=["rows", "stream", "whole", "layout"],
+    drop_fields=["rows", "stream", "whole", "layout", "here"],
 )
 @dataclass(frozen=True, eq=False)
 class RunData:
@@ -154,6 +154,8 @@ class RunData:
         then any one chunk, and ``dynamics`` those of calls of the kernel within a chunk.
     layout
         How chains and rows lie on several devices; None on one.
+    here
+        The same with the rows of this host only, if the rows lie on several hosts; else None.
     """
 
     feed: Feed
@@ -166,6 +168,7 @@ class RunData:
     stream: Stream | None = None
     whole: Any = None
     layout: Layout | None = None
+    here: Any = None
 
     def sites(self, position: jax.Array) -> dict[str, jax.Array]:
         """Return the unconstrained sites at a position z (D,)."""
