@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sgworld_mcmc import diagnostics, exact, nonequilibrium
     from sgworld_mcmc.auditing import AuditReport, Unconstrained, audit
+    from sgworld_mcmc.hosts import HostLost, own_rows
     from sgworld_mcmc.infer import (
         SGLD,
         SGWORLD,
@@ -32,6 +33,7 @@ __all__ = [
     "BiasReport",
     "CheckpointWarning",
     "DivergenceWarning",
+    "HostLost",
     "InterruptedWarning",
     "ParquetSource",
     "TuningWarning",
@@ -41,6 +43,7 @@ __all__ = [
     "diagnostics",
     "exact",
     "nonequilibrium",
+    "own_rows",
     "sgd",
     "sgld",
     "sgworld",
@@ -55,12 +58,14 @@ _DEFINED_IN = {
     "BiasReport": "sgworld_mcmc.infer",
     "CheckpointWarning": "sgworld_mcmc.infer",
     "DivergenceWarning": "sgworld_mcmc.infer",
+    "HostLost": "sgworld_mcmc.hosts",
     "InterruptedWarning": "sgworld_mcmc.infer",
     "ParquetSource": "sgworld_mcmc.streaming.parquet",
     "TuningWarning": "sgworld_mcmc.infer",
     "Unconstrained": "sgworld_mcmc.auditing",
     "WholeDataWarning": "sgworld_mcmc.infer",
     "audit": "sgworld_mcmc.auditing",
+    "own_rows": "sgworld_mcmc.hosts",
     "sgd": "sgworld_mcmc.kernels",
     "sgld": "sgworld_mcmc.kernels",
     "sgworld": "sgworld_mcmc.kernels",

@@ -53,9 +53,10 @@ class Batch(NamedTuple):
     main
         Pytree of arrays (b, ...) with the number of rows that all batches have.
     extra
-        Pytree of arrays (1, ...) with one row more, or None if all batches have the same size.
+        Pytree of arrays (w, ...) with w rows more, nearly always one, or None if all batches have
+        the same size.
     has_extra
-        Whether this batch has the extra row, a bool array.
+        Whether this batch has the extra rows, a bool array.
     """
 
     main: ArrayTree
@@ -75,10 +76,17 @@ class Feed(ABC):
         Name in messages and tests.
     partitions
         Whether the batches of an epoch hold every row exactly once.
+    parts
+        Number of devices that share a batch, as a program of one of them sees it; each has as many
+        rows as the others.
+    shards
+        Number of equal parts into which batches are cut for them.
     """
 
     name: ClassVar[str]
     partitions: ClassVar[bool] = True
+    parts: ClassVar[int] = 1
+    shards: ClassVar[int] = 1
 
     @classmethod
     @abstractmethod
@@ -94,6 +102,10 @@ class Feed(ABC):
     @abstractmethod
     def num_batches(self) -> int:
         """Number of batches M in an epoch."""
+
+    def across(self, estimate: ArrayTree) -> ArrayTree:
+        """Return the mean of an estimate over the devices that share a batch."""
+        return estimate
 
     def init(self, rng_key: PRNGKey) -> ArrayTree:
         """Return the chain's own dealing of the rows for its first epoch."""

@@ -17,6 +17,7 @@ import numpy as np
 from sgworld_mcmc import coordinates, data, gradients, integrators
 from sgworld_mcmc.checks import check_choice, check_integer, check_positive
 from sgworld_mcmc.data import orders
+from sgworld_mcmc.devices import Devices, resolve_devices
 from sgworld_mcmc.integrators.ubu import UBU
 from sgworld_mcmc.protocols import Coordinates, Feed, Gradient, Integrator, Order
 
@@ -146,6 +147,11 @@ class Settings:
         The user's functions of the sites of a draw, or None.
     stream
         Whether rows are streamed: True, False, or ``"auto"`` if they do not fit in memory.
+    data_shards
+        Number of parts of the rows, each of which is shuffled by itself and gives an equal share to
+        every batch.
+    devices
+        The devices of the run; None for one.
     """
 
     order: Order
@@ -170,6 +176,8 @@ class Settings:
     quantities: Callable | None = None
     keep: Callable | None = None
     stream: bool | str = "auto"
+    data_shards: int = 1
+    devices: Devices | None = None
 
     def kinetic(self) -> "Settings":
         """Return the settings with kinetic dynamics."""
@@ -221,6 +229,10 @@ def make_settings(
     quantities: Callable | None = None,
     keep: Callable | None = None,
     stream: bool | str = "auto",
+    data_shards: int | None = None,
+    devices: Any = None,
+    mesh: Any = None,
+    chains: int = 1,
 ) -> Settings:
     """Check the settings as users spell them, and turn names into objects.
 
@@ -298,11 +310,27 @@ def make_settings(
         quantities=quantities,
         keep=keep,
         stream=stream,
+        **_devices(devices, mesh, data_shards, chains),
         step_schedule=step_schedule,
         temperature_schedule=temperature_schedule,
         **_preconditioner(preconditioner),
     )
     return settings.kinetic() if dynamics == "kinetic" else settings
+
+
+def _devices(devices: Any, mesh: Any, shards: int | None, chains: int) -> dict[str, Any]:
+    """Return the two settings that say where chains and rows lie, as users spell them."""
+    found = resolve_devices(devices, mesh, chains)
+    if shards is not None:
+        shards = check_integer("data_shards", shards, 1)
+    elif found is not None:
+        shards = found.shards
+    if found is not None and shards % found.shards and found.shape is not None:
+        raise ValueError(
+            f"`data_shards` {shards} is no multiple of the {found.shards} devices along the axis "
+            "'data' of `mesh`: leave it out, or take a multiple."
+        )
+    return {"devices": found, "data_shards": shards or 1}
 
 
 def _dynamics(

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from sgworld_mcmc.devices import on_this_host
+
 __all__ = ["is_key", "on_host", "written"]
 
 
@@ -26,9 +28,13 @@ def is_key(x: Any) -> bool:
 
 def on_host(x: jax.Array, axis: int, start: int, stop: int) -> np.ndarray:
     """Return a copy of draws on the host."""
-    if is_key(x):
+    if len(x.sharding.device_set) > 1:
+        x = on_this_host(x)
+    elif is_key(x):
         x = jax.random.key_data(x)
-    if _shares_memory():
+    if isinstance(x, np.ndarray):
+        pass
+    elif _shares_memory():
         # A view of another array object on the same memory: one of `x` itself would stay with it,
         # and the next block could not write in place.
         x = np.asarray(x.addressable_data(0))

@@ -62,6 +62,8 @@ class SavedRun:
         self._pieces: deque = deque()
         self._collection, self._last, self._taken, self._saved = None, None, 0, True
         self._ended: tuple[np.ndarray, ...] = ()
+        # Whoever is told where the run goes on: the other processes of one on several hosts.
+        self.told: Callable | None = None
         self._made, self._began, self._warned = 0, time.monotonic(), False
 
     def collect(
@@ -104,6 +106,8 @@ class SavedRun:
         self._collection, self._taken = collection, collection.made
         self._last, self._saved = None, True
         options |= {"sampler": sampler, "collection": collection, "postprocess": postprocess}
+        if self.told is not None:
+            self.told(begin, collection, None if found is None else buffers, ended=False)
         try:
             made = collect(begin, args, kwargs, buffers=buffers, note=self._note, **options)
         except KeyboardInterrupt:
@@ -282,6 +286,8 @@ class SavedRun:
     def _end(self, state: Any, made: int, buffers: Any) -> Collected:
         """Return the draws of a chain that an earlier process has finished."""
         self._made = made
+        if self.told is not None:
+            self.told(state, self._collection, buffers, ended=True)
         buffers = jax.tree.map(lambda x: x if is_key(x) else from_numpy(x), buffers)
         if self._collection.chains or self._on_disk:
             return Collected({}, state, made, buffers)

@@ -12,6 +12,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checkpoint.copies import is_key
+from sgworld_mcmc.devices import on_this_host
 
 __all__ = ["Point", "States", "host_leaves", "like"]
 
@@ -108,7 +109,12 @@ class States:
 
     def _open(self, ocp) -> Any:
         if self._manager is None:
+            alone = {}
+            if jax.process_count() > 1:  # of a run on several hosts the first process writes
+                both = ocp.options.MultiprocessingOptions
+                alone["multiprocessing_options"] = both(primary_host=0, active_processes={0})
             options = ocp.CheckpointManagerOptions(
+                **alone,
                 max_to_keep=KEPT,
                 cleanup_tmp_directories=True,
                 # The thread that writes the draws first waits for them: this call may take long.
@@ -139,8 +145,7 @@ def _point(tree: dict[str, Any]) -> Point:
 
 def host_leaves(state: Any) -> tuple[np.ndarray, ...]:
     """Return copies of all arrays of a state on the host; random keys as their words."""
-    words = lambda x: jax.random.key_data(x) if is_key(x) else x  # noqa: E731
-    return tuple(np.array(words(x)) for x in jax.tree.leaves(state))
+    return tuple(np.array(on_this_host(x)) for x in jax.tree.leaves(state))
 
 
 def like(state: Any, leaves: tuple[np.ndarray, ...]) -> Any:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy, reshaped
+from sgworld_mcmc.data.dealing import extra_rows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.protocols import PRNGKey
 
@@ -21,6 +22,8 @@ __all__ = [
     "head",
     "is_large",
     "joined",
+    "part_edges",
+    "part_order",
     "random_order",
     "seed_of",
     "shuffle",
@@ -61,14 +64,38 @@ def shuffle(generator: np.random.Generator, data: tuple) -> tuple:
     return take_rows(data, random_order(generator, jax.tree.leaves(data)[0].shape[0]))
 
 
-def random_order(generator: np.random.Generator, size: int) -> np.ndarray:
-    """Return the numbers of the rows (N,) in random order."""
+def random_order(generator: np.random.Generator, size: int, shards: int = 1) -> np.ndarray:
+    """Return the numbers of the rows (N,) in random order.
+
+    With S ``shards`` the rows are cut into S parts as they lie, and each is shuffled by itself.
+    The order takes one row of each part in turn; what longer parts have left comes last.
+    """
+    if shards > 1:
+        words, edges = generator.integers(2**32, size=4), part_edges(size, shards)
+        parts = [part_order(words, number, edges) for number in range(shards)]
+        common = size // shards
+        rounds = np.stack([part[:common] for part in parts], axis=1)
+        return np.concatenate([rounds.ravel(), *(part[common:] for part in parts)])
     if not is_large(size) or size > np.iinfo(np.int32).max:
         return generator.permutation(size)
     # Numbers of four bytes take two thirds of the time.
     order = np.arange(size, dtype=np.int32)
     generator.shuffle(order)
     return order
+
+
+def part_edges(size: int, shards: int) -> list[int]:
+    """Return the first rows of S parts of N rows, and N. The parts differ by at most one row.
+
+    Where S is a multiple of P, the edges of P parts are among them.
+    """
+    return [number * size // shards for number in range(shards + 1)]
+
+
+def part_order(words: np.ndarray, number: int, edges: list[int]) -> np.ndarray:
+    """Return the rows of a part in random order, which depends on no other part."""
+    generator = np.random.default_rng([*words.tolist(), number])
+    return edges[number] + generator.permutation(edges[number + 1] - edges[number])
 
 
 def take_rows(data: tuple, order: np.ndarray) -> tuple:
@@ -105,25 +132,42 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def cut(data: tuple, count: int) -> FixedPartition:
+def cut(data: tuple, count: int, shards: int = 1, *, by_part: bool = True) -> FixedPartition:
     """Cut shuffled rows into ``count`` batches whose sizes differ by at most one.
 
-    On a CPU batches of one size share the memory of the rows.
+    On a CPU batches of one size share the memory of the rows. With S ``shards`` the rows come from
+    S parts in turn (:func:`random_order`); ``by_part`` those of each part are brought together in a
+    batch. Batches may then differ by a few rows.
     """
     size = jax.tree.leaves(data)[0].shape[0]
-    length = size // count
-    main = jax.tree.map(lambda x: reshaped(x, (count, length, *x.shape[1:]), count * length), data)
-    if size % count == 0:
-        return FixedPartition(main)
-    return FixedPartition(main, jax.tree.map(lambda x: x[count * length :, None], data))
+    length, left, more = extra_rows(size, count, shards)
+    used = count * length
+    main = jax.tree.map(lambda x: reshaped(x, (count, length, *x.shape[1:]), used), data)
+    shards = shards if by_part else 1
+    if shards > 1:
+        main = jax.tree.map(lambda x: _swapped(x, (-1, shards)), main)
+    if left == 0:
+        return FixedPartition(main, shards=shards)
+    rest = jax.tree.map(lambda x: x[used:].reshape(left, more, *x.shape[1:]), data)
+    return FixedPartition(main, rest, shards)
+
+
+def _swapped(x: jax.Array, table: tuple[int, int]) -> jax.Array:
+    """Return batches (M, b, ...) whose rows, written as a table, are read column by column."""
+    parts = np.asarray(x).reshape(len(x), *table, *x.shape[2:])
+    return from_numpy(np.moveaxis(parts, 2, 1).reshape(x.shape), x.dtype)
 
 
 def joined(feed: FixedPartition) -> tuple:
     """Return the rows of all batches together: what :func:`cut` cut, perhaps in another order."""
-    rows = jax.tree.map(lambda x: reshaped(x, (-1, *x.shape[2:])), feed.main)
+    main = feed.main
+    if feed.shards > 1:
+        main = jax.tree.map(lambda x: _swapped(x, (feed.shards, -1)), main)
+    rows = jax.tree.map(lambda x: reshaped(x, (-1, *x.shape[2:])), main)
     if feed.extra is None:
         return rows
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[:, 0]]), rows, feed.extra)
+    flat = lambda x: reshaped(x, (-1, *x.shape[2:]))  # noqa: E731
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, flat(b)]), rows, feed.extra)
 
 
 def head(feed: FixedPartition, rows: int) -> FixedPartition:

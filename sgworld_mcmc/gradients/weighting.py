@@ -42,8 +42,10 @@ def batch_estimate(
     biased whenever M does not divide N. (A prior inside the estimator carries the same weight: it
     varies by one row in n_b between the batches, and is whole over an epoch.)
 
-    The row beyond the common size is handled by a second, one-row call of the estimator, since
-    sum_{i in b} = b mean(main) + extra. This call runs only for batches that have such a row.
+    The rows beyond the common size are handled by a second call of the estimator, since
+    sum_{i in b} = b mean(main) + w mean(extra), with w = 1 in nearly all cases. This call runs only
+    for batches that have such rows. Where devices share the batch, its main part is the mean over
+    theirs.
 
     Parameters
     ----------
@@ -56,17 +58,18 @@ def batch_estimate(
     feed
         The feed, which knows N and M.
     """
-    estimate = estimator(position, batch.main)
+    estimate = feed.across(estimator(position, batch.main))
     if batch.extra is None:
         return estimate
-    length = jax.tree.leaves(batch.main)[0].shape[0]
+    length = feed.parts * jax.tree.leaves(batch.main)[0].shape[0]
+    more = jax.tree.leaves(batch.extra)[0].shape[0]
     extra = jax.lax.cond(
         batch.has_extra,
         lambda: estimator(position, batch.extra),
         lambda: jax.tree.map(jnp.zeros_like, estimate),
     )
     scale = feed.num_batches / feed.size
-    return jax.tree.map(lambda g, e: scale * (length * g + e), estimate, extra)
+    return jax.tree.map(lambda g, e: scale * (length * g + more * e), estimate, extra)
 
 
 def epoch_mean(

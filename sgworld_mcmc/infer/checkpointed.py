@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from sgworld_mcmc.checkpoint.folder import Folder, open_folder
+from sgworld_mcmc.checkpoint.followers import Follower, tell_followers
 from sgworld_mcmc.checkpoint.request import asked, difference
 from sgworld_mcmc.checkpoint.saved_run import SavedRun
 from sgworld_mcmc.checkpoint.stored_draws import StoredDraws
 from sgworld_mcmc.checks import check_choice, check_positive
+from sgworld_mcmc.hosts import HostLost, all_of, from_first
 from sgworld_mcmc.infer.reported import ReportedMCMC
 from sgworld_mcmc.model.arguments import flatten_arguments
 from sgworld_mcmc.sampling.loop import Collected, collect
@@ -38,6 +41,8 @@ class CheckpointedMCMC(ReportedMCMC):
     # What was asked of the present run, but for the model's arguments, which are read later.
     _request: dict[str, Any] | None = None
     _every, _on_disk, _resume = 60.0, False, False
+    # Whether another process of a run on several hosts saves it, and where it is saved.
+    _follows, _place = False, None
 
     def _open_checkpoint(self, rng_key, checkpoint, every, resume, draws, asked_of) -> None:
         """Check the arguments, and take the folder; raise before any work."""
@@ -78,6 +83,7 @@ class CheckpointedMCMC(ReportedMCMC):
         counts = ("num_samples", "num_warmup", "num_chains", "thinning", "chain_method")
         settings = dict(vars(self.sampler.settings))
         settings["any_order"] = settings.pop("any_order")  # last: `order` says more
+        settings.pop("devices")  # a run may go on with others
         self._request = {
             "format of the checkpoint": FORMAT,
             "version of plans": VERSION,
@@ -90,10 +96,27 @@ class CheckpointedMCMC(ReportedMCMC):
             "jax": f"{jax.__version__} on {jax.default_backend()}",
             **asked_of,
         }
-        self._folder = open_folder(checkpoint, resume)
+        self._take_folder(checkpoint, resume)
         self._every, self._on_disk, self._resume = float(every), draws == "disk", resume
 
+    def _take_folder(self, checkpoint, resume: bool) -> None:
+        """Take the folder; of several hosts the first one has it."""
+        if not self.sampler.on_hosts:
+            self._folder = open_folder(checkpoint, resume)
+            self._place = self._folder.path
+            return
+        if self._request["draws"] == "disk":
+            raise ValueError("`draws='disk'` is for one host: leave it out.")
+
+        def take():
+            self._folder = open_folder(checkpoint, resume)
+
+        from_first(take)
+        self._follows = jax.process_index() > 0
+        self._place = checkpoint
+
     def _close_checkpoint(self) -> None:
+        self._follows = False
         if self._saved is not None:
             self._saved.close()
         elif self._folder is not None:
@@ -101,6 +124,8 @@ class CheckpointedMCMC(ReportedMCMC):
         self._folder = self._saved = self._request = None
 
     def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
+        if self._follows or (self._folder is not None and self.sampler.on_hosts):
+            return self._set_up_on_hosts(rng_key, args, kwargs, init_params, stacklevel + 1)
         if self._folder is None:
             return super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1)
         folder = self._folder
@@ -131,6 +156,52 @@ class CheckpointedMCMC(ReportedMCMC):
                 self._saved.warn(error)
         return self.plan
 
+    def _set_up_on_hosts(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
+        """Set up together with the other hosts; the first one reads and writes the folder."""
+        arguments = flatten_arguments(self.sampler.model.fn, args, kwargs)
+        here = max((len(x) for x in arguments.values() if np.ndim(x)), default=0)
+        size, settings = sum(all_of(here)), self.sampler.settings
+
+        def shape(x):
+            rows = np.ndim(x) and len(x) == here
+            return f"{x.dtype}{(size, *x.shape[1:])}" if rows else _shape(x)
+
+        request = asked(
+            **self._request, arguments={f"argument {n}": shape(x) for n, x in arguments.items()}
+        )
+
+        def found():
+            folder = self._folder
+            if self._resume and (folder.has_plan or folder.request is not None):
+                what = difference(folder.request or {}, request)
+                if what is not None:
+                    raise ValueError(self._refusal(what))
+            if folder.has_plan:
+                own = {"integrator": settings.integrator, "order": settings.order}
+                return load_plan(folder.plan, **own)
+            return folder.begin(request)
+
+        plan = from_first(found)
+        if plan is None:
+            super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1)
+        else:
+            try:
+                self._setup.adopt(plan, args, kwargs)
+            except PlanMismatch as error:
+                raise ValueError(self._refusal(error.what)) from None
+        if self._follows:
+            self._saved = Follower()
+            return self.plan
+        hidden = self._hidden_fields(self._request["extra_fields"])
+        self._saved = SavedRun(self._folder, self._every, False, self.num_chains, hidden)
+        self._saved.told = tell_followers
+        if plan is None:
+            try:
+                save_plan(self._setup.identified_plan(), self._folder.plan)
+            except OSError as error:
+                self._saved.warn(error)
+        return self.plan
+
     def _use_saved_plan(self, args: tuple, kwargs: dict) -> None:
         settings = self.sampler.settings
         plan = load_plan(self._folder.plan, integrator=settings.integrator, order=settings.order)
@@ -141,13 +212,25 @@ class CheckpointedMCMC(ReportedMCMC):
 
     def _refusal(self, what: str) -> str:
         return (
-            f"The checkpoint {str(self._folder.path)!r} is one of another run. What differs is "
+            f"The checkpoint {str(self._place)!r} is one of another run. What differs is "
             f"{what}. Ask for the same, or begin anew in another folder."
         )
 
     def _collect(self, *args: Any, **options: Any) -> Collected:
         """Make draws, and save them if that is asked for."""
         return (collect if self._saved is None else self._saved.collect)(*args, **options)
+
+    def _host_lost(self, error: Exception) -> HostLost:
+        """Return the error of a run on several hosts of which one has gone."""
+        saved = "Nothing was saved: give `checkpoint`."
+        if self._place is not None:
+            saved = f"The last whole checkpoint in {str(self._place)!r} stays valid"
+            saved += ": start all processes again, as many as you like, with resume=True."
+        reason = str(error).strip().splitlines()[0][:200]
+        return HostLost(
+            f"Process {jax.process_index()} of {jax.process_count()} cannot reach the others any "
+            f"more: one of them has ended. {saved} ({reason})"
+        )
 
     def _how_to_continue(self) -> str:
         if self._saved is None:

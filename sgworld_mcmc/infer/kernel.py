@@ -24,6 +24,7 @@ from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_sta
 from sgworld_mcmc.settings import Settings, make_settings
 from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.lay_out import lay_out
+from sgworld_mcmc.setup.on_hosts import lay_out_on_hosts, prepare_on_hosts
 from sgworld_mcmc.setup.prepare import prepare
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.streamed.prepare import prepare_streamed
@@ -123,7 +124,16 @@ class SGMCMCKernel(MCMCKernel):
         seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
         args, kwargs, _ = self.read(args, kwargs)
         if is_streamed(args, kwargs):
+            if self._settings.data_shards > 1 or self._settings.devices is not None:
+                raise ValueError(
+                    "`devices`, `mesh` and `data_shards` need the rows in memory, and they are "
+                    "streamed: leave them out, or read the rows with `stream=False`."
+                )
             return prepare_streamed(
+                seed, self._model, self._settings, args, kwargs, initial, self._models
+            )
+        if self.on_hosts:
+            return prepare_on_hosts(
                 seed, self._model, self._settings, args, kwargs, initial, self._models
             )
         return prepare(
@@ -143,6 +153,8 @@ class SGMCMCKernel(MCMCKernel):
             raise ValueError(
                 "A plan cannot be laid out for rows that are streamed: set up anew, without `plan`."
             )
+        if self.on_hosts:
+            return lay_out_on_hosts(plan, self._model, self._settings, args, kwargs, self._models)
         return lay_out(plan, self._model, self._settings, args, kwargs, self._models)
 
     def read(self, args: tuple, kwargs: dict, before: tuple[tuple, dict] | None = None) -> UserData:
@@ -159,6 +171,12 @@ class SGMCMCKernel(MCMCKernel):
         read = read_user_data(self._model, args, kwargs, before)
         args, kwargs = stream_rest(self._model, read.args, read.kwargs, stream)
         return UserData(args, kwargs, read.labels)
+
+    @property
+    def on_hosts(self) -> bool:
+        """Whether the rows lie on several hosts."""
+        devices = self._settings.devices
+        return devices is not None and devices.hosts > 1
 
     @staticmethod
     def split(rng_key: jax.Array, num_chains: int) -> jax.Array:
@@ -178,6 +196,8 @@ class SGMCMCKernel(MCMCKernel):
         # The set-up of a plain MCMC has searched from the initial points, unless they are starts.
         if init_params is not None and (prepared or self._settings.start == "given"):
             given = self._given_points(init_params, data, keys.shape[0])
+        if prepared and data.here is not None:
+            data = data.here
         start = self._starts if isinstance(keys, jax.core.Tracer) else self._starts_compiled()
         state = start(keys, data, np.int32(num_warmup), given)
         self._sample_fn = draw

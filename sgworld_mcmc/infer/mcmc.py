@@ -171,6 +171,10 @@ class MinibatchMCMC(CheckpointedMCMC):
         self._open_checkpoint(rng_key, checkpoint, every, resume, draws, asked_of)
         try:
             self._run(rng_key, args, kwargs, extra_fields, init_params)
+        except jax.errors.JaxRuntimeError as error:
+            if self.sampler.on_hosts:
+                raise self._host_lost(error) from error
+            raise
         finally:
             self._close_checkpoint()
 

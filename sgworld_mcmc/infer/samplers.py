@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.data.orders.replacement import Replacement
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.mcmc import MinibatchMCMC
@@ -110,6 +111,15 @@ _COMMON = """
         Whether rows are read from their files again and again instead of being held in memory:
         True, False, or ``"auto"`` (default) for NumPy memory maps, HDF5 and Zarr arrays, Parquet
         files and data sources that take more than a quarter of the free memory (docs/using.md).
+    devices, mesh
+        Several devices for one run: a number, a sequence of JAX devices, or a
+        ``jax.sharding.Mesh`` with axes ``"chains"`` and ``"data"``. ``devices`` are laid over the
+        chains as far as their number allows, and over the rows of each batch where that leaves some
+        and batches are worth it; :meth:`bias_report` says what was done and why.
+    data_shards
+        Number of parts S of the rows, each of which is shuffled by itself and gives an equal share
+        to every batch, for up to S devices. By default it is what ``devices`` or ``mesh`` make of
+        it; a number makes the same draws, to rounding, on any number of devices.
     record_moments
         Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
         warm-up, at every minibatch step with replacement and at every epoch without, also of calls
@@ -191,6 +201,7 @@ class SGLD(MinibatchMCMC):
 
 _RUN = inspect.signature(MinibatchMCMC.__init__).parameters
 _SETTINGS = inspect.signature(make_settings).parameters
+_INTERNAL = ("self", "sampler", "chains")
 
 
 def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCKernel, dict]:
@@ -203,7 +214,7 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
     ValueError
         If a plan is given together with settings that are part of it.
     """
-    known = [name for name in (*_RUN, *_SETTINGS) if name not in ("self", "sampler")]
+    known = [name for name in (*_RUN, *_SETTINGS) if name not in _INTERNAL]
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
@@ -211,16 +222,35 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
             raise TypeError(f"{cls.__name__} has no setting {name!r}.{hint}")
     run = {name: value for name, value in given.items() if name in _RUN}
     settings = {name: value for name, value in given.items() if name in _SETTINGS}
+    if settings.get("devices") is not None or settings.get("mesh") is not None:
+        settings["chains"] = _chains_together(**run)
     if run.get("plan") is not None:
         plan = run["plan"] = _plan(cls, run["plan"], settings)
         settings["order"] = plan.dynamics.order
+        settings["data_shards"] = plan.strata
         settings |= {"integrator": plan.dynamics.integrator, "step_size": plan.step_size}
-    return SGMCMCKernel(model, **settings), run
+    kernel = SGMCMCKernel(model, **settings)
+    if kernel.on_hosts and run.get("chain_method") == "sequential":
+        raise ValueError("`chain_method` 'sequential' is for one host: leave it out.")
+    return kernel, run
+
+
+def _chains_together(
+    num_chains: int = _RUN["num_chains"].default, chain_method: Any = "vectorized", **_: Any
+) -> int:
+    """Return how many chains several devices advance together."""
+    if chain_method not in ("vectorized", "sequential"):
+        raise ValueError(
+            f"`chain_method` {chain_method!r} lays out the chains by itself: leave it out beside "
+            "`devices` or `mesh`."
+        )
+    return check_integer("num_chains", num_chains, 1) if chain_method == "vectorized" else 1
 
 
 def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
     """Return the plan, read from its file if it is a path; raise if a setting contradicts it."""
     beside = ("order", "init_strategy", "integrator", "quantities", "keep", "stream")
+    beside += ("devices", "mesh", "chains")
     own = {name for name in settings if name not in beside}
     if own:
         raise ValueError(
@@ -246,7 +276,7 @@ def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
 def _signature(*left_out: str) -> inspect.Signature:
     """Return a signature with all settings by name, for ``help`` and for editors."""
     names = [*_RUN.values(), *_SETTINGS.values()]
-    shown = [p for p in names if p.name not in ("self", "sampler", *left_out)]
+    shown = [p for p in names if p.name not in (*_INTERNAL, *left_out)]
     model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return inspect.Signature([model, *shown])
 

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import jax
 from numpyro.util import is_prng_key
 
+from sgworld_mcmc.devices import layout_of
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
+from sgworld_mcmc.progress import tell
 from sgworld_mcmc.setup.checked_model import contents_of
 from sgworld_mcmc.setup.lay_out import PlanMismatch, identified
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
@@ -55,7 +57,7 @@ class SetUp:
 
     def use(self, plan: RunPlan, data: RunData) -> None:
         """Replace the plan and its data by others for the same arguments."""
-        self._made = self._made._replace(plan=plan, data=data)
+        self._made = self._made._replace(plan=plan, data=self._placed(data))
 
     def adopt(self, plan: RunPlan, args: tuple, kwargs: dict) -> None:
         """Lay the data out for a plan that was saved, and use it.
@@ -66,7 +68,7 @@ class SetUp:
             If the plan was made for another model or other data.
         """
         self._made = self._made._replace(data=None)
-        data = self._sampler.lay_out(plan, args, kwargs)
+        data = self._placed(self._sampler.lay_out(plan, args, kwargs))
         user = bool(jax.config.jax_enable_x64)
         self._made = _Made(plan, data, data.model, args, kwargs, user)
 
@@ -105,7 +107,7 @@ class SetUp:
                 plan, data = kept, self._sampler.lay_out(kept, args, kwargs)
             else:
                 plan, data = self._plan_and_data(rng_key, args, kwargs, init_params, num_chains)
-            user = bool(jax.config.jax_enable_x64)
+            user, data = bool(jax.config.jax_enable_x64), self._placed(data)
             self._made = _Made(plan, data, data.model, args, kwargs, user)
         return self.plan
 
@@ -114,6 +116,14 @@ class SetUp:
         if self.plan.description.log_densities is not None:
             return self.plan
         return identified(self.plan, self._made.view, self._made.args, self._made.kwargs)
+
+    def _placed(self, data: RunData) -> RunData:
+        """Return the data on the devices of the run, if it has several."""
+        layout = layout_of(self._sampler.settings.devices, data.dynamics.shards)
+        if layout is None or data.layout is not None:
+            return data
+        tell(f"Devices: {layout}.")
+        return layout.place_data(data)
 
     def _plan_and_data(self, rng_key, args, kwargs, init_params, num_chains):
         if self._given is not None:

@@ -109,8 +109,16 @@ def make_report(
         center=plan.fit.coordinates.center,
         double=plan.double,
         notes=notes,
-        reading="" if plan.streaming is None else plan.streaming.described(plan.description.size),
+        reading=_reading(plan, data),
     )
+
+
+def _reading(plan: RunPlan, data: RunData) -> str:
+    """Return how rows are read, and where they lie, in words."""
+    if plan.streaming is not None:
+        return plan.streaming.described(plan.description.size)
+    parts = [part for part in (plan.sharing, str(data.layout or "")) if part]
+    return f"Devices: {'; '.join(parts)}." if parts else ""
 
 
 def _covariance(plan: RunPlan) -> np.ndarray:

@@ -106,7 +106,7 @@ def _first_rows(data: RunData, number: int) -> tuple:
     """Return the first rows of the batches, which are random ones and always the same."""
     if isinstance(data.feed, DealtRows):
         return jax.tree.map(lambda x: x[:number], data.feed.data)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:number], data.feed.main)
+    return data.feed.first_rows(number)
 
 
 def _one_gradient(state: SGMCMCState, data: RunData) -> jax.Array:
@@ -117,9 +117,11 @@ def _one_gradient(state: SGMCMCState, data: RunData) -> jax.Array:
     index = (numbers[0] % dynamics.num_batches).astype(jnp.int32)
     target = target_of(data.model, data.constants, data.tuning.coordinates)
     batch = feed.fetch(state.dealing, index)
-    length = jax.tree.leaves(batch.main)[0].shape[0]
-    if batch.extra is None and length > GAUGE_ROWS:
+    ours = feed.shards // feed.parts
+    length, some = jax.tree.leaves(batch.main)[0].shape[0] // ours, GAUGE_ROWS // feed.shards
+    if batch.extra is None and length > max(some, 1):
         # Rows in a row from a random one on, round the end: each is as likely as all others.
-        taken = ((numbers[1] % length).astype(jnp.int32) + np.arange(GAUGE_ROWS)) % length
+        taken = ((numbers[1] % length).astype(jnp.int32) + np.arange(max(some, 1))) % length
+        taken = (np.arange(ours)[:, None] * length + taken).ravel()
         batch = batch._replace(main=jax.tree.map(lambda x: x[taken], batch.main))
     return dynamics.gradient(target, data.tuning.controls, feed, state.position, batch, index)

@@ -73,7 +73,7 @@ def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:
     return posterior.functions.gradients(
         from_numpy(positions, dtype),
         posterior.coordinates.cast(dtype),
-        set_up_feed(posterior.rows),
+        set_up_feed(posterior.rows, posterior.strata, posterior.layout),
         posterior.constants,
     )
 

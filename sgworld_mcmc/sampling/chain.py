@@ -41,6 +41,8 @@ class Dynamics:
     random
         Whether the target draws random numbers, with a key as its third argument: every step has a
         fresh one.
+    shards
+        Number of equal parts into which the rows of a batch are cut, for as many devices.
     """
 
     order: Order
@@ -55,6 +57,7 @@ class Dynamics:
     step_schedule: Callable | None = None
     temperature_schedule: Callable | None = None
     random: bool = False
+    shards: int = 1
 
     @property
     def segment(self) -> int:

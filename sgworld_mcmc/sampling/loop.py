@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.devices import Layout
 from sgworld_mcmc.interrupts import Interrupts, wait
 from sgworld_mcmc.progress import fraction, stage
 from sgworld_mcmc.streaming.source import SourceError
@@ -160,7 +161,8 @@ def collect(
         Function of the compiled program and the state that returns a program whose data are
         streamed (:class:`sgworld_mcmc.streaming.portions.Portions`); None for data in memory.
     """
-    recipe = _recipe(sampler, postprocess, collection)
+    layout = getattr(args[0], "layout", None) if args else None
+    recipe = _recipe(sampler, postprocess, collection, layout)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return _collect_traced(state, args, kwargs, recipe, collection)
     program = _compiled("much" if numbers > LONG else "some")
@@ -170,9 +172,12 @@ def collect(
     if buffers is None:
         stage("compiling")
         buffers = _room(collection, state, args, kwargs, recipe)
+    if layout is not None:
+        state, buffers = layout.place_chains((state, buffers), recipe.vectorized)
     if portions is None:
-        run = _Clockwork(advance, buffers, block)
-        return _collect_blocks(run, state, recipe, collection, interrupts, note)
+        run = _Clockwork(advance, buffers, block, agreed=_one if layout is None else layout.agreed)
+        made = _collect_blocks(run, state, recipe, collection, interrupts, note)
+        return made if layout is None else layout.gathered(made)
     advance = portions(advance, state)
     try:
         run = _Clockwork(advance, buffers, block, advance.most)
@@ -204,6 +209,7 @@ class _Recipe(NamedTuple):
     vectorized: bool
     thinned: bool
     shared: bool = False
+    layout: Layout | None = None
 
     @property
     def axis(self) -> int:
@@ -219,10 +225,15 @@ class _Recipe(NamedTuple):
         return jax.lax.dynamic_update_index_in_dim(buffer, x, place, self.axis)
 
 
-def _recipe(sampler: Any, postprocess: Callable | None, collection: Collection) -> _Recipe:
+def _recipe(
+    sampler: Any,
+    postprocess: Callable | None,
+    collection: Collection,
+    layout: Layout | None = None,
+) -> _Recipe:
     fields, removed, vectorized = collection.fields, collection.removed, collection.vectorized
     thinned, shared = collection.thinning > 1, collection.chains > 0
-    return _Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared)
+    return _Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared, layout)
 
 
 @cache
@@ -237,8 +248,17 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe, c
 
     They are written from ``slot`` on. The program is given all four numbers when it runs, so that
     the kernel is compiled once. The warm-up is a draw of many calls, which the first real draw
-    overwrites.
+    overwrites. Several devices each run the program with what they have of chains and rows.
     """
+    if recipe.layout is not None:
+        one = recipe._replace(layout=None)
+
+        def each(state, buffers, numbers, data):
+            *numbers, chain = numbers
+            return _advance(state, buffers, *numbers, (data, *args[1:]), kwargs, one, chain)
+
+        numbers = (slot, turns, before, calls, chain)
+        return recipe.layout.program(each, recipe.vectorized)(state, buffers, numbers, args[0])
     sample = lambda _, state: recipe.sampler.sample(state, args, kwargs)  # noqa: E731
 
     def keep(state, buffers, place):
@@ -308,7 +328,7 @@ def _collect_blocks(
 
     if collection.calls:
         stage("warm-up")
-    stopped = lambda: interrupts is not None and interrupts.asked  # noqa: E731
+    stopped = lambda: run.agreed(interrupts is not None and interrupts.asked)  # noqa: E731
     left = collection.calls
     while left and not stopped():
         calls = min(left, run.calls())
@@ -378,6 +398,11 @@ def _with_axis(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...
     return (*shape[:axis], length, *shape[axis:])
 
 
+def _one(number: int) -> int:
+    """Return the number on which a single process agrees with itself."""
+    return number
+
+
 class _Clockwork:
     """Run blocks, and choose their lengths from the time that the last one has taken."""
 
@@ -387,7 +412,9 @@ class _Clockwork:
         buffers: Any,
         block: int | None,
         most: Callable[[], int] | None = None,
+        agreed: Callable[[int], int] = _one,
     ) -> None:
+        self.agreed = agreed
         self._advance, self.buffers, self._block, self._most = advance, buffers, block, most
         self._seconds = None  # that a kernel call has taken
 
@@ -404,6 +431,7 @@ class _Clockwork:
         calls = self._block
         if calls is None:
             calls = 1 if self._seconds is None else max(1, int(BLOCK_SECONDS / self._seconds))
+        calls = self.agreed(calls)  # clocks of several hosts differ
         # Streamed data are in memory for so many calls.
         return calls if self._most is None else min(calls, self._most())
 

@@ -252,5 +252,5 @@ def along_rows(function: Callable, feed: Feed) -> jax.Array:
     values = jax.tree.map(flat, jax.lax.map(function, feed.main))
     if feed.extra is None:
         return values
-    rest = function(jax.tree.map(lambda x: x[:, 0], feed.extra))
+    rest = function(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), feed.extra))
     return jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.atleast_1d(b)]), values, rest)

@@ -9,6 +9,7 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.arrow import Arrow
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import first_batches, is_large
+from sgworld_mcmc.devices import is_spread
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.setup.arrow_hessian import (
     ArrowHessian,
@@ -92,7 +93,10 @@ class ArrowRows(NamedTuple):
             )
             return jax.tree.map(lambda part: np.asarray(part, float), found)
 
-        made = mean_of_portions(portion, used) if is_large(rows) else portion(0, used)
+        if is_large(rows):
+            made = mean_of_portions(portion, used, alone=is_spread(self.feed))
+        else:
+            made = portion(0, used)
         if not all(np.isfinite(part).all() for part in made):
             return None
         hessian = assemble(

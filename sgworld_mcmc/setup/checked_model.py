@@ -115,7 +115,7 @@ def check_model(
     check_functions(base, data, constants, **functions)
     with ThreadPoolExecutor(1) as helper:
         # To look at millions of rows takes about as long as to put their numbers in random order.
-        order = helper.submit(random_order, generator, base.size)
+        order = helper.submit(random_order, generator, base.size, settings.data_shards)
         contents = _examined(base, model, args, kwargs)
         observed = {name: site.values for name, site in base.sites.items() if site.values}
         check_observed(observed, arrays_of(model, args, kwargs))

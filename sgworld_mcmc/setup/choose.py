@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import chdtri
 
-from sgworld_mcmc.data.dealing import even_size
+from sgworld_mcmc.data.dealing import batch_count, even_size
 from sgworld_mcmc.protocols import Order
 from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
@@ -108,7 +108,7 @@ def candidates(
     """Return the best choice for each kind of gradient, batch size and phase of the draws."""
     found = []
     for batch_size in _batch_sizes(request):
-        count = -(-request.size // batch_size)
+        count = batch_count(request.size, batch_size, request.shards_of(batch_size))
         kinds = request.gradients if count > 1 else request.gradients[:1]
         for kind in kinds:
             for inside in _phases(request, count):
@@ -122,7 +122,9 @@ def _batch_sizes(request: Request) -> list[int]:
     if request.batch_size is not None:
         return [request.batch_size]
     sizes = [
-        even_size(size, request.size) for size in request.batch_sizes if size <= request.size / 2
+        even_size(size, request.size, request.shards)
+        for size in request.batch_sizes
+        if size <= request.size / 2
     ]
     if request.largest is not None:
         return [size for size in sizes if size <= request.largest] or [request.largest]

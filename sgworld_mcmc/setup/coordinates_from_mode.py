@@ -11,8 +11,10 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.coordinates.dense import Dense
+from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, is_large
+from sgworld_mcmc.devices import Layout
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
@@ -121,9 +123,16 @@ class CoordinateFit(NamedTuple):
         return float(values.max()), float(values.min())
 
 
-def set_up_feed(data: tuple) -> FixedPartition:
-    """Cut shuffled rows into batches of about 5000 rows for the set-up, of one size if possible."""
+def set_up_feed(data: tuple, shards: int = 1, layout: Layout | None = None) -> FixedPartition:
+    """Cut shuffled rows into batches of about 5000 rows for the set-up, of one size if possible.
+
+    Where ``shards`` devices can share such batches, they are cut accordingly, and lie over the
+    devices of the ``layout``.
+    """
     size = jax.tree.leaves(data)[0].shape[0]
+    if is_shared(min(size, BATCH_ROWS), numbers_of(data), shards):
+        feed = cut(data, batch_count(size, BATCH_ROWS, shards), shards, by_part=False)
+        return feed if layout is None else layout.place_feed(feed)
     count = -(-size // BATCH_ROWS)
     divisor = next((m for m in range(count, 2 * count + 1) if size % m == 0), count)
     return cut(data, divisor)

@@ -15,6 +15,7 @@ from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, generator_of, is_large, joined, shuffle, take_rows
+from sgworld_mcmc.devices import Layout, layout_of
 from sgworld_mcmc.model.description import describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
@@ -94,7 +95,8 @@ def lay_out(
         rows, constants = checked.rows(plan.double), checked.constants(plan.double)
         if plan.fit.unit:
             rows = _dealt_again(plan, checked, settings, rows, constants)
-        feed = feed_of(rows, plan.dynamics)
+        layout = layout_of(settings.devices, plan.dynamics.shards)
+        feed = feed_of(rows, plan.dynamics, layout)
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
     return run_data(plan, view, feed, rows, constants, data)
 
@@ -145,16 +147,21 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
     rows = data.rows
     if rows is None:
         rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
+    # Of rows on several hosts, the part in memory is every host's own.
+    layout = None if data.whole is not None else data.layout
+    strata = plan.strata if data.whole is None else 1
     return Posterior(
         functions_of(data.model, strategy),
         rows,
         data.constants,
         rows,
         data.constants,
-        set_up_feed(rows),
+        set_up_feed(rows, strata, layout),
         plan.fit,
         plan.dynamics.temperature or 1.0,
         whole=data.whole,
+        strata=strata,
+        layout=layout,
     )
 
 
@@ -175,11 +182,12 @@ def dealt(
     return posterior._replace(rows=take_rows(posterior.rows, order)), order
 
 
-def feed_of(rows: tuple, dynamics: Dynamics):
-    """Return the rows dealt into the batches of a run."""
+def feed_of(rows: tuple, dynamics: Dynamics, layout: Layout | None = None):
+    """Return the rows dealt into the batches of a run, over the devices that share them."""
     if dynamics.order.redeals:
         return DealtRows(rows, dynamics.num_batches)
-    return cut(rows, dynamics.num_batches)
+    feed = cut(rows, dynamics.num_batches, dynamics.shards)
+    return feed if layout is None else layout.place_feed(feed)
 
 
 def controls_of(

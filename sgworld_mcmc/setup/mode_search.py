@@ -10,6 +10,7 @@ from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import head, is_large
+from sgworld_mcmc.devices import is_spread
 from sgworld_mcmc.progress import count_rows, is_counting
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
@@ -96,7 +97,9 @@ class ModeSearch(NamedTuple):
             made = function(position, self.feed, self.constants, number, first)
             return jax.tree.map(lambda x: np.asarray(x, float), made)
 
-        return mean_of_portions(portion, used) if is_large(rows) else portion(0, used)
+        if is_large(rows):
+            return mean_of_portions(portion, used, alone=is_spread(self.feed))
+        return portion(0, used)
 
     def quasi_newton(self, start, used: int) -> Search:
         """Search by L-BFGS, which needs no Hessian."""

@@ -19,7 +19,7 @@ __all__ = ["mean_of_portions"]
 PORTIONS = 16
 
 
-def mean_of_portions(function: Callable, count: int) -> ArrayTree:
+def mean_of_portions(function: Callable, count: int, *, alone: bool = False) -> ArrayTree:
     """Return the mean over ``count`` batches from the means over portions of them.
 
     Parameters
@@ -29,6 +29,8 @@ def mean_of_portions(function: Callable, count: int) -> ArrayTree:
         pytree of NumPy arrays.
     count
         Number of batches.
+    alone
+        Whether one portion is made at a time.
 
     Examples
     --------
@@ -47,7 +49,7 @@ def mean_of_portions(function: Callable, count: int) -> ArrayTree:
     # The first portion compiles the function, which all threads would do otherwise.
     total = portion(*edges[:2])
     # Without `with`, which would wait for all portions after Ctrl-C.
-    threads = ThreadPoolExecutor(os.cpu_count() if jax.default_backend() == "cpu" else 1)
+    threads = ThreadPoolExecutor(1 if alone or jax.default_backend() != "cpu" else os.cpu_count())
     try:
         for made in threads.map(portion, edges[1:-1], edges[2:]):
             total = jax.tree.map(np.add, total, made)

@@ -8,6 +8,7 @@ import numpy as np
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import is_large
+from sgworld_mcmc.devices import Layout
 from sgworld_mcmc.gradients.batch_expansions import BatchExpansions
 from sgworld_mcmc.gradients.taylor import Taylor, TaylorControls
 from sgworld_mcmc.progress import count_rows
@@ -61,6 +62,9 @@ class Posterior(NamedTuple):
     whole
         The :class:`~sgworld_mcmc.setup.streamed.whole.WholeData` of rows that are streamed, of
         which the rows above are a random part; None if they are all rows.
+    strata, layout
+        Number of devices that may share batches, and where their rows lie; one, and None, if there
+        are not several.
     """
 
     functions: SetUpFunctions
@@ -74,6 +78,8 @@ class Posterior(NamedTuple):
     structure: Structure | None = None
     row_derivatives: RowDerivatives | None = None
     whole: Any = None
+    strata: int = 1
+    layout: Layout | None = None
 
     @property
     def size(self) -> int:

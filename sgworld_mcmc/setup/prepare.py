@@ -1,12 +1,15 @@
 """Make a plan from a model and its arguments: check, search, measure and choose."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
+from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.in_memory import first_batches, generator_of, head, is_large
+from sgworld_mcmc.devices import layout_of
 from sgworld_mcmc.model.additivity import check_initial, check_minibatching
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.model.errors import NotMinibatchable
@@ -42,6 +45,7 @@ from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_rand
 from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.seen_models import see_whole
+from sgworld_mcmc.setup.shards import sharing_of
 from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
@@ -117,14 +121,22 @@ def prepare(
             posterior, measurements = measure(generator, posterior, adapt)
             starts = measurements.starts
             stage("choosing settings")
-            request = request_of(settings, view.size, posterior.fit)
+            numbers = numbers_of(posterior.rows)
+            request = request_of(settings, view.size, posterior.fit, numbers=numbers)
             choice = choose(request, measurements.noise, measurements.steps)
         reach = reach_of(starts, posterior.fit)
         if not posterior.coordinates.whitens:
             starts = np.zeros_like(starts)
-        dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
+        dynamics, step_size = dynamics_of(
+            settings, view, choice, posterior.coordinates, numbers_of(posterior.rows)
+        )
+        by_group = posterior.structure is not None and dynamics.num_batches > 1
+        sharing = sharing_of(
+            settings, view, posterior.rows, dynamics.num_batches, by_group=by_group
+        )
+        dynamics = replace(dynamics, shards=sharing.shards)
         posterior, order = dealt(seed, posterior, dynamics)
-        feed = feed_of(posterior.rows, dynamics)
+        feed = feed_of(posterior.rows, dynamics, layout_of(settings.devices, dynamics.shards))
         controls = controls_of(posterior, dynamics.gradient, feed, order)
         controls = dynamics.gradient.bounded(controls, reach)
         tuning = Tuning(
@@ -146,6 +158,8 @@ def prepare(
         description=describe(view, data, constants, contents),
         tolerance=settings.tolerance,
         fixed=settings.fixed,
+        strata=settings.data_shards,
+        sharing=sharing.reason,
     )
     return plan, run_data(plan, view, feed, posterior.rows, posterior.constants, data)
 
@@ -173,6 +187,7 @@ def _with_coordinates(
     """
     view, user = checked.model, bool(jax.config.jax_enable_x64)
     # A mode of a density with random parts would be one of their average.
+    layout = layout_of(settings.devices, settings.data_shards)
     large, without_mode = is_large(view.size), view.random or kinetic_is_wanted(settings, view)
     functions = functions_of(view, settings.init_strategy)
     constants_double = checked.constants(view.precise)
@@ -192,7 +207,7 @@ def _with_coordinates(
     def search(rows, initial):
         with jax.enable_x64(view.precise):
             stage("searching the mode")
-            feed = set_up_feed(rows)
+            feed = set_up_feed(rows, settings.data_shards, layout)
             groups = is_wanted(settings) and view.reason is None and not view.random
             if groups and may_have_groups(feed):
                 own = generator_of(np.append(seed, BY_GROUP))
@@ -235,6 +250,8 @@ def _with_coordinates(
         fit,
         settings.temperature or 1.0,
         structure,
+        strata=settings.data_shards,
+        layout=layout,
     )
     return posterior, double, bool(too_coarse and not double)
 
@@ -259,11 +276,19 @@ def check_at(fit: CoordinateFit, checked: CheckedModel, constants: tuple) -> Non
 
 
 def dynamics_of(
-    settings: Settings, view: MinibatchModel, choice: Choice | None, coordinates: Coordinates
+    settings: Settings,
+    view: MinibatchModel,
+    choice: Choice | None,
+    coordinates: Coordinates,
+    numbers: int = 0,
 ) -> tuple[Dynamics, float]:
-    """Return the static choices of the run, and the step size."""
+    """Return the static choices of the run, and the step size; a row has so many ``numbers``."""
     chosen = settings if choice is None else choice
-    count = -(-view.size // chosen.batch_size)
+    if choice is None:
+        shared = is_shared(settings.batch_size, numbers, settings.data_shards)
+        count = batch_count(view.size, settings.batch_size, settings.data_shards if shared else 1)
+    else:
+        count = choice.num_batches
     steps_per_draw = chosen.steps_per_draw
     if steps_per_draw is None:
         steps_per_draw = max(1, settings.order.period) * count

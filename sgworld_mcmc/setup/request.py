@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sgworld_mcmc.data.dealing import is_shared
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
@@ -40,6 +41,8 @@ class Request:
         The cost of a step beyond its rows, in rows of gradient.
     largest
         The largest size of a batch, if not all rows can be one: those of streamed rows.
+    shards, numbers
+        Number of devices that may share a batch, and how many numbers a row has.
     """
 
     size: int
@@ -55,10 +58,19 @@ class Request:
     batch_sizes: tuple[int, ...] = BATCH_SIZES
     overhead: float = OVERHEAD
     largest: int | None = None
+    shards: int = 1
+    numbers: int = 0
+
+    def shards_of(self, batch_size: int) -> int:
+        """Return how many devices share a batch of this size."""
+        return self.shards if is_shared(batch_size, self.numbers, self.shards) else 1
 
 
-def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
-    """Return the request for the settings, data of ``size`` rows and these coordinates."""
+def request_of(settings: Settings, size: int, fit: CoordinateFit, *, numbers: int = 0) -> Request:
+    """Return the request for the settings, data of ``size`` rows and these coordinates.
+
+    ``numbers`` is how many a row has, if devices may share batches.
+    """
     kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
     if not fit.curved:
         kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
@@ -78,5 +90,7 @@ def request_of(settings: Settings, size: int, fit: CoordinateFit) -> Request:
         gradients=tuple(kinds) if settings.gradient is None else (settings.gradient,),
         stiffest=stiffest,
         softest=softest,
+        shards=1 if settings.order.redeals or fit.unit else settings.data_shards,
+        numbers=numbers,
         **by_group,
     )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sgworld_mcmc.devices import Layout
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import ArrayTree, Coordinates, Feed
@@ -80,6 +81,12 @@ class RunPlan:
         What a set-up without a mode has found; None if there is a mode.
     streaming
         How the rows are streamed; None if they are in memory.
+    strata
+        Number of parts of the user's rows, each shuffled by itself, which give every stretch of the
+        shuffled rows equal shares.
+    sharing
+        Why the rows of a batch are cut into ``dynamics.shards`` parts, as a clause; empty if
+        nobody asked for parts.
     """
 
     dynamics: Dynamics
@@ -95,6 +102,8 @@ class RunPlan:
     fixed: bool
     kinetic: KineticFit | None = None
     streaming: Streaming | None = None
+    strata: int = 1
+    sharing: str = ""
 
     @property
     def num_batches(self) -> int:
@@ -116,7 +125,7 @@ class RunPlan:
     jax.tree_util.register_dataclass,
     data_fields=["feed", "constants", "originals", "tuning"],
     meta_fields=["model", "dynamics"],
-    drop_fields=["rows", "stream", "whole"],
+    drop_fields=["rows", "stream", "whole", "layout", "here"],
 )
 @dataclass(frozen=True, eq=False)
 class RunData:
@@ -143,6 +152,10 @@ class RunData:
     stream, whole
         Streamed rows, and what makes passes over them; None if the rows are in memory. The feed is
         then any one chunk, and ``dynamics`` those of calls of the kernel within a chunk.
+    layout
+        How chains and rows lie on several devices; None on one.
+    here
+        The same with the rows of this host only, if the rows lie on several hosts; else None.
     """
 
     feed: Feed
@@ -154,6 +167,8 @@ class RunData:
     rows: tuple | None = None
     stream: Stream | None = None
     whole: Any = None
+    layout: Layout | None = None
+    here: Any = None
 
     def sites(self, position: jax.Array) -> dict[str, jax.Array]:
         """Return the unconstrained sites at a position z (D,)."""

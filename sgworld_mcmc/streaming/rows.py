@@ -136,6 +136,10 @@ class Rows:
                     "the log density would not be finite."
                 )
 
+    def total(self, tree: Any) -> Any:
+        """Return sums over all rows, from sums over those that this process has read."""
+        return tree
+
     def pieces(self, length: int) -> Iterator[tuple[int, int]]:
         """Yield ranges of ``length`` rows that cover all of them in order."""
         for start in range(0, self.size, length):

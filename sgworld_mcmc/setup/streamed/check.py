@@ -70,8 +70,11 @@ def check_streamed(
     args: tuple,
     kwargs: dict,
     cache: dict,
+    opened: Callable = Rows,
 ) -> tuple[CheckedModel, Rows, Part]:
     """Check a model and its arguments without reading more than a part of the rows.
+
+    ``opened(leaves, double)`` makes the rows; by default they are streamed.
 
     Raises
     ------
@@ -90,7 +93,7 @@ def check_streamed(
         )
     data, constants = base.layout.split(args, kwargs)
     constants = tuple(_whole(x) for x in constants)
-    rows = _rows_of(data, bool(jax.config.jax_enable_x64))
+    rows = _rows_of(data, bool(jax.config.jax_enable_x64), opened)
     check_settings(base, settings)
     if base.dimension > DENSE_DIMENSION:
         raise ValueError(
@@ -106,7 +109,10 @@ def check_streamed(
     base = _without_rowwise(base, data, constants)
     contents = examine(arrays_of(model, args, kwargs))
     check_functions(base, data, constants, keep=settings.keep)
-    part = read_part(generator, rows, keep_pieces=keeps_pieces(settings))
+    if opened is Rows:
+        part = read_part(generator, rows, keep_pieces=keeps_pieces(settings))
+    else:
+        part = rows.part()
     observed = {name: site.values for name, site in base.sites.items() if site.values}
     some = _with_part(base, args, kwargs, part.rows)
     check_observed(observed, arrays_of(model, *some))
@@ -132,14 +138,14 @@ def _whole(leaf: Any) -> Any:
     return leaf.source.whole()[leaf.column] if isinstance(leaf, StreamedArray) else leaf
 
 
-def _rows_of(data: tuple, double: bool) -> Rows:
+def _rows_of(data: tuple, double: bool, opened: Callable) -> Rows:
     here = [x for x in data if not isinstance(x, StreamedArray)]
     if here:
         raise ValueError(
             f"The observations have {len(here[0])} rows, and the streamed arguments others: pass "
             "the observations and all that belongs to them as arrays of one length."
         )
-    return Rows(data, double)
+    return opened(data, double)
 
 
 def _not_cut(problem: object) -> ValueError:

@@ -175,7 +175,7 @@ class WholeData:
             threads.shutdown(wait=False, cancel_futures=True)
         count_rows(size)
         self.passes, self.checked = self.passes + 1, True
-        return total, kept
+        return self.rows.total(total), kept
 
     def _check(self, total: Any, start: int) -> None:
         if not np.isfinite(total[0]):

@@ -1,5 +1,7 @@
 """Make a plan of kinetic dynamics without a mode, and lay the data out for it."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 
@@ -17,6 +19,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.lay_out import feed_of, run_data
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
+from sgworld_mcmc.setup.shards import sharing_of
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
 
 __all__ = ["is_wanted", "plan_without_mode"]
@@ -69,6 +72,8 @@ def plan_without_mode(
     number = int(np.clip(chains, FEWEST, MOST))
     coordinates, starts, fit = tune(generator, view, rows, constants, settings, initial, number)
     dynamics = _dynamics(settings, view, fit)
+    sharing = sharing_of(settings, view, rows, dynamics.num_batches)
+    dynamics = replace(dynamics, shards=sharing.shards)
     feed = feed_of(rows, dynamics)
     tuning = Tuning(
         coordinates.cast(float_dtype()),
@@ -90,6 +95,8 @@ def plan_without_mode(
         tolerance=settings.tolerance,
         fixed=settings.fixed,
         kinetic=fit,
+        strata=settings.data_shards,
+        sharing=sharing.reason,
     )
     return plan, run_data(plan, view, feed, rows, constants, data)
 
