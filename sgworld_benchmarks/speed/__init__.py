@@ -1,4 +1,4 @@
-"""Measure the seconds until the posterior is known, for SGWORLD, NUTS, Laplace and SVI.
+"""Measure the seconds until the posterior is known, for SGWORLD and its alternatives.
 
 ``sgworld-mcmc benchmark speed`` has four parts: ``logistic`` (N = 100 000, D = 50), ``million``
 (N = 1 000 000, D = 20, NUTS extrapolated), ``skewed`` (three posteriors that are visibly not
@@ -14,6 +14,7 @@ import numpy as np
 from sgworld_benchmarks.accuracy.problem import Problem
 from sgworld_benchmarks.speed.contenders import run_laplace, run_sgworld, run_svi
 from sgworld_benchmarks.speed.nuts import run_nuts, run_nuts_extrapolated
+from sgworld_benchmarks.speed.peers import run_peers
 from sgworld_benchmarks.speed.problems import SKEWED, logistic, truth
 from sgworld_benchmarks.speed.timing import Criterion, Timing, table
 from sgworld_mcmc.checks import check_integer
@@ -56,6 +57,14 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument(
         "--nuts-seconds", type=float, default=3600.0, help="when NUTS gives up (default: 3600)"
+    )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="also MCLMC, MAMS and SGLD of BlackJAX, and NumPyro's HMCECS",
+    )
+    parser.add_argument(
+        "--peer-seconds", type=float, default=600.0, help="when each of them gives up (600)"
     )
     parser.add_argument(
         "--svi-steps", type=int, default=5000, help="when SVI gives up; 0: no SVI (default: 5000)"
@@ -131,7 +140,7 @@ def _compare(name, problem, criterion, namespace, key, *, df=None, nuts=None, sv
     draws = namespace.reference_draws
     known = truth(name, problem, draws, df, namespace.store)
     print(f"\n{problem.title} (N={problem.size}); reference: {known.source}", flush=True)
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key, 5)
     timings = [run_sgworld(problem, known.moments, criterion, keys[0])[0]]
     timings.append(run_laplace(problem, known.moments, criterion, keys[1]))
     nuts = namespace.nuts if nuts is None or namespace.nuts == "skip" else nuts
@@ -144,6 +153,8 @@ def _compare(name, problem, criterion, namespace, key, *, df=None, nuts=None, sv
         timings += run_nuts_extrapolated(
             problem, subset, part.moments, criterion, keys[2], max_seconds=limit
         )
+    if namespace.peers:
+        timings += run_peers(problem, known.moments, criterion, keys[4], namespace.peer_seconds)
     if svi and namespace.svi_steps:
         timings.append(run_svi(problem, known.moments, criterion, keys[3], namespace.svi_steps))
     print(

@@ -18,11 +18,11 @@ from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.model.user_data import read_user_data
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import Coordinates
-from sgworld_mcmc.report.slabs import r_hats, sample_sizes
 from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.checked_model import check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.slabs import r_hats, sample_sizes
 
 __all__ = ["Auditor", "audit"]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import entr
 
-from sgworld_mcmc.report.slabs import r_hats
+from sgworld_mcmc.slabs import r_hats
 
 __all__ = [
     "PredictiveScore",

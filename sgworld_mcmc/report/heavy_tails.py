@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from sgworld_mcmc.report.slabs import by_slabs
+from sgworld_mcmc.slabs import by_slabs
 
 __all__ = ["heavy_tails"]
 

@@ -9,8 +9,8 @@ from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.kinetic_report import KineticReport, Temperatures
 from sgworld_mcmc.report.notes import schedule_notes
 from sgworld_mcmc.report.quantities import quantity_names
-from sgworld_mcmc.report.slabs import r_hats, sample_sizes
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.slabs import r_hats, sample_sizes
 from sgworld_mcmc.theory.mean_temperature import temperature_error
 
 __all__ = ["kinetic_notes", "make_kinetic_report", "measured_temperatures"]

@@ -17,12 +17,12 @@ from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
-from sgworld_mcmc.report.slabs import sample_sizes
 from sgworld_mcmc.report.stein_check import stein_check
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.lay_out import posterior_of
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.slabs import sample_sizes
 
 __all__ = ["can_be_checked", "contradiction", "make_report"]
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.report.quantities import quantity_names
-from sgworld_mcmc.report.slabs import r_hats, sample_sizes
+from sgworld_mcmc.slabs import r_hats, sample_sizes
 
 __all__ = ["QuantityMixing", "quantity_mixing"]
 

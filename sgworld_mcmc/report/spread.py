@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgworld_mcmc.report.slabs import by_slabs
+from sgworld_mcmc.slabs import by_slabs
 from sgworld_mcmc.theory.shrinkage import pool
 
 __all__ = ["spread_note"]
