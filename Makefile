@@ -48,6 +48,7 @@ docs: $(VENV)/.docs  ## the documentation, docs/_build/html/index.html
 dist: $(VENV)/.release  ## wheel and source archive in dist/, tried in an empty environment
 	rm -rf dist
 	$(BIN)/python -m build
+	@test -n "$$(find dist -name '*.whl' -size -1024k)" || { echo "error: the wheel is larger than 1 MB"; exit 1; }
 	$(PYTHON) -m venv dist/.try
 	dist/.try/bin/python -m pip install --quiet dist/*.whl
 	cd dist && .try/bin/python -c 'import sgworld_mcmc as sg; sg.SGWORLD, sg.audit' && .try/bin/sgworld-mcmc --version

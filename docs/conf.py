@@ -5,6 +5,7 @@ what they print and draw is what this version of the package prints and draws.
 """
 
 import os
+import re
 from collections import namedtuple
 from importlib.metadata import version as version_of
 
@@ -67,7 +68,14 @@ def escape_bars(app, what, name, obj, options, lines):
             lines[i] = "``".join(parts)
 
 
+def join_equations(app, docname, source):
+    """Put equations on one line: Markdown takes a line that begins with + for a list."""
+    join = lambda match: " ".join(match[0].split())  # noqa: E731
+    source[0] = re.sub(r"\$\$.*?\$\$", join, source[0], flags=re.DOTALL)
+
+
 def setup(app):
     """Connect the functions of this file to Sphinx."""
     app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("source-read", join_equations)
     app.connect("autodoc-skip-member", skip_fields)

@@ -1,12 +1,12 @@
 """The auditor: right draws pass, wrong ones are measured, and slips are named."""
 
-import arviz
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from inference_data import inference_data
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from scipy.stats import binomtest
@@ -47,7 +47,7 @@ def test_mean_errors_are_those_of_correlated_parameters():
 def test_one_answer_for_all_forms_of_draws(tmp_path):
     chains = {site: x.reshape(4, 250, *x.shape[1:]) for site, x in DRAWS.items()}
     expected = audit(TARGET.model, chains, *TARGET.data)
-    inference = arviz.from_dict(posterior=chains)
+    inference = inference_data(chains)
     path = tmp_path / "draws.nc"
     inference.to_netcdf(path)
     for draws in (inference, path, str(path), Unconstrained(chains)):  # real-valued sites

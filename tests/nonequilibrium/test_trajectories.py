@@ -2,9 +2,9 @@
 
 import tracemalloc
 
-import arviz
 import numpy as np
 import pytest
+from inference_data import inference_data
 from linear_chains import linearised_sgd, simulate
 
 from sgworld_mcmc import nonequilibrium as ne
@@ -81,10 +81,10 @@ def test_memmap_is_read_in_bounded_memory(tmp_path):
 
 def test_arviz_draws_are_flattened_with_their_names():
     x = walk(chains=2, steps=500, dim=3)
-    idata = arviz.from_dict(posterior={"mu": x[..., 0], "beta": x[..., 1:]})
+    idata = inference_data({"alpha": x[..., 0], "beta": x[..., 1:]})
     np.testing.assert_allclose(ne.areal_velocity(idata), ne.areal_velocity(x), atol=1e-15)
     result = ne.detailed_balance_violation(idata)
-    assert result.names == ("mu", "beta[0]", "beta[1]")
+    assert result.names == ("alpha", "beta[0]", "beta[1]")
     assert result.p_value == ne.detailed_balance_violation(x).p_value
 
 
