@@ -169,8 +169,9 @@ def test_gradients_are_unbiased_and_need_what_they_say(name, cache, feed):
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_the_residual_of_a_gradient_is_what_differs_from_batch_to_batch(name):
-    gradient = GRADIENTS[name].make(cache=False)
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_residual_of_a_gradient_is_what_differs_from_batch_to_batch(name, cache):
+    gradient = GRADIENTS[name].make(cache=cache)
     with jax.enable_x64(True):
         feed = FEEDS["fixed partition"].deal(jax.random.key(0), (X, Y), BATCH_SIZE)
 
