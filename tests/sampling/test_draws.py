@@ -15,7 +15,7 @@ from sgworld_mcmc.settings import GRADIENTS, ORDERS
 COUNT, EPOCHS = 11, 6
 
 
-def dynamics_of(order):
+def dynamics_of(order, limit=None):
     return Dynamics(
         order=ORDERS[order](),
         gradient=GRADIENTS["plain"].make(cache=False),
@@ -24,7 +24,7 @@ def dynamics_of(order):
         num_batches=COUNT,
         steps_per_draw=COUNT,
         steps_per_warmup=COUNT,
-        limit=None,
+        limit=limit,
     )
 
 
@@ -55,6 +55,25 @@ def test_every_epoch_of_a_chain_has_its_own_order(order):
         assert len(set(orders)) == EPOCHS
     if order == "symmetric":
         assert all(orders[k + 1] == orders[k][::-1] for k in range(0, EPOCHS, 2))
+
+
+def test_a_chain_that_diverges_stays_at_its_last_draw():
+    """Each step doubles the distance: positions on the way to infinity are no draws."""
+    dynamics = dynamics_of("batches", limit=1e5)
+    feed = FixedPartition(jnp.zeros((COUNT, 1)), None)
+    target = lambda z, rows: -z @ z / 2  # noqa: E731
+    parts = {"feed": feed, "target": target, "controls": (), "dynamics": dynamics}
+    step = jax.jit(lambda state: draw(state, clock_of(state), to_sites=lambda z: {}, **parts))
+    state = begin(jax.random.key(2), dynamics)._replace(step_size=jnp.float32(3.0))
+    states = [state := step(state) for _ in range(4)]
+    diverging = [bool(state.diverging) for state in states]
+    first = diverging.index(True)
+    assert 0 < first < 3 and all(diverging[first:])
+    last = states[first - 1].position
+    assert np.abs(last).max() < 1e5
+    for state in states[first:]:
+        np.testing.assert_array_equal(state.position, last)
+    assert COUNT * first <= int(states[-1].diverged_at) < COUNT * (first + 1)
 
 
 def test_the_keys_of_a_new_state_are_all_different():
