@@ -86,3 +86,7 @@ def test_star_import_and_unknown_names():
         sgworld_mcmc.SGWRLD  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'SGWRLD'"):
         exec("from sgworld_mcmc import SGWRLD")
+
+
+def test_type_checkers_are_told_that_the_package_has_types():
+    assert (Path(sgworld_mcmc.__file__).parent / "py.typed").exists()

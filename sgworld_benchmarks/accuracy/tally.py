@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from sgworld_benchmarks.accuracy.run import Outcome
 from sgworld_benchmarks.accuracy.score import MEAN_TOLERANCE, SD_HIGH, SD_LOW
@@ -86,8 +87,16 @@ def summary(found: list[Tally]) -> str:
     )
     return (
         f"{runs} runs: {missed} missed, {clear} of them by more than Monte Carlo error and "
-        f"{unwarned} without a warning; {needless} within were warned; {raised} raised an error"
+        f"{unwarned} without a warning; {needless} within were warned; {raised} raised an error\n"
+        f"in percent of the runs: missed {_rate(missed, runs)}, missed without a warning "
+        f"{_rate(unwarned, runs)}, warned without need {_rate(needless, runs)}"
     )
+
+
+def _rate(count: int, runs: int) -> str:
+    """Return a part of the runs in percent, with its exact interval of 95 % (Clopper-Pearson)."""
+    found = binomtest(count, runs).proportion_ci()
+    return f"{100 * count / runs:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def _is_clear(outcome: Outcome) -> bool:

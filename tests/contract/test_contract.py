@@ -67,6 +67,25 @@ def test_a_step_of_an_integrator_is_the_affine_map_that_it_says(name):
             np.testing.assert_allclose(flat, expected, rtol=1e-12, err_msg=f"step {number}")
 
 
+def test_a_step_with_momentum_is_the_affine_map_that_it_says():
+    """The default momentum is zero: here it is not, and neither is the weight decay."""
+    integrator, hessian = INTEGRATORS["momentum"](0.9, 0.3), np.linalg.inv(COVARIANCE) / 3
+    offset, h = np.array([0.7, -0.4]), 0.1
+    with jax.enable_x64(True):
+        state = integrator.init(None, jnp.asarray([0.5, -1.0]))
+        said = integrator.affine(h, hessian)
+        by_hand = np.array([0.5, -1.0]), np.zeros(DIM)
+        for _ in range(3):
+            flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state)])
+            state = integrator.step(state, lambda x: offset - hessian @ x, (), h, 1.0)
+            found = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state)])
+            np.testing.assert_allclose(found, said.advance @ flat + said.push @ offset, rtol=1e-12)
+            x, v = by_hand
+            v = 0.9 * v + hessian @ x - offset + 0.3 * x
+            by_hand = x - h * v, v
+            np.testing.assert_allclose(found, np.concatenate(by_hand), rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_integrators_keep_the_structure_and_precision_of_positions(name):
     integrator, count = of_integrator(name)
@@ -169,8 +188,9 @@ def test_gradients_are_unbiased_and_need_what_they_say(name, cache, feed):
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_the_residual_of_a_gradient_is_what_differs_from_batch_to_batch(name):
-    gradient = GRADIENTS[name].make(cache=False)
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_residual_of_a_gradient_is_what_differs_from_batch_to_batch(name, cache):
+    gradient = GRADIENTS[name].make(cache=cache)
     with jax.enable_x64(True):
         feed = FEEDS["fixed partition"].deal(jax.random.key(0), (X, Y), BATCH_SIZE)
 

@@ -48,6 +48,24 @@ def test_sgld_and_kinetic_dynamics():
     run(dynamics="kinetic", gradient="plain", **GIVEN)
 
 
+@pytest.mark.parametrize("order", ["batches", "examples"])
+def test_no_key_is_used_twice(order):
+    with jax.debug_key_reuse(True):
+        run(order=order, gradient="plain", **GIVEN)
+
+
+def test_the_stein_check_knows_the_temperature():
+    """At temperature 4 the variances are four times as large, and right."""
+    target = exact.GaussianMean(num_data=60, dim=2)
+    mcmc = SGWORLD(target.model, temperature=4.0, num_samples=500, progress_bar=False)
+    mcmc.run(jax.random.key(5), *target.data)
+    found = mcmc.bias_report().stein
+    assert np.all(np.abs(found.variance_error) < SIGMAS * found.variance_error_se + 0.02)
+    assert np.all(found.variance_error_se < 0.1)
+    variances = np.asarray(mcmc.get_samples()["mu"]).var(0) / np.diag(target.covariance)
+    assert np.all(np.abs(variances / 4 - 1) < 0.2)
+
+
 def test_kernels_in_blackjax_form():
     y = np.linspace(-1, 1, 40).astype(np.float32)
     estimator = lambda x, rows: -x - 40 * jnp.mean(x - rows)  # noqa: E731

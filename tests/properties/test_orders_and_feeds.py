@@ -66,3 +66,14 @@ def test_feeds(name, data, size, seed):
                 # The identity that all cancellations rest on, to rounding error.
                 assert abs(np.mean(estimates) - rows["y"].mean()) < 1e-12
             dealing = feed.renew(renew_key, dealing)
+
+
+@pytest.mark.parametrize("name", [name for name in FEEDS if name != "fixed partition"])
+def test_rows_are_dealt_anew(name):
+    """Equal batches in two epochs of 40 rows would be a chance of less than 1 in 10^30."""
+    feed = FEEDS[name].deal(jax.random.key(0), np.arange(40), 7)
+    first = feed.init(jax.random.key(1))
+    second = feed.renew(jax.random.key(2), first)
+    again = feed.renew(jax.random.key(2), first)
+    assert (np.asarray(first.main) != np.asarray(second.main)).any()
+    np.testing.assert_array_equal(second.main, again.main)
