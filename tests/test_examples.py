@@ -17,7 +17,7 @@ def run_main(name, *arguments):
 
 
 def test_every_example_has_a_test():
-    """Those of nonequilibrium physics in tests/nonequilibrium."""
+    """Those of nonequilibrium physics in tests/nonequilibrium, of hosts in tests/devices."""
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "linear_regression.py",
         "logistic_regression_large.py",
@@ -29,6 +29,7 @@ def test_every_example_has_a_test():
         "limiting_dynamics.py",
         "limiting_dynamics_network.py",
         "sampler_diagnostic.py",
+        "several_hosts.py",
     }
 
 
