@@ -18,7 +18,7 @@ pytest.importorskip("orbax.checkpoint")
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = str(ROOT / "examples" / "several_hosts.py")
-PARTS, LONG = 4, 1000
+PARTS, LONG = 4, 400
 
 
 def start(folder, processes, draws, run, *more):
