@@ -10,7 +10,7 @@ from sgworld_mcmc.cli import main
 
 
 def test_cost_model():
-    costs = Costs(np.full(3, 1e6), np.full(3, 2e6), 1e-4, 1e9, 204)
+    costs = Costs(np.full(3, 1e6), np.full(3, 2e6), np.ones(3), 1e-4, 1e9, 204)
     reading, waiting = costs.pass_seconds(1e9, 1e4, 1, 50)
     assert reading == pytest.approx(1000) and waiting == 0
     reading, waiting = costs.pass_seconds(1e9, 2e4, 2, 50)
