@@ -1,11 +1,12 @@
 """One run on several hosts: start this script in the same way on each of them.
 
-    python examples/several_hosts.py X.npy y.npy                        # under Slurm, which says who is who
+    python examples/several_hosts.py --make X.npy y.npy    # writes an example's files first
+    python examples/several_hosts.py X.npy y.npy           # under Slurm, which says who is who
     python examples/several_hosts.py X.npy y.npy --coordinator host0:1234 --processes 2 --process 0
-    python examples/several_hosts.py --make X.npy y.npy                 # writes an example's files first
 
-Each process maps the files and reads its own rows only. The run is saved by the first process in the
-folder ``run``; if a process is lost, start all of them again, as many as there are: the run goes on.
+Each process maps the files and reads its own rows only. The run is saved by the first process in
+the folder ``run``; if a process is lost, start all of them again, as many as there are, with the
+same ``--parts``: the run goes on.
 """
 
 import argparse

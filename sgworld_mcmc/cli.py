@@ -25,6 +25,7 @@ BENCHMARKS = {
     "setup": "seconds, passes over the data and memory of the set-up, first and second run",
     "checkpoints": "time of a run that is saved, against one that is not",
     "devices": "draws and epochs on several devices of a CPU against one",
+    "hosts": "rows a second of two processes against one, and a cost model of up to 1000 devices",
     "hierarchies": "thousands of latents by group, against NUTS",
     "networks": "predictions of neural networks, against NUTS",
     "speed": "seconds to a known posterior, against NUTS, Laplace and SVI",

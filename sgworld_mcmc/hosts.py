@@ -1,8 +1,8 @@
 """What the processes of a run on several hosts say to each other, beside the loop itself.
 
-Every process runs the same program with its own rows. They must take the same decisions, so what one
-of them alone knows (a file, a clock, a sum over its rows) is told to all. Values travel pickled,
-exact to the bit, through JAX's own collectives; only processes of one run talk in this way.
+Every process runs the same program with its own rows. They must take the same decisions, so what
+one of them alone knows (a file, a clock, a sum over its rows) is told to all. Values travel
+pickled, exact to the bit, through JAX's own collectives; only processes of one run talk so.
 """
 
 import pickle
@@ -13,11 +13,20 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__ = ["HostLost", "all_of", "from_first", "own_rows", "summed"]
+__all__ = ["HostLost", "all_of", "from_first", "is_of_lost_host", "own_rows", "summed"]
+
+
+# Words in the errors of the libraries by which processes talk, whose types are not their own.
+WORDS = ("Gloo", "NCCL", "heartbeat", "coordination service", "Connection reset", "UNAVAILABLE")
 
 
 class HostLost(RuntimeError):
     """Another process of the run has ended, or cannot be reached any more."""
+
+
+def is_of_lost_host(error: Exception) -> bool:
+    """Return whether an error of JAX says that a process cannot be reached."""
+    return any(word in str(error) for word in WORDS)
 
 
 def own_rows(size: int) -> slice:
@@ -48,7 +57,8 @@ def all_of(value: Any) -> list[Any]:
         return [value]
     text = np.frombuffer(pickle.dumps(value), np.uint8)
     lengths = multihost_utils.process_allgather(np.array([len(text)], np.int32)).ravel()
-    padded = np.zeros(int(lengths.max()), np.uint8)
+    # Few lengths, so that few programs are compiled.
+    padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.uint8)
     padded[: len(text)] = text
     found = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
     return [pickle.loads(x[:n].tobytes()) for x, n in zip(found, lengths, strict=True)]

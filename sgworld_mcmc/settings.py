@@ -325,10 +325,11 @@ def _devices(devices: Any, mesh: Any, shards: int | None, chains: int) -> dict[s
         shards = check_integer("data_shards", shards, 1)
     elif found is not None:
         shards = found.shards
-    if found is not None and shards % found.shards and found.shape is not None:
+    needed = found is not None and (found.shape is not None or found.hosts > 1)
+    if needed and shards % found.shards:
         raise ValueError(
-            f"`data_shards` {shards} is no multiple of the {found.shards} devices along the axis "
-            "'data' of `mesh`: leave it out, or take a multiple."
+            f"`data_shards` {shards} is no multiple of the {found.shards} devices over which the "
+            "rows lie: leave it out, or take a multiple."
         )
     return {"devices": found, "data_shards": shards or 1}
 

@@ -21,7 +21,7 @@ def is_picture(path):
 
 
 def test_every_example_has_a_test():
-    """Those of nonequilibrium physics in tests/nonequilibrium."""
+    """Those of nonequilibrium physics in tests/nonequilibrium, of hosts in tests/devices."""
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "linear_regression.py",
         "glms.py",
@@ -39,6 +39,7 @@ def test_every_example_has_a_test():
         "limiting_dynamics.py",
         "limiting_dynamics_network.py",
         "sampler_diagnostic.py",
+        "several_hosts.py",
     }
 
 

@@ -113,6 +113,8 @@ class States:
             if jax.process_count() > 1:  # of a run on several hosts the first process writes
                 both = ocp.options.MultiprocessingOptions
                 alone["multiprocessing_options"] = both(primary_host=0, active_processes={0})
+                alone["create"] = False
+                self._folder.mkdir(exist_ok=True)
             options = ocp.CheckpointManagerOptions(
                 **alone,
                 max_to_keep=KEPT,

@@ -11,6 +11,7 @@ from numpyro.util import is_prng_key
 from sgworld_mcmc.arrays import reshaped
 from sgworld_mcmc.checkpoint.stored_draws import StoredDraws
 from sgworld_mcmc.checks import check_choice, check_integer, check_key
+from sgworld_mcmc.hosts import is_of_lost_host
 from sgworld_mcmc.infer.checkpointed import CheckpointedMCMC
 from sgworld_mcmc.infer.extra_fields import CHECKS, check_extra_fields
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
@@ -171,8 +172,8 @@ class MinibatchMCMC(CheckpointedMCMC):
         self._open_checkpoint(rng_key, checkpoint, every, resume, draws, asked_of)
         try:
             self._run(rng_key, args, kwargs, extra_fields, init_params)
-        except jax.errors.JaxRuntimeError as error:
-            if self.sampler.on_hosts:
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if self.sampler.on_hosts and is_of_lost_host(error):
                 raise self._host_lost(error) from error
             raise
         finally:

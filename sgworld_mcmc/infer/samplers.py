@@ -115,7 +115,8 @@ _COMMON = """
         Several devices for one run: a number, a sequence of JAX devices, or a
         ``jax.sharding.Mesh`` with axes ``"chains"`` and ``"data"``. ``devices`` are laid over the
         chains as far as their number allows, and over the rows of each batch where that leaves some
-        and batches are worth it; :meth:`bias_report` says what was done and why.
+        and batches are worth it; :meth:`bias_report` says what was done and why. With the devices
+        of several hosts each process is given its own rows only (docs/clusters.md).
     data_shards
         Number of parts S of the rows, each of which is shuffled by itself and gives an equal share
         to every batch, for up to S devices. By default it is what ``devices`` or ``mesh`` make of
