@@ -36,6 +36,7 @@ def test_orders(name, count, seed, epoch):
     assert order.next(next_key, first, epoch).tolist() == following.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEEDS)
 @few
 @given(data=st.data(), size=st.integers(1, 60), seed=seeds)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpyro.infer.util import potential_energy
@@ -72,6 +73,7 @@ recipes = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(recipe=recipes, batch_size=st.integers(1, ROWS), seed=st.integers(0, 10**6))
 def test_minibatches_see_the_density_that_numpyro_sees(recipe, batch_size, seed):
