@@ -5,8 +5,8 @@ python examples/network_digits.py [--hidden 32] [--out out/network_digits]
 The network learns the digits 0 to 7 of scikit-learn's digits (pip install scikit-learn), from a few
 hundred images. It is then asked about other images of these, and about 8 and 9, which it has never
 seen. Posterior predictions, means over networks, are compared with those of one network, trained as
-usual. Two pictures: whether stated confidence is right (calibration), and whether the entropy of
-the predictions tells unseen digits from seen ones.
+usual. Pictures: whether stated confidence is right (calibration), whether the entropy of the
+predictions tells unseen digits from seen ones, and a page on the posterior's predictions alone.
 
 The posterior is right a little more often and knows unseen digits better. It is also too modest on
 the clean images that it knows (its line is above the diagonal), so that the log probability of
@@ -24,6 +24,12 @@ import numpyro.distributions as dist
 import optax
 
 from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.diagnostics import (
+    out_of_distribution_auc,
+    plot_predictive,
+    predictive_entropy,
+    predictive_score,
+)
 
 CLASSES = 8
 
@@ -88,23 +94,14 @@ def train_one(rng_key, shapes, images, labels, steps=2000):
     return weights
 
 
-def entropy(probabilities):
-    """Return the entropy of predictions in nats, (rows,)."""
-    return -np.sum(probabilities * np.log(np.maximum(probabilities, 1e-12)), axis=1)
-
-
-def separation(seen, unseen):
-    """Return how often an unseen image has the larger entropy (the area under the ROC curve)."""
-    pairs = unseen[:, None] - seen
-    return float(np.mean(pairs > 0) + np.mean(pairs == 0) / 2)
-
-
 def scores(probabilities, labels, unseen):
-    """Return accuracy, mean log probability of the labels, and the separation of unseen images."""
-    own = probabilities[np.arange(len(labels)), labels]
-    accuracy = np.mean(probabilities.argmax(1) == labels)
-    apart = separation(entropy(probabilities), entropy(unseen))
-    return float(accuracy), float(np.mean(np.log(np.maximum(own, 1e-12)))), apart
+    """Return accuracy, mean log probability of the labels, and how well unseen images are told.
+
+    The last is how often an unseen image has the larger entropy than a seen one.
+    """
+    score = predictive_score(probabilities, labels)
+    apart = out_of_distribution_auc(predictive_entropy(probabilities), predictive_entropy(unseen))
+    return score.accuracy, score.log_likelihood, apart
 
 
 def draw_calibration(axis, found, labels):
@@ -133,15 +130,17 @@ def draw_unseen(axis, name, seen, unseen):
     bins = np.linspace(0, np.log(CLASSES), 30)
     kinds = ((seen, "digits 0 to 7", "0.6"), (unseen, "8 and 9, never seen", "tab:orange"))
     for values, label, color in kinds:
-        axis.hist(entropy(values), bins, density=True, alpha=0.6, color=color, label=label)
-    apart = separation(entropy(seen), entropy(unseen))
+        axis.hist(
+            predictive_entropy(values), bins, density=True, alpha=0.6, color=color, label=label
+        )
+    apart = out_of_distribution_auc(predictive_entropy(seen), predictive_entropy(unseen))
     axis.set(xlabel="entropy of the prediction (nats)", yticks=[], yscale="log")
     axis.set_title(f"{name}: unseen is less sure in {100 * apart:.1f} % of pairs", fontsize=10)
     axis.legend(frameon=False)
 
 
 def draw_pictures(folder, found, labels):
-    """Write the two pictures and return their paths."""
+    """Write the pictures of both methods and return their paths."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -199,7 +198,11 @@ def main(argv=None):
         result[name] = scores(probabilities, labels, others)
         accuracy, log_probability, apart = result[name]
         print(f"{name:20} {accuracy:8.3f}   {log_probability:15.3f}   {apart:21.3f}")
-    paths = draw_pictures(options.out, found, labels)
+    paths = [*draw_pictures(options.out, found, labels), options.out / "predictions.png"]
+    chains = {k: np.asarray(x) for k, x in mcmc.get_samples(group_by_chain=True).items()}
+    plot_predictive(
+        chains["seen"], labels, out_of_distribution=chains["unseen"], bins=8, path=paths[-1]
+    )
     print("\n".join(f"wrote {path}" for path in paths))
     return result, paths
 

@@ -139,7 +139,7 @@ def test_network_digits(tmp_path):
     scores, paths = run_main(
         "network_digits.py", "--hidden=16", "--num-samples=100", f"--out={tmp_path}"
     )
-    assert all(map(is_picture, paths)) and len(paths) == 2
+    assert all(map(is_picture, paths)) and len(paths) == 3
     accuracy, log_probability, apart = scores["posterior"]
     assert accuracy > 0.93 and log_probability > -0.4
     # The mean over networks tells unseen digits better than one network does.
