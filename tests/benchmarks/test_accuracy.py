@@ -257,9 +257,14 @@ def test_seeds_are_tallied_by_model(monkeypatch, capsys):
     monkeypatch.setattr(accuracy, "run", fake)
     assert main(["benchmark", "accuracy", "--models", "gaussian_mean", "--seeds", "4"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == (
+    assert lines[-2] == (
         "4 runs: 3 missed, 2 of them by more than Monte Carlo error and 2 without a warning; 1 "
         "within were warned; 0 raised an error"
+    )
+    # Clopper and Pearson's intervals: 1 of 4 is 0.63 to 80.6 %, 2 of 4 6.8 to 93.2 %.
+    assert lines[-1] == (
+        "in percent of the runs: missed 75.0 (19.4 to 99.4), missed without a warning 50.0 (6.8 "
+        "to 93.2), warned without need 25.0 (0.6 to 80.6)"
     )
     (row,) = [line for line in lines if line.startswith("gaussian_mean") and "(1)" in line]
     assert row.split()[:7] == ["gaussian_mean", "4", "3", "2", "2", "1", "0"]
