@@ -1,10 +1,12 @@
 """Settings for all tests: quick compilation, a shared cache, and global settings that must stay."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax
 
+# Linux allows a process 65 530 maps of memory, of which a compiled program takes some dozens; XLA
+# ends the process if it gets no more. A worker forgets its programs when it has so many.
+MANY_MAPS = 20_000
 _SETTINGS = ("jax_enable_x64", "jax_debug_nans", "jax_default_matmul_precision")
 
 
@@ -44,3 +49,13 @@ def global_settings_stay():
     before = [getattr(jax.config, name) for name in _SETTINGS]
     yield
     assert [getattr(jax.config, name) for name in _SETTINGS] == before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_leave_room():
+    """Forget compiled programs before their number ends the process."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()

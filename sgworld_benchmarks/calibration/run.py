@@ -35,7 +35,7 @@ def calibrate(
     --------
     >>> found = calibrate("location", "sgworld", 3)
     >>> found.names, found.ranks.shape
-    (('mu', 'log likelihood'), (3, 2))
+    (('log likelihood', 'mu'), (3, 2))
     """
     problem = make_model(name)
     data_key, run_key = jax.random.split(jax.random.key(seed))
