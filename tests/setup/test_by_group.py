@@ -14,7 +14,7 @@ from sgworld_benchmarks.repeated_runs import deal_anew
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.coordinates.arrow import Arrow, join, size_of, split
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
-from sgworld_mcmc.data.in_memory import cut
+from sgworld_mcmc.data.in_memory import cut, joined
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.gradients.taylor import Taylor
 from sgworld_mcmc.model.target import target_of
@@ -355,3 +355,38 @@ def test_small_models_are_not_looked_at():
     functions = functions_of(checked.model, None)
     feed = set_up_feed(checked.rows(checked.model.precise))
     assert find_structure(np.random.default_rng(0), functions, feed, ()) is None
+
+
+@pytest.mark.parametrize("used", [2, 4])
+def test_the_first_batches_are_a_posterior_of_their_own(used):
+    """Prior and likelihood of these rows alone: value, gradient, and averages away from zero."""
+    with jax.enable_x64(True):
+        data, _ = rows_of(slopes)
+        whole = joined(data.feed)
+        data = data._replace(feed=cut(whole, 4))
+        batches = [data.feed.fetch((), index) for index in range(used)]
+        pieces = [batch.main for batch in batches]
+        pieces += [batch.extra for batch in batches if batch.has_extra]
+        some = jax.tree.map(lambda *x: jnp.concatenate(x), *pieces)
+        model, constants = data.functions.model, data.constants
+
+        def density(x):
+            prior = model.log_density(x, whole, constants) - model.log_likelihood(
+                x, whole, constants
+            )
+            # The prior counts in proportion to the rows, which differ by one between batches.
+            share = len(some[0]) * 4 / (used * len(whole[0]))
+            return share * prior + model.log_likelihood(x, some, constants)
+
+        rng = np.random.default_rng(2)
+        x, z = 0.3 * rng.standard_normal((2, data.dimension))
+        made = data.expand(x, used)
+        assert made.value == pytest.approx(float(density(x)))
+        np.testing.assert_allclose(made.gradient, jax.grad(density)(x), rtol=1e-8, atol=1e-8)
+        coordinates, _ = arrow_scale(made.hessian)
+        coordinates = replace(coordinates, center=x)
+        value, shift = data.averages(coordinates, made.gradient, np.stack([z, z]), used)
+        there = coordinates.to_model(z)
+        assert value == pytest.approx(float(density(there)))
+        wanted = coordinates.pull_back(np.asarray(jax.grad(density)(there)))
+        np.testing.assert_allclose(shift, wanted, rtol=1e-6, atol=1e-6)
