@@ -62,7 +62,7 @@ def draw():
     bottom = -len(LAYERS)
     _band(axis, bottom, "the ideas:  " + ",  ".join(f"{name}/" for name in IDEAS), "tab:blue")
     modules = [path.stem for path in Path(sgworld_mcmc.__file__).parent.glob("*.py")]
-    others = sorted(set(modules) - {"__init__", *LEVEL})
+    others = sorted({*modules, "protocols"} - {"__init__", *LEVEL})
     _band(axis, bottom - 0.75, "used by all:  " + ",  ".join(others), "0.25")
     axis.set(xlim=(0, 1), ylim=(bottom - 1.1, 0.4))
     axis.axis("off")

@@ -8,7 +8,8 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checkpoint.copies import is_key
 from sgworld_mcmc.checkpoint.states import host_leaves, like
 from sgworld_mcmc.hosts import all_of
-from sgworld_mcmc.sampling.loop import Collected, Collection, collect, empty_buffers
+from sgworld_mcmc.sampling.collection import Collected, Collection
+from sgworld_mcmc.sampling.loop import collect, empty_buffers
 
 __all__ = ["Follower", "tell_followers"]
 

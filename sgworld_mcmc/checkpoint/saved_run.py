@@ -17,7 +17,8 @@ from sgworld_mcmc.checkpoint.folder import Folder
 from sgworld_mcmc.checkpoint.states import Point, States, host_leaves, like
 from sgworld_mcmc.checkpoint.stored_draws import StoredDraws
 from sgworld_mcmc.checkpoint.writer import Writer
-from sgworld_mcmc.sampling.loop import Collected, Collection, Progress, collect, empty_buffers
+from sgworld_mcmc.sampling.collection import Collected, Collection, Progress
+from sgworld_mcmc.sampling.loop import collect, empty_buffers
 
 __all__ = ["CheckpointWarning", "SavedRun"]
 

@@ -17,7 +17,8 @@ from sgworld_mcmc.checks import check_choice, check_positive
 from sgworld_mcmc.hosts import HostLost, all_of, from_first
 from sgworld_mcmc.infer.reported import ReportedMCMC
 from sgworld_mcmc.model.arguments import flatten_arguments
-from sgworld_mcmc.sampling.loop import Collected, collect
+from sgworld_mcmc.sampling.collection import Collected
+from sgworld_mcmc.sampling.loop import collect
 from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.lay_out import PlanMismatch
 from sgworld_mcmc.setup.plan_file import VERSION, load_plan, save_plan

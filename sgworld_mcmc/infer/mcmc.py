@@ -21,7 +21,8 @@ from sgworld_mcmc.interrupts import InterruptedWarning, Interrupts
 from sgworld_mcmc.model.user_data import UserData
 from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.divergence import divergence_note
-from sgworld_mcmc.sampling.loop import Collection, first_draws
+from sgworld_mcmc.sampling.collection import Collection
+from sgworld_mcmc.sampling.program import first_draws
 from sgworld_mcmc.setup.prepare import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
 

@@ -21,7 +21,8 @@ from sgworld_mcmc.report.make_kinetic_report import kinetic_notes, make_kinetic_
 from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.quantity_mixing import quantity_mixing
-from sgworld_mcmc.sampling.loop import Collection, collect
+from sgworld_mcmc.sampling.collection import Collection
+from sgworld_mcmc.sampling.loop import collect
 from sgworld_mcmc.setup.random_parts import RANDOM_PARTS
 from sgworld_mcmc.setup.run_plan import RunPlan
 

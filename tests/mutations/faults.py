@@ -76,14 +76,14 @@ FAULTS = (
     Fault(
         "N/B is missing before the likelihood of a batch",
         "model/numpyro_model.py",
-        "return prior + (self.size / count) * sum(",
+        "return prior + factor * sum(",
         "return prior + sum(",
         (MODEL,),
     ),
     Fault(
         "the row that some batches have more is dropped",
         "gradients/weighting.py",
-        "scale * (length * g + e)",
+        "scale * (length * g + more * e)",
         "scale * (length * g)",
         (WEIGHTS,),
     ),
@@ -215,7 +215,7 @@ FAULTS = (
     ),
     Fault(
         "draws are written one place late",
-        "sampling/loop.py",
+        "sampling/program.py",
         "return state, keep(state, buffers, slot + number)",
         "return state, keep(state, buffers, slot + number + 1)",
         ("sampling/test_loop.py",),

@@ -13,7 +13,8 @@ import pytest
 
 from sgworld_mcmc.interrupts import Interrupts
 from sgworld_mcmc.sampling import loop
-from sgworld_mcmc.sampling.loop import Collection, collect
+from sgworld_mcmc.sampling.collection import Collection
+from sgworld_mcmc.sampling.loop import collect
 
 
 class State(NamedTuple):
