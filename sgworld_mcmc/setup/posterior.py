@@ -101,6 +101,10 @@ class Posterior(NamedTuple):
             search = ModeSearch(self.functions, self.feed_double, self.constants_double)
             return search.gradient(self.coordinates.center)
 
+    def with_gradient(self) -> "Posterior":
+        """Return the posterior with the gradient at its center, which need not be found again."""
+        return self._replace(fit=self.fit._replace(gradient=self.gradient()))
+
     def hessian(self, position: np.ndarray, used: int | None = None) -> np.ndarray:
         """Return the (D, D) Hessian of the potential, from the first ``used`` set-up batches."""
         if self.whole is not None and used is None:

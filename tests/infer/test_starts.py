@@ -46,7 +46,7 @@ def test_one_point_is_for_all_chains(chains):
 
 def test_nothing_is_searched(monkeypatch):
     monkeypatch.setattr(
-        "sgworld_mcmc.setup.prepare.fit_coordinates", lambda *_: pytest.fail("searched")
+        "sgworld_mcmc.setup.find_posterior.fit_coordinates", lambda *_: pytest.fail("searched")
     )
     mcmc = SGWORLD(two_modes, start="given", **QUICK)
     mcmc.run(KEY, Y, init_params={"x": 4.9})

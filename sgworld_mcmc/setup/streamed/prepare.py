@@ -6,23 +6,19 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from sgworld_mcmc.arrays import float_dtype, from_numpy
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.in_memory import generator_of
-from sgworld_mcmc.model.additivity import check_initial
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.progress import stage, tell
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import ORDERS, Settings
-from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.choose import Choice, choose
-from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
-from sgworld_mcmc.setup.lay_out import controls_of, reach_of
-from sgworld_mcmc.setup.measurements import Measurements, measure
-from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
-from sgworld_mcmc.setup.prepare import ROUNDING, check_at, dynamics_of, initial_points
+from sgworld_mcmc.setup.initial_points import initial_points
+from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
+from sgworld_mcmc.setup.measurements import Measurements
+from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.request import Request, request_of
-from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.streamed.block_noise import (
     BlockFactors,
     between,
@@ -36,9 +32,9 @@ from sgworld_mcmc.setup.streamed.check import (
 )
 from sgworld_mcmc.setup.streamed.forecast import check_memory
 from sgworld_mcmc.setup.streamed.part import Part, read_part
-from sgworld_mcmc.setup.streamed.search import fit_streamed
+from sgworld_mcmc.setup.streamed.posterior import find_posterior_of_part
 from sgworld_mcmc.setup.streamed.streaming import Streaming
-from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
+from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
 from sgworld_mcmc.streaming.chunks import first_chunk
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS, Grid, make_grid
 from sgworld_mcmc.streaming.memory import available_memory
@@ -78,24 +74,18 @@ def prepare_streamed(
     checked, rows, part = check_streamed(generator, model, settings, args, kwargs, cache)
     check_memory(rows, _chunk_rows(rows))
     view = checked.model
-    initial = initial_points(view, init_params)
-    if initial is not None:
-        with jax.enable_x64(view.precise):
-            check_initial(view.evaluate, initial, part.rows, checked.constants(view.precise))
-    found = _posterior(generator, checked, rows, part, settings, initial)
-    posterior, blocks, rows, part, double, too_coarse = found
-    with jax.enable_x64(double):
-        choice = cost = None
-        adapt = settings.adapt and posterior.fit.curved and settings.start != "given"
+    initial = initial_points(checked, init_params)
+
+    def read_again(rows, double):
+        rows = Rows(rows.leaves, double)
+        return rows, read_part(generator, rows, keep_pieces=keeps_pieces(settings))
+
+    found = find_posterior_of_part(generator, checked, rows, part, settings, initial, read_again)
+    posterior, blocks, rows, part, precision = found
+    with jax.enable_x64(precision.double):
         # Where nothing is to be chosen, the noise of the file's order must be known all the same.
-        adapt = adapt and not settings.complete
-        posterior, measurements = measure(generator, posterior, adapt)
-        starts = measurements.starts
-        if settings.complete:
-            starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
-        with jax.enable_x64(view.precise):
-            gradient = posterior.gradient()
-        posterior = posterior._replace(fit=posterior.fit._replace(gradient=gradient))
+        posterior, measurements, starts = explore(generator, posterior, settings, always=True)
+        posterior = posterior.with_gradient()
         factors = _factors(posterior, part, blocks, measurements)
         alike = factors.alike()
         if settings.any_order and alike == 1:
@@ -104,29 +94,17 @@ def prepare_streamed(
         if settings.order.redeals:
             factors = factors.shuffled()
         stage("choosing settings")
-        request = request_of(settings, view.size, posterior.fit)
-        # Batches lie within a chunk, and an epoch has several chunks.
-        largest = max(1, min(_chunk_rows(rows), view.size // FEWEST_CHUNKS) // BLOCKS)
-        request = replace(request, largest=largest)
+        request = _request(settings, posterior, rows)
+        choice = cost = None
         if not settings.complete:
             choice, measurements, cost = _choice(request, measurements, factors, rows)
-        reach = reach_of(starts, posterior.fit)
-        if not posterior.coordinates.whitens:
-            starts = np.zeros_like(starts)
         dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
         dynamics, grid = _gridded(dynamics, settings, choice, rows)
         if settings.complete:
             applied = factors.at(grid.batches * step_size * request.stiffest, grid.chunks)
             noise = scaled_noise(measurements.noise, applied)
             measurements = measurements._replace(noise=noise)
-        controls = controls_of(posterior, dynamics.gradient, None)
-        controls = dynamics.gradient.bounded(controls, reach)
-        tuning = Tuning(
-            posterior.coordinates.cast(float_dtype()),
-            from_numpy(step_size, float_dtype()),
-            controls,
-            from_numpy(starts, float_dtype()),
-        )
+        tuning = tuning_of(posterior, dynamics, step_size, starts)
     data, constants = view.layout.split(args, kwargs)
     streaming = Streaming(
         grid=grid,
@@ -137,84 +115,47 @@ def prepare_streamed(
         passes=posterior.whole.passes,
         rows_per_second=posterior.whole.speed.per_second,
     )
-    plan = RunPlan(
+    plan = make_plan(
+        seed,
+        settings,
+        precision,
         dynamics=dynamics,
         tuning=tuning,
         fit=posterior.fit,
         measurements=measurements,
         choice=choice,
-        double=double,
-        too_coarse=too_coarse,
-        partition=np.asarray(seed),
         description=describe(view, data, constants, checked.contents),
-        tolerance=settings.tolerance,
-        fixed=settings.fixed,
         streaming=streaming,
     )
     tell(streaming.described(view.size))
-    one = replace(
-        dynamics, num_batches=grid.batches, steps_per_draw=grid.call, steps_per_warmup=grid.call
+    return plan, _run_data(plan, posterior, rows)
+
+
+def _run_data(plan: RunPlan, posterior: Posterior, rows: Rows) -> RunData:
+    """Return the argument of the loop, whose calls of the kernel lie within a chunk."""
+    grid, steps = plan.streaming.grid, plan.streaming.grid.call
+    dynamics = replace(
+        plan.dynamics, num_batches=grid.batches, steps_per_draw=steps, steps_per_warmup=steps
     )
-    return plan, RunData(
+    return RunData(
         feed=first_chunk(rows, grid),
         constants=posterior.constants,
         originals=None,
-        tuning=tuning,
-        model=view,
-        dynamics=one,
+        tuning=plan.tuning,
+        model=posterior.functions.model,
+        dynamics=dynamics,
         rows=posterior.rows,
-        stream=Stream(rows, grid, settings.order.redeals),
+        stream=Stream(rows, grid, plan.streaming.shuffled),
         whole=posterior.whole,
     )
 
 
-def _posterior(
-    generator: np.random.Generator,
-    checked: CheckedModel,
-    rows: Rows,
-    part: Part,
-    settings: Settings,
-    initial: np.ndarray | None,
-) -> tuple[Posterior, BlockDerivatives, Rows, Part, bool, bool]:
-    """Return the posterior in the coordinates of its mode, and the precision of the run."""
-    view, user = checked.model, bool(jax.config.jax_enable_x64)
-    functions = functions_of(view, settings.init_strategy)
-    constants_double = checked.constants(view.precise)
-
-    def search(rows, part, initial):
-        whole = WholeData(functions, rows, constants_double)
-        with jax.enable_x64(view.precise):
-            stage("searching the mode")
-            feed = set_up_feed(part.rows)
-            fit, blocks = fit_streamed(
-                generator, functions, feed, constants_double, initial, settings, whole
-            )
-        return whole, feed, fit, blocks
-
-    whole, feed, fit, blocks = search(rows, part, initial)
-    stage("coordinates")
-    check_at(fit, checked, constants_double)
-    rounding = np.abs(fit.coordinates.center) * np.finfo(np.float32).eps / 2
-    too_coarse = not user and np.max(fit.coordinates.error_of(rounding)) > ROUNDING
-    double = bool(user or (too_coarse and view.precise))
-    if double != user:
-        # What was found for rounded rows is only a guess for the rows as they are.
-        passes, rows = whole.passes, Rows(rows.leaves, double)
-        part = read_part(generator, rows, keep_pieces=keeps_pieces(settings))
-        whole, feed, fit, blocks = search(rows, part, fit.coordinates.center[None])
-        whole.passes += passes
-    posterior = Posterior(
-        functions,
-        part.rows,
-        checked.constants(double),
-        part.rows,
-        constants_double,
-        feed,
-        fit,
-        settings.temperature or 1.0,
-        whole=whole,
-    )
-    return posterior, blocks, rows, part, double, bool(too_coarse and not double)
+def _request(settings: Settings, posterior: Posterior, rows: Rows) -> Request:
+    """Return what is to be chosen, with batches that leave several of them to a chunk."""
+    size = posterior.functions.model.size
+    # Batches lie within a chunk, and an epoch has several chunks.
+    largest = max(1, min(_chunk_rows(rows), size // FEWEST_CHUNKS) // BLOCKS)
+    return replace(request_of(settings, size, posterior.fit), largest=largest)
 
 
 def _chunk_rows(rows: Rows) -> int:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.integrators.ubu import UBU
@@ -18,7 +17,9 @@ from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.lay_out import feed_of, run_data
-from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
+from sgworld_mcmc.setup.make_plan import cast_tuning, make_plan
+from sgworld_mcmc.setup.precision import Precision
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.shards import sharing_of
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
 
@@ -75,27 +76,16 @@ def plan_without_mode(
     sharing = sharing_of(settings, view, rows, dynamics.num_batches)
     dynamics = replace(dynamics, shards=sharing.shards)
     feed = feed_of(rows, dynamics)
-    tuning = Tuning(
-        coordinates.cast(float_dtype()),
-        from_numpy(fit.choice.step_size, float_dtype()),
-        (),
-        from_numpy(starts, float_dtype()),
-    )
     data, _ = view.layout.split(*arguments)
-    plan = RunPlan(
+    plan = make_plan(
+        seed,
+        settings,
+        Precision(double),
         dynamics=dynamics,
-        tuning=tuning,
+        tuning=cast_tuning(coordinates, fit.choice.step_size, (), starts),
         fit=CoordinateFit(coordinates, None, True, 0.0, 0, (), fitted=True),
-        measurements=None,
-        choice=None,
-        double=double,
-        too_coarse=False,
-        partition=np.asarray(seed),
-        description=describe(view, data, checked.constants(double), checked.contents),
-        tolerance=settings.tolerance,
-        fixed=settings.fixed,
+        description=describe(view, data, constants, checked.contents),
         kinetic=fit,
-        strata=settings.data_shards,
         sharing=sharing.reason,
     )
     return plan, run_data(plan, view, feed, rows, constants, data)

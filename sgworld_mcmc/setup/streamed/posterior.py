@@ -1,0 +1,121 @@
+"""The posterior of rows of which a random part is in memory: streamed ones, or several hosts'."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.progress import stage
+from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.setup.checked_model import CheckedModel
+from sgworld_mcmc.setup.compiled_functions import functions_of
+from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, set_up_feed
+from sgworld_mcmc.setup.posterior import Posterior
+from sgworld_mcmc.setup.precision import Precision, precision_at
+from sgworld_mcmc.setup.streamed.part import Part
+from sgworld_mcmc.setup.streamed.search import fit_streamed
+from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
+from sgworld_mcmc.streaming.rows import Rows
+
+__all__ = ["FoundPosterior", "find_posterior_of_part", "posterior_of_part"]
+
+
+class FoundPosterior(NamedTuple):
+    """A posterior in the coordinates of its mode.
+
+    Attributes
+    ----------
+    posterior
+        The posterior.
+    blocks
+        Derivatives of the log density at the mode, from each block of the rows.
+    rows, part
+        All rows and those in memory, in the precision of the run.
+    precision
+        The precision of the run.
+    """
+
+    posterior: Posterior
+    blocks: BlockDerivatives
+    rows: Rows
+    part: Part
+    precision: Precision
+
+
+def find_posterior_of_part(
+    generator: np.random.Generator,
+    checked: CheckedModel,
+    rows: Rows,
+    part: Part,
+    settings: Settings,
+    initial: np.ndarray | None,
+    read_again: Callable[[Rows, bool], tuple[Rows, Part]],
+) -> FoundPosterior:
+    """Search the mode of all rows, beginning with the part in memory.
+
+    Parameters
+    ----------
+    rows, part
+        All rows and a random part of them, in the user's precision.
+    initial
+        (S, D) points from which to search, or None.
+    read_again
+        Function of the rows and of a precision that returns rows and part in that precision.
+    """
+    user = bool(jax.config.jax_enable_x64)
+    posterior, blocks = _searched(generator, checked, rows, part, settings, initial)
+    stage("coordinates")
+    precision = precision_at(posterior.fit, checked, posterior.constants_double)
+    if precision.double != user:
+        # What was found for rounded rows is only a guess for the rows as they are.
+        passes, guess = posterior.whole.passes, posterior.coordinates.center[None]
+        rows, part = read_again(rows, precision.double)
+        posterior, blocks = _searched(generator, checked, rows, part, settings, guess)
+        posterior.whole.passes += passes
+    return FoundPosterior(posterior, blocks, rows, part, precision)
+
+
+def posterior_of_part(
+    checked: CheckedModel, rows: Rows, part: Part, settings: Settings, fit: CoordinateFit | None
+) -> Posterior:
+    """Return the posterior of all rows, a part of which is in memory; ``fit`` may come later."""
+    view = checked.model
+    functions = functions_of(view, settings.init_strategy)
+    constants = checked.constants(view.precise)
+    with jax.enable_x64(view.precise):
+        feed = set_up_feed(part.rows)
+    return Posterior(
+        functions,
+        part.rows,
+        checked.constants(rows.double),
+        part.rows,
+        constants,
+        feed,
+        fit,
+        settings.temperature or 1.0,
+        whole=WholeData(functions, rows, constants),
+    )
+
+
+def _searched(
+    generator: np.random.Generator,
+    checked: CheckedModel,
+    rows: Rows,
+    part: Part,
+    settings: Settings,
+    initial: np.ndarray | None,
+) -> tuple[Posterior, BlockDerivatives]:
+    posterior = posterior_of_part(checked, rows, part, settings, None)
+    with jax.enable_x64(checked.model.precise):
+        stage("searching the mode")
+        fit, blocks = fit_streamed(
+            generator,
+            posterior.functions,
+            posterior.feed_double,
+            posterior.constants_double,
+            initial,
+            settings,
+            posterior.whole,
+        )
+    return posterior._replace(fit=fit), blocks
