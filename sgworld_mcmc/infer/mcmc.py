@@ -23,7 +23,7 @@ from sgworld_mcmc.progress import reporting, stage
 from sgworld_mcmc.report.divergence import divergence_note
 from sgworld_mcmc.sampling.collection import Collection
 from sgworld_mcmc.sampling.program import first_draws
-from sgworld_mcmc.setup.prepare import check_start
+from sgworld_mcmc.setup.initial_points import check_start
 from sgworld_mcmc.setup.run_plan import RunPlan
 
 __all__ = ["MinibatchMCMC"]

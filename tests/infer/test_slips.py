@@ -9,6 +9,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.util import potential_energy
 
 from sgworld_mcmc import SGLD, SGWORLD
+from sgworld_mcmc.infer import prepared_kernel
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +20,7 @@ QUICK = {"num_samples": 20, "num_warmup": 2, "num_chains": 2, "step_size": 0.1, 
 
 @pytest.fixture
 def without_set_up(monkeypatch):
-    monkeypatch.setattr("sgworld_mcmc.infer.kernel.prepare", lambda *_: pytest.fail("set up"))
+    monkeypatch.setattr(prepared_kernel, "prepare", lambda *_: pytest.fail("set up"))
 
 
 @pytest.mark.parametrize(
