@@ -15,6 +15,7 @@ from sgworld_mcmc.interrupts import Interrupts
 from sgworld_mcmc.sampling import loop
 from sgworld_mcmc.sampling.collection import Collection
 from sgworld_mcmc.sampling.loop import collect
+from sgworld_mcmc.sampling.program import program_for
 
 
 class State(NamedTuple):
@@ -124,7 +125,7 @@ def test_no_draws_only_calls():
 def test_the_callers_state_is_left_alone_and_the_draws_are_not_copied():
     walk, state = Walk(), Walk().start()
     blocks = []
-    program = loop._compiled("some")
+    program = program_for("some")
 
     def advance(state, buffers, *numbers, **static):
         out = program(state, buffers, *numbers, **static)
