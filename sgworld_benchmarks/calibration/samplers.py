@@ -21,7 +21,7 @@ from sgworld_mcmc import SGLD, SGWORLD
 
 __all__ = ["SAMPLERS", "Draws", "run_nuts", "run_sgld", "run_sgworld"]
 
-# Of NUTS: transitions of the warm-up, and draws.
+# NUTS makes this many transitions of the warm-up, and this many draws.
 WARMUP, DRAWS = 500, 990
 # SGLD's batches are this part of the rows, or those of SGWORLD if these are smaller.
 PART = 10

@@ -35,7 +35,8 @@ class Diagonal(Coordinates):
 
     @classmethod
     def from_hessian(cls, center, hessian):
-        # Of all diagonal preconditioners this one makes the curvatures equal.
+        # The scales come from the Hessian's diagonal, not from that of its inverse: the curvature
+        # along every axis is then the same, and one step size suits all of them.
         diagonal = np.diagonal(hessian) if np.ndim(hessian) == 2 else hessian
         return cls(center, 1 / np.sqrt(diagonal))
 

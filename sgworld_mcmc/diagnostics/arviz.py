@@ -100,8 +100,7 @@ def to_arviz(
         )
     posterior = _posterior(mcmc)
     groups = {"posterior": posterior, "sample_stats": _sample_stats(mcmc)}
-    on_disk = _on_disk(mcmc) is not None
-    names: dict[str, list] = {}
+    names, labels = {}, {}
     # Where the rows are streamed, no group has a place for values of each of them.
     streamed = is_streamed(getattr(mcmc, "_args", ()), getattr(mcmc, "_kwargs", {}))
     if streamed and (log_likelihood is True or posterior_predictive):
@@ -113,39 +112,54 @@ def to_arviz(
     # There is no model for a sampler of a plain potential function.
     if mcmc.sampler.model is not None and not streamed:
         bound = model_groups.BoundModel(mcmc.sampler.model, mcmc._args, mcmc._kwargs)
-        # What a user keeps in place of the sites may have the name of one, and another shape.
-        kept = getattr(getattr(mcmc.sampler, "settings", None), "keep", None) is not None
-        sites = {} if kept else posterior
-        view = model_groups.inspect_model(bound, {k: np.asarray(v[0, 0]) for k, v in sites.items()})
-        if kept:
-            sites = {k: v for k, v in posterior.items() if v.shape[2:] == view.shapes.get(k)}
-        draws = {name: sites[name] for name in view.latents if name in sites}
-        if on_disk and (posterior_predictive or log_likelihood is True):  # they need every draw
-            draws = {name: np.asarray(value) for name, value in draws.items()}
-        wanted = False if on_disk and log_likelihood == "auto" else log_likelihood
-        if _wants_log_likelihood(wanted, view, draws):
+        view, draws = _seen_with(mcmc, bound, posterior)
+        if _on_disk(mcmc) is not None:
+            if log_likelihood == "auto":
+                log_likelihood = False
+            if posterior_predictive or log_likelihood:  # they need every draw
+                draws = {name: np.asarray(value) for name, value in draws.items()}
+        if _wants_log_likelihood(log_likelihood, view, draws):
             groups["log_likelihood"] = model_groups.log_likelihood(bound, view, draws)
         if posterior_predictive and view.observed:
             _require_latents(view, draws, "posterior_predictive")
             groups["posterior_predictive"] = model_groups.predict(bound, view, draws, rng_key)
         groups["observed_data"] = view.observed
         groups["constant_data"], constant_dims = model_groups.constant_data(bound, view)
-        fits = {k: dims for k, dims in view.dims.items() if not kept or k in draws}
-        fits |= {name: view.dims[name] for name in view.observed}
-        names = constant_dims | fits
-        found, labels = axis_labels(
-            getattr(mcmc, "labels", ()),
-            {
-                name: value.shape[2:]
-                for name, value in posterior.items()
-                if name not in (dims or {})
-            },
-            view.dims,
-            (mcmc._args, mcmc._kwargs),
-            view.observed,
-        )
-        names, coords = names | found, labels | dict(coords or {})
-    return _assemble(mcmc, groups, names | dict(dims or {}), dict(coords or {}))
+        unnamed = {name: x for name, x in posterior.items() if name not in (dims or {})}
+        names, labels = _axes(mcmc, view, draws, unnamed)
+        names = constant_dims | names
+    coords = labels | dict(coords or {})
+    return _assemble(mcmc, groups, names | dict(dims or {}), coords)
+
+
+def _keeps(mcmc):
+    """Whether the user keeps something in place of the sites, maybe under a site's name."""
+    return getattr(getattr(mcmc.sampler, "settings", None), "keep", None) is not None
+
+
+def _seen_with(mcmc, bound, posterior):
+    """Return what is seen of a model with its draws, and the draws of its latent sites."""
+    sites = {} if _keeps(mcmc) else posterior
+    view = model_groups.inspect_model(bound, {k: np.asarray(v[0, 0]) for k, v in sites.items()})
+    if _keeps(mcmc):  # what has the name of a site may have another shape
+        sites = {k: v for k, v in posterior.items() if v.shape[2:] == view.shapes.get(k)}
+    return view, {name: sites[name] for name in view.latents if name in sites}
+
+
+def _axes(mcmc, view, draws, unnamed):
+    """Return names of axes by variable, and labels along them, as plates and frames give them.
+
+    ``unnamed`` are the variables of the posterior whose axes have no names from the user.
+    """
+    kept = _keeps(mcmc)
+    names = {k: dims for k, dims in view.dims.items() if not kept or k in draws}
+    names |= {name: view.dims[name] for name in view.observed}
+    shapes = {name: value.shape[2:] for name, value in unnamed.items()}
+    arguments = mcmc._args, mcmc._kwargs
+    found, labels = axis_labels(
+        getattr(mcmc, "labels", ()), shapes, view.dims, arguments, view.observed
+    )
+    return names | found, labels
 
 
 def _on_disk(mcmc):

@@ -108,30 +108,16 @@ def plot_density(
         )
 
     figure, axes = plot_grid.make_panels(len(chosen), columns, width=1.75, height=1.45)
+    styles = {key: plot_grid.line_style(place) for place, key in enumerate(curves)}
     for axis, name in zip(axes, chosen, strict=True):
         draws = {
             k: finite_draws(k, name, curve[name]) for k, curve in curves.items() if name in curve
         }
         truth = finite_draws(exact_label, name, reference[name]) if name in reference else None
         pdf = partial(exact.marginal_pdf, name) if has_pdf and name in known else None
-        support = guess_support(
-            name, [*draws.values(), *([] if truth is None else [truth])], bounds
-        )
-        left, right = plot_range(list(draws.values()), truth, pdf, support)
-        grid = np.linspace(left, right, 400)
-        if truth is not None and np.ptp(truth) > 0:
-            plot_grid.fill_density(axis, grid, density_on_grid(truth, grid, *support))
-        elif pdf is not None:
-            plot_grid.fill_density(axis, grid, np.asarray(pdf(grid)))
-        for key, values in draws.items():
-            style = plot_grid.line_style(list(curves).index(key))
-            if np.ptp(values) == 0:
-                axis.axvline(values[0], **style)
-            else:
-                axis.plot(grid, density_on_grid(values, grid, *support), **style)
-        plot_grid.density_axis(axis, left, right, name)
+        _draw_marginals(axis, name, draws, styles, truth, pdf, bounds)
 
-    handles = [Line2D([], [], label=key, **plot_grid.line_style(i)) for i, key in enumerate(curves)]
+    handles = [Line2D([], [], label=key, **style) for key, style in styles.items()]
     if exact is not None:
         patch = Patch(
             facecolor=plot_grid.GREY, edgecolor=plot_grid.DARK, linewidth=0.8, label=exact_label
@@ -222,6 +208,23 @@ def plot_trace(
         ]
         plot_grid.add_legend(figure, handles if count <= len(plot_grid.COLOURS) else [])
     return plot_grid.save(figure, path)
+
+
+def _draw_marginals(axis, name, draws, styles, truth, pdf, bounds):
+    """Draw the densities of a parameter's draws, by sampler, over those of the true ones."""
+    support = guess_support(name, [*draws.values(), *([] if truth is None else [truth])], bounds)
+    left, right = plot_range(list(draws.values()), truth, pdf, support)
+    grid = np.linspace(left, right, 400)
+    if truth is not None and np.ptp(truth) > 0:
+        plot_grid.fill_density(axis, grid, density_on_grid(truth, grid, *support))
+    elif pdf is not None:
+        plot_grid.fill_density(axis, grid, np.asarray(pdf(grid)))
+    for key, values in draws.items():
+        if np.ptp(values) == 0:
+            axis.axvline(values[0], **styles[key])
+        else:
+            axis.plot(grid, density_on_grid(values, grid, *support), **styles[key])
+    plot_grid.density_axis(axis, left, right, name)
 
 
 def _is_labelled(samples):

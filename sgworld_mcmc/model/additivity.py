@@ -43,8 +43,8 @@ def make_evaluation(model: MinibatchModel) -> Callable:
 
     def evaluate(flat, data, constants):
         params, half = model.unravel(flat), jax.tree.leaves(data)[0].shape[0] // 2
-        # Of a model with random parts, the first rows have the same random numbers whatever the
-        # number of rows (JAX counts them from the first): see _judge.
+        # _judge compares the terms of the first half of the rows with those that it has alone. Both
+        # need the same random numbers, and have them with one key: JAX counts from the first row.
         key = jax.random.key(0) if model.random else None
         whole = model.log_densities(params, data, constants, total=False, key=key)
         if half == 0:

@@ -42,7 +42,8 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     chains, draws, dimension = positions.shape
     budget = SMALL_BUDGET if brief else BUDGET
     affordable = budget / (4 * posterior.size * dimension)
-    # Of streamed rows a random part is in memory: estimates with control variates know the rest.
+    # Where rows are streamed, a random part of them is in memory, and is enough: control variates
+    # know the rest.
     streamed = posterior.whole is not None
     parts = streamed or (affordable < FEWEST and is_large(posterior.size))
     number = int(np.clip(PART_DRAWS if parts else affordable, FEWEST, chains * draws / 2))

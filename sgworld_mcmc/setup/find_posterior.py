@@ -56,8 +56,8 @@ def find_posterior(
     large, precise = is_large(view.size), view.precise
     layout = layout_of(settings.devices, settings.data_shards)
     search = _Search(generator, seed, checked, settings, checked.constants(precise), layout, user)
-    # Of few rows the set-up and the run have a copy each. Many rows are copied once, as the run
-    # will most likely read them: the set-up only adds them up in double precision.
+    # Set-up and run each have a copy of few rows. Many rows are copied once, as the run will most
+    # likely read them: the set-up only adds them up in double precision.
     rows_double = checked.rows(user if large else precise)
     found = search.on(rows_double, initial)
     if found.fit is None:

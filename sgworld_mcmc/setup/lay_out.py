@@ -147,7 +147,7 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
     rows = data.rows
     if rows is None:
         rows = data.feed.data if isinstance(data.feed, DealtRows) else joined(data.feed)
-    # Of rows on several hosts, the part in memory is every host's own.
+    # Where rows lie on several hosts, each host has a part in memory that needs no layout.
     layout = None if data.whole is not None else data.layout
     strata = plan.strata if data.whole is None else 1
     return Posterior(

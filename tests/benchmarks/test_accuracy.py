@@ -26,7 +26,7 @@ from sgworld_mcmc.cli import main
 
 pytestmark = pytest.mark.slow
 
-# Of some 60 comparisons: 4.5 standard errors are crossed by chance once in 2000 times.
+# One of some 60 comparisons crosses 4.5 standard errors by chance once in 2000 times.
 SIGMAS = 4.5
 
 

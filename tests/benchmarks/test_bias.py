@@ -120,7 +120,7 @@ def test_wrong_size_of_a_problem(capsys):
 
 @pytest.mark.parametrize(("variance", "shift"), [(1.0, 0.0), (1.2, 0.1)])
 def test_measured_error_is_free_of_noise(variance, shift):
-    """Of 50 parameters, each with a Monte Carlo error of 4 %."""
+    """The error is that of 50 parameters, each with a Monte Carlo error of 4 %."""
     generator = np.random.default_rng(1)
     draws = generator.normal(size=(40, 30, 50)) * np.sqrt(variance) + shift
     ones = np.ones(50)

@@ -222,7 +222,7 @@ class Linearised(NamedTuple):
 
 @cache
 def row_terms():
-    """Of single rows, each with its N-th part of the prior."""
+    """Return the terms of single rows, each with its N-th part of the prior."""
 
     def gradient(z, row):
         return joint_estimator(z, jax.tree.map(lambda x: x[None], row)) / ROWS
@@ -336,7 +336,7 @@ def _window(data, start):
 
 @cache
 def sgld_terms():
-    """Of all windows; a window stands for all rows, so ROWS / BATCH_SIZE is the factor."""
+    """Return those of all windows, with ROWS / BATCH_SIZE: a window stands for all rows."""
     terms = row_terms().sums([(b + np.arange(BATCH_SIZE)) % ROWS for b in range(ROWS)])
     return Linearised(terms.matrices / BATCH_SIZE, terms.offsets / BATCH_SIZE, terms.third)
 

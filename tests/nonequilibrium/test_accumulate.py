@@ -26,7 +26,7 @@ AWAY = np.array([5.0, 0.0, -5.0])
 
 @jax.jit
 def record(path):
-    """Of (chains, steps, D), as a user scans it."""
+    """Return the moments of a path (chains, steps, D), as a user scans it."""
     start = moments.init(path[:, 0], jnp.zeros(path.shape[2]), chains=True)
     step = lambda r, x: (moments.update(r, x), None)  # noqa: E731
     return jax.lax.scan(step, start, path.swapaxes(0, 1))[0]

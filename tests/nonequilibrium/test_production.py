@@ -127,7 +127,7 @@ def test_variational_estimate_is_tight_and_never_above():
     x, exact = chain(0.3, 2000, 400, seed=30)
     result = ne.variational_entropy_production(x)
     assert abs(result.rate / exact - 1) < 0.05 and result.standard_error < 0.02 * exact
-    # Of a reversible chain: nothing, and not significantly more.
+    # A reversible chain produces nothing, and no more is found with significance.
     null = simulate(*reversible([1.0, 2.0], 0.2), 2000, 10, seed=31)
     result = ne.variational_entropy_production(null)
     assert result.rate < 3 * result.standard_error and result.rate < result.train_rate

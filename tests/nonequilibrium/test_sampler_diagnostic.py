@@ -41,7 +41,7 @@ def test_measured_production_is_that_of_the_recursion(results):
     for row in results["SGLD"]:
         assert abs(row.measured - row.production) < 4.5 * row.measured_error + 2e-4
     slow, fast = results["SGLD"]
-    # Of third order in the step for each epoch.
+    # The production of an epoch is of third order in the step.
     assert 2.0 < np.log2(fast.production / slow.production) < 3.5
 
 

@@ -287,7 +287,7 @@ def test_fourth_moment_feels_the_noise_in_the_tails():
 
 
 def test_a_partition_into_few_batches_may_have_more_noise_than_the_mean_one():
-    """Of random partitions about one in twenty has more, along a direction, than is allowed for."""
+    """About one random partition in twenty has more, along a direction, than is allowed for."""
     generator = np.random.default_rng(0)
     rows, batches = 60, 3
     values = generator.normal(size=rows)

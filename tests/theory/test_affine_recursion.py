@@ -176,7 +176,7 @@ def test_momentum_has_its_known_variance():
 @pytest.mark.parametrize("law", ["batches", "symmetric", "all_phases"])
 @pytest.mark.parametrize(("h", "k", "close"), [(0.1, 0.5, 0.02), (0.3, 1.5, 0.06)])
 def test_large_hessian_noise_follows_the_exact_recursion(law, h, k, close):
-    """Of two noises at once, too: each widens what the other one acts on."""
+    """Two noises at once do, too: each widens what the other one acts on."""
     rng = np.random.default_rng(1)
     deltas, offsets = marks(rng, 20, k), rng.normal(size=20)
     offsets -= offsets.mean() + deltas * (offsets @ deltas) / (deltas @ deltas)
