@@ -14,7 +14,7 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.arrow_rows import ArrowRows
 from sgworld_mcmc.setup.arrow_search import ArrowCenter, ArrowSearch
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.groups import Structure, find_structure
 from sgworld_mcmc.setup.posterior import MOST_NUMBERS, Posterior

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sgworld_mcmc.coordinates.dense import Dense
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.posterior import Posterior

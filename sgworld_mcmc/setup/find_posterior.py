@@ -15,9 +15,9 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.batch_noise import compile_ahead
 from sgworld_mcmc.setup.checked_model import CheckedModel, check_gradient
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions, functions_of
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
 from sgworld_mcmc.setup.coordinates_from_mode import (
-    CoordinateFit,
     coordinates_at,
     fit_coordinates,
     set_up_feed,

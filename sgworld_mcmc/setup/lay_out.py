@@ -24,7 +24,8 @@ from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, set_up_feed
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
+from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan

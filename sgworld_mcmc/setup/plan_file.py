@@ -22,7 +22,7 @@ from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import COORDINATES, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.choose import Choice
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.predict import Prediction
 from sgworld_mcmc.setup.random_parts import Uncancelled

@@ -14,7 +14,7 @@ from sgworld_mcmc.gradients.taylor import Taylor, TaylorControls
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.groups import Structure
 from sgworld_mcmc.setup.mode_search import ModeSearch
 from sgworld_mcmc.setup.row_derivatives import (

@@ -13,7 +13,7 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.setup.checked_model import CheckedModel
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 
 __all__ = ["Precision", "precision_at"]
 

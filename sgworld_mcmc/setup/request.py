@@ -6,7 +6,7 @@ from sgworld_mcmc.data.dealing import is_shared
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.settings import GRADIENTS, Settings
 from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 
 __all__ = ["Request", "request_of"]
 

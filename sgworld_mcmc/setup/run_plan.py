@@ -18,7 +18,7 @@ from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import ArrayTree, Coordinates, Feed
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.setup.choose import Choice
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.without_mode.tune import KineticFit

@@ -11,7 +11,7 @@ import pytest
 
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.coordinates.dense import Dense
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_from_pilots import adapted, is_far
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.posterior import Posterior

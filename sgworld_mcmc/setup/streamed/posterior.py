@@ -10,7 +10,8 @@ from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit, set_up_feed
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
+from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.precision import Precision, precision_at
 from sgworld_mcmc.setup.streamed.part import Part

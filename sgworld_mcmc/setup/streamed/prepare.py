@@ -88,11 +88,7 @@ def prepare_streamed(
         posterior = posterior.with_gradient()
         factors = _factors(posterior, part, blocks, measurements)
         alike = factors.alike()
-        if settings.any_order and alike == 1:
-            # In a shuffled file neighbours make as good a batch as any, and need no copy.
-            settings = replace(settings, order=ORDERS["batches"]())
-        if settings.order.redeals:
-            factors = factors.shuffled()
+        settings, factors = _ordered(settings, factors, alike)
         stage("choosing settings")
         request = _request(settings, posterior, rows)
         choice = cost = None
@@ -148,6 +144,16 @@ def _run_data(plan: RunPlan, posterior: Posterior, rows: Rows) -> RunData:
         stream=Stream(rows, grid, plan.streaming.shuffled),
         whole=posterior.whole,
     )
+
+
+def _ordered(
+    settings: Settings, factors: BlockFactors, alike: float
+) -> tuple[Settings, BlockFactors]:
+    """Return the settings with the order that suits the file, and the noise of its chunks then."""
+    if settings.any_order and alike == 1:
+        # In a shuffled file neighbours make as good a batch as any, and need no copy.
+        settings = replace(settings, order=ORDERS["batches"]())
+    return settings, factors.shuffled() if settings.order.redeals else factors
 
 
 def _request(settings: Settings, posterior: Posterior, rows: Rows) -> Request:

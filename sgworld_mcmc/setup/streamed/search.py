@@ -9,7 +9,8 @@ from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED, CoordinateFit, coordinates_of
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
+from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED, coordinates_of
 from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss

@@ -14,7 +14,7 @@ from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
-from sgworld_mcmc.setup.coordinates_from_mode import CoordinateFit
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.lay_out import feed_of, run_data
 from sgworld_mcmc.setup.make_plan import cast_tuning, make_plan
