@@ -133,7 +133,7 @@ def test_the_callers_state_is_left_alone_and_the_draws_are_not_copied():
         return out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_compiled", lambda work: advance)
+        patch.setattr(loop, "program_for", lambda work: advance)
         found = run(walk, state, block=10)
     assert len(blocks) == 1 + 1 + 4  # one to compile, the warm-up and four of ten draws
     assert not any(x.is_deleted() for x in jax.tree.leaves(state))
