@@ -12,7 +12,7 @@ Orders, gradients and integrators are *static*: hashable frozen dataclasses of P
 that a compiled program is found again by the objects that it was made with. Feeds and coordinates
 are pytrees whose leaves are arrays, so that data are arguments of compiled programs. The members
 live in ``data/``, ``gradients/``, ``integrators/`` and ``coordinates/``, one in each file;
-:mod:`sgworld_mcmc.settings` finds them there by their ``name``. docs/add_a_sampler.md shows how to
+:mod:`sgworld_mcmc.members` finds them there by their ``name``. docs/add_a_sampler.md shows how to
 write another one. Here nothing is imported from the rest of the package, but for its functions of
 arrays.
 """
