@@ -115,7 +115,8 @@ def step_times(width: int = 128, batch_size: int = 100, size: int = 4000) -> Ste
     data, sampler = mcmc.data, mcmc.sampler
     steps = data.dynamics.steps_per_draw
     state = sampler.init(jax.random.key(1), 0, model_args=(data,))
-    chain = quick_jit(lambda state, data: sampler.sample(state, (data,), {}))
+    # As a run of a thousand draws is compiled.
+    chain = quick_jit(lambda state, data: sampler.sample(state, (data,), {}), "much")
 
     optimiser = optax.adam(1e-3)
     params = data.sites(state.position)

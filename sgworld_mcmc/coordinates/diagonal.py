@@ -1,5 +1,6 @@
 """Coordinates with one scale for each parameter, for many dimensions."""
 
+import operator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -20,10 +21,11 @@ class Diagonal(Coordinates):
     Attributes
     ----------
     center, scale
-        (D,) origin and scales.
+        (D,) origin and scales; tuples of such arrays where theta and z are tuples.
     """
 
     name: ClassVar[str] = "diagonal"
+    divisible: ClassVar[bool] = True
 
     center: Any
     scale: Any
@@ -41,13 +43,17 @@ class Diagonal(Coordinates):
         return cls(center, 1 / np.sqrt(diagonal))
 
     def apply(self, z):
-        return self.scale * z
+        return jax.tree.map(operator.mul, self.scale, z)
 
     def solve(self, change):
         return change / self.scale
 
     def pull_back(self, gradient):
-        return self.scale * gradient
+        return jax.tree.map(operator.mul, self.scale, gradient)
+
+    def divided(self, sizes):
+        parts = (tuple(jax.lax.split(x, sizes)) for x in (self.center, self.scale))
+        return Diagonal(*parts)
 
     def scaled(self, factor):
         return Diagonal(self.center, self.scale * factor)

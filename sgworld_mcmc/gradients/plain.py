@@ -14,6 +14,7 @@ class Plain(Gradient):
     """g_b(z), which needs no mode and no Hessian; its noise cancels without replacement."""
 
     name: ClassVar[str] = "plain"
+    by_site: ClassVar[bool] = True
 
     def __call__(self, target, controls, feed, position, batch, index):
         return batch_estimate(gradient_of(target), position, batch, feed)

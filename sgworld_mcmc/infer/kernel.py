@@ -16,6 +16,7 @@ from sgworld_mcmc.infer.prepared_kernel import PreparedKernel
 from sgworld_mcmc.model.arguments import signature_of
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.report.quantities import checks_of, potential_energy
+from sgworld_mcmc.sampling.by_site import sites_apart
 from sgworld_mcmc.sampling.chain import SGMCMCState, clock_of, draw, initial_state
 from sgworld_mcmc.setup.checked_model import warn_of
 from sgworld_mcmc.setup.run_plan import RunData
@@ -75,7 +76,13 @@ class SGMCMCKernel(PreparedKernel):
     def sample(self, state: SGMCMCState, model_args, model_kwargs) -> SGMCMCState:
         """Advance the chain or chains by one draw."""
         data = self._resolve(model_args, model_kwargs)
-        target = target_of(data.model, data.constants, data.tuning.coordinates)
+        coordinates, dynamics = data.tuning.coordinates, data.dynamics
+        sites = ()
+        if not dynamics.recorded:
+            sites = sites_apart(data.model, coordinates, dynamics.gradient, dynamics.segment)
+        if sites:
+            coordinates = coordinates.divided(sites)
+        target = target_of(data.model, data.constants, coordinates)
 
         def advance(state, clock):
             return draw(
@@ -85,7 +92,8 @@ class SGMCMCKernel(PreparedKernel):
                 target=target,
                 controls=data.tuning.controls,
                 to_sites=data.sites,
-                dynamics=data.dynamics,
+                dynamics=dynamics,
+                sites=sites,
             )
 
         clock = clock_of(state)

@@ -308,9 +308,6 @@ class ReportedMCMC(StreamedMCMC):
     def _numbers(self) -> float:
         """Count the numbers that a whole run reads, so that a continued run has its program."""
         data, dynamics = self.data, self.plan.dynamics
-        if dynamics.integrator.numbers != "gaussian":
-            # The faster code of XLA (jaxlib 0.10.2) takes several times longer to unpack bytes.
-            return 0.0
         samples, chains = self._asked or (self.num_samples, self.num_chains)
         draws = samples * dynamics.steps_per_draw
         steps = self.num_warmup * dynamics.steps_per_warmup + draws

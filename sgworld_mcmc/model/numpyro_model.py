@@ -120,14 +120,18 @@ class MinibatchModel:
         """Names of the deterministic sites."""
         return tuple(n for n, s in self.sites.items() if s.kind == "deterministic")
 
-    def unravel(self, flat: jax.Array) -> dict[str, jax.Array]:
-        """Return the unconstrained sites of a flat position (D,)."""
-        result, start = {}, 0
-        for name in self.latents:
-            stop = start + int(np.prod(self.shapes[name]))
-            result[name] = flat[start:stop].reshape(self.shapes[name])
-            start = stop
-        return result
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of unconstrained coordinates of each latent site."""
+        return tuple(int(np.prod(self.shapes[name])) for name in self.latents)
+
+    def unravel(self, flat: jax.Array | tuple) -> dict[str, jax.Array]:
+        """Return the unconstrained sites of a flat position (D,), or of one cut at the sites."""
+        # The transpose of one split is one concatenation, that of slices a sum of padded vectors,
+        # which XLA does not vectorise.
+        parts = flat if isinstance(flat, tuple) else jax.lax.split(flat, self.sizes)
+        named = zip(self.latents, parts, strict=True)
+        return {name: part.reshape(self.shapes[name]) for name, part in named}
 
     def ravel(self, params: dict[str, jax.Array]) -> jax.Array:
         """Return the flat position (D,) of unconstrained sites."""

@@ -1,7 +1,10 @@
 """Make the log density of a model in the form that gradients take: a function of (z, rows)."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import jax
 
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import Coordinates
@@ -32,7 +35,8 @@ class Target(NamedTuple):
 
     def near(self, change: Any, rows: tuple) -> Any:
         """Return the log density where theta is the center plus ``change``."""
-        return self.density(self.coordinates.center + change, rows, None)
+        theta = jax.tree.map(operator.add, self.coordinates.center, change)
+        return self.density(theta, rows, None)
 
 
 def target_of(

@@ -1,5 +1,6 @@
 """In which coordinates the chain moves."""
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -24,10 +25,13 @@ class Coordinates(ABC):
         The public spelling.
     whitens
         Whether a posterior standard deviation has about length one in z.
+    divisible
+        Whether each part of theta depends on the same part of z only: see :meth:`divided`.
     """
 
     name: ClassVar[str]
     whitens: ClassVar[bool] = True
+    divisible: ClassVar[bool] = False
     center: Any
 
     @classmethod
@@ -88,7 +92,11 @@ class Coordinates(ABC):
 
     def to_model(self, z: Any) -> Any:
         """Return theta at positions z (..., D)."""
-        return self.center + self.apply(z)
+        return jax.tree.map(operator.add, self.center, self.apply(z))
+
+    def divided(self, sizes: tuple[int, ...]) -> "Coordinates":
+        """Return the coordinates for theta and z that are tuples of parts of these sizes."""
+        raise NotImplementedError(f"Coordinates of the kind {self.name!r} have no parts.")
 
     def to_z(self, theta: Any) -> Any:
         """Return z at the model's unconstrained coordinates theta (..., D)."""

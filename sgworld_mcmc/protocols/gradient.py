@@ -27,11 +27,14 @@ class Gradient(ABC):
     needs
         Order of the derivatives of the log density of all rows at the origin that it needs: 0 for
         none, 1 for the gradient, 2 for the gradient and its Jacobian.
+    by_site
+        Whether positions may be tuples of arrays, one for each site.
     """
 
     name: ClassVar[str]
     cost: ClassVar[float] = 1.0
     needs: ClassVar[int] = 0
+    by_site: ClassVar[bool] = False
 
     @classmethod
     def make(cls, *, cache: bool) -> "Gradient":

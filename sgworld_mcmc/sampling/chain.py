@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sgworld_mcmc.protocols import ArrayTree, Feed, Gradient, Integrator, Order, PRNGKey
+from sgworld_mcmc.sampling.by_site import cut, joined
 from sgworld_mcmc.sampling.recording import Recorder
 from sgworld_mcmc.sampling.sweep import sweep
 
@@ -188,6 +189,7 @@ def draw(
     controls: ArrayTree,
     to_sites: Callable,
     dynamics: Dynamics,
+    sites: tuple[int, ...] = (),
 ) -> SGMCMCState:
     """Advance one chain by one draw, or by one warm-up call.
 
@@ -206,6 +208,9 @@ def draw(
         Function of the position that returns the dict of unconstrained sites.
     dynamics
         The static choices.
+    sites
+        Sizes of the sites at which the target's positions are cut
+        (:mod:`sgworld_mcmc.sampling.by_site`); () if they are flat.
     """
     recorder = dynamics.recorder
     if recorder.coordinates:
@@ -222,7 +227,10 @@ def draw(
     def segment(number, walk):
         now = clock.step + number * dynamics.segment
         settings = dynamics.settings_at(now, state.step_size)
-        return _segment(walk, now, clock, settings, feed, gradient_of, recorder, dynamics)
+        if sites:
+            walk = walk._replace(motion=cut(walk.motion, sites))
+        walk = _segment(walk, now, clock, settings, feed, gradient_of, recorder, dynamics)
+        return walk._replace(motion=joined(walk.motion)) if sites else walk
 
     warming = clock.i < clock.num_warmup
     steps = jnp.where(warming, dynamics.steps_per_warmup, dynamics.steps_per_draw)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from blackjax.sgmcmc.gradients import grad_estimator
 from kinetic import UBU as Reference
+from scipy import stats
 from tolerances import SIGMAS
 
 import sgworld_mcmc as sg
 from sgworld_mcmc import exact
-from sgworld_mcmc.integrators.normals import draw_three_point
+from sgworld_mcmc.integrators.normals import _words, draw_three_point
 from sgworld_mcmc.integrators.ubu import UBU, _motion
 from sgworld_mcmc.theory.affine_recursion import relative_variance_error
 
@@ -126,11 +127,54 @@ def test_three_points_have_the_moments_of_normal_numbers():
     count = found.size
     assert abs(found.mean()) < SIGMAS / np.sqrt(count)
     assert abs((found**2).mean() - 1) < SIGMAS * np.sqrt(2 / count)
-    assert abs((found**4).mean() - 256 / 86) < SIGMAS * np.sqrt(20 / count)
-    # The four bytes of a word are independent.
+    assert abs((found**4).mean() - 3) < SIGMAS * np.sqrt(18 / count)
     flat = found.reshape(-1)
-    for lag in (1, 2, 3, 4):
-        assert abs((flat[lag:] * flat[:-lag]).mean()) < SIGMAS / np.sqrt(count)
+    for lag in (1, 2, 3, 4, 7, 256, 2100):
+        assert abs((flat[lag:] * flat[:-lag]).mean()) < SIGMAS / np.sqrt(count - lag)
+
+
+def test_three_points_of_different_leaves_and_keys_are_independent():
+    """Each coordinate's sum over many steps is normal, and no two steps or leaves are alike."""
+    steps, size = 4000, 500
+    keys = jax.random.split(jax.random.key(1), steps)
+    like = (jnp.zeros(size), {"a": jnp.zeros((size // 5, 5))})
+    first, second = jax.jit(jax.vmap(lambda key: draw_three_point(key, like)))(keys)
+    found = np.concatenate([first, np.asarray(second["a"]).reshape(steps, -1)], 1)
+    sums = found.sum(0) / np.sqrt(steps)
+    assert stats.kstest(sums, "norm").pvalue > 1e-3
+    assert abs((sums**2).sum() - 2 * size) < SIGMAS * np.sqrt(2 * 2 * size)
+    # Neighbouring steps, neighbouring coordinates, and the two leaves.
+    pairs = (found[1:], found[:-1]), (found[:, 1:], found[:, :-1]), np.split(found, 2, axis=1)
+    for one, other in pairs:
+        assert abs((one * other).mean()) < SIGMAS / np.sqrt(one.size)
+    rows = found @ found.T / np.sqrt(2 * size)
+    away = rows[np.triu_indices(steps, 1)]
+    assert abs((away**2).mean() - 1) < SIGMAS * np.sqrt(2 / steps)  # far fewer are independent
+    assert np.abs(away).max() < 7  # of eight million
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_bits_of_the_words_are_fair_and_depend_on_all_bits(seed):
+    seeds = jax.random.bits(jax.random.key(seed), (2,), jnp.uint32)
+    words = np.asarray(_words(seeds, 0, 2**20))
+    for shift in (0, 8, 16, 24):
+        assert stats.chisquare(np.bincount((words >> shift) & 255, minlength=256)).pvalue > 1e-4
+    # A change of one bit of the counter, or of one of the two numbers, changes half of all bits.
+    few = 2**14
+    for bit in range(14):
+        other = np.asarray(_words(seeds, 0, few))[np.arange(few) ^ (1 << bit)]
+        _check_half(words[:few] ^ other)
+    for bit in range(32):
+        for place in range(2):
+            flip = np.zeros(2, np.uint32)
+            flip[place] = 1 << bit
+            _check_half(words[:few] ^ np.asarray(_words(seeds ^ flip, 0, few)))
+
+
+def _check_half(changed):
+    """Each of the 32 bits is one in half of the words, but for a bias of a hundredth."""
+    shares = ((changed[:, None] >> np.arange(32)) & 1).mean(0)
+    assert np.abs(shares - 0.5).max() < 0.01 + SIGMAS * 0.5 / np.sqrt(len(changed))
 
 
 @pytest.mark.slow

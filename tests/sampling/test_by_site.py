@@ -1,0 +1,80 @@
+"""Positions that are cut at the model's sites give the draws of flat ones."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from sgworld_benchmarks.networks.models import classifier
+from sgworld_mcmc import SGLD, SGWORLD
+from sgworld_mcmc.infer import kernel
+from sgworld_mcmc.sampling import by_site
+
+# Long enough segments, and many numbers, to be cut; nothing is tuned.
+GIVEN = dict(
+    num_chains=2,
+    num_samples=3,
+    num_warmup=1,
+    batch_size=20,
+    step_size=0.01,
+    steps_per_draw=20,
+    gradient="plain",
+    progress_bar=False,
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((200, 150), np.float32), rng.integers(0, 3, 200)
+
+
+@pytest.fixture
+def cuts(monkeypatch):
+    """Sizes of the sites at which the positions of runs were cut."""
+    seen = []
+
+    def noted(*args):
+        seen.append(by_site.sites_apart(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(kernel, "sites_apart", noted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "sampler, settings",
+    [
+        (SGWORLD, dict(dynamics="kinetic", friction=1.0)),
+        (SGWORLD, dict(dynamics="kinetic", friction=1.0, chain_method="sequential")),
+        (SGLD, dict(dynamics="kinetic", friction=1.0)),
+    ],
+    ids=["vectorized", "sequential", "replacement"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_draws_are_those_of_flat_positions(rows, cuts, monkeypatch, sampler, settings):
+    model = partial(classifier, hidden=(60,), classes=3)
+
+    def draws():
+        mcmc = sampler(model, **GIVEN, **settings)
+        mcmc.run(jax.random.key(0), *rows)
+        return mcmc.get_samples(group_by_chain=True)
+
+    apart = draws()
+    assert cuts and len(cuts[-1]) == len(apart) and sum(cuts[-1]) > by_site.FEWEST_NUMBERS
+    monkeypatch.setattr(by_site, "FEWEST_NUMBERS", 10**9)
+    jax.clear_caches()
+    flat = draws()
+    assert cuts[-1] == ()
+    for site, values in apart.items():
+        assert np.std(values) > 0
+        np.testing.assert_allclose(values, flat[site], atol=2e-4)
+
+
+def test_cut_and_joined_are_inverse():
+    motion = {"x": jax.numpy.arange(6.0), "v": jax.numpy.arange(6.0) ** 2}
+    parts = by_site.cut(motion, (1, 3, 2))
+    assert [x.shape for x in parts["x"]] == [(1,), (3,), (2,)]
+    again = by_site.joined(parts)
+    assert all(np.array_equal(again[name], motion[name]) for name in motion)
