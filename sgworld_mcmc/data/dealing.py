@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.checks import check_data, check_integer
+from sgworld_mcmc.data.permutation import random_permutation
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, Batch, PRNGKey
 
 __all__ = [
@@ -71,7 +72,7 @@ def split_rows(rows: jax.Array, count: int) -> Blocks:
 
 def deal_rows(rng_key: PRNGKey, size: int, count: int) -> Blocks:
     """Deal the row numbers 0, ..., ``size`` - 1 at random into ``count`` batches."""
-    return split_rows(jax.random.permutation(rng_key, size), count)
+    return split_rows(random_permutation(rng_key, size), count)
 
 
 def read_block(blocks: Blocks, index: jax.Array | int) -> Batch:

@@ -7,8 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from sgworld_mcmc.data.dealing import Blocks, count_batches, deal_rows, read_block, split_rows
-from sgworld_mcmc.data.orders.fresh import random_order
+from sgworld_mcmc.data.dealing import Blocks, count_batches, deal_rows, read_block
 from sgworld_mcmc.protocols import ArrayTree, Batch, Feed, PRNGKey
 
 __all__ = ["DealtRows"]
@@ -45,10 +44,10 @@ class DealtRows(Feed):
         return self.count
 
     def init(self, rng_key: PRNGKey) -> Blocks:
-        return split_rows(random_order(rng_key, self.size), self.num_batches)
+        return deal_rows(rng_key, self.size, self.num_batches)
 
     def renew(self, rng_key: PRNGKey, dealing: Blocks) -> Blocks:
-        return deal_rows(rng_key, self.size, self.num_batches)
+        return self.init(rng_key)
 
     def fetch(self, dealing: Blocks, index: jax.Array | int) -> Batch:
         rows = read_block(dealing, 0 if self.num_batches == 1 else index)

@@ -27,6 +27,3 @@ class IndependentRows(DealtRows):
     def init(self, rng_key: PRNGKey) -> Blocks:
         rows = jax.random.randint(rng_key, (self.size,), 0, self.size)
         return split_rows(rows, self.num_batches)
-
-    def renew(self, rng_key: PRNGKey, dealing: Blocks) -> Blocks:
-        return self.init(rng_key)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.hashing import random_words
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, PRNGKey
 
 __all__ = ["DRAWS", "check_position", "draw_normals", "draw_three_point"]
@@ -41,27 +42,11 @@ def draw_three_point(rng_key: PRNGKey, position: ArrayLikeTree, *length: int) ->
     sizes = [int(np.prod((*length, *jnp.shape(x)))) for x in leaves]
     seeds, draws = jax.random.bits(rng_key, (2,), jnp.uint32), []
     for start, size, leaf in zip(np.cumsum([0, *sizes]), sizes, leaves, strict=False):
-        words = _words(seeds, int(start), size).reshape(*length, *jnp.shape(leaf))
+        words = random_words(seeds, int(start), size).reshape(*length, *jnp.shape(leaf))
         point = np.asarray(np.sqrt(3), jnp.result_type(leaf))
         upper = jnp.where(words >= np.uint32(2**32 - SIXTH), point, np.zeros_like(point))
         draws.append(jnp.where(words < np.uint32(SIXTH), -point, upper))
     return jax.tree.unflatten(treedef, draws)
-
-
-def _words(seeds: jax.Array, start: int, count: int) -> jax.Array:
-    """Return random uint32 numbers: a count from ``start``, mixed twice with two random numbers.
-
-    Threefry takes ten times as long, for bits that are safe from an adversary, too.
-    """
-    counter = jax.lax.iota(jnp.uint32, count) + np.uint32(start)
-    return _mixed(_mixed(counter ^ seeds[0]) + seeds[1])
-
-
-def _mixed(words: jax.Array) -> jax.Array:
-    """Return uint32 numbers of which each bit depends on all bits (Wellons' ``lowbias32``)."""
-    words = (words ^ (words >> 16)) * np.uint32(0x7FEB352D)
-    words = (words ^ (words >> 15)) * np.uint32(0x846CA68B)
-    return words ^ (words >> 16)
 
 
 # The kinds of random numbers by the name that an integrator's ``numbers`` gives them.

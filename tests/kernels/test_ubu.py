@@ -11,7 +11,8 @@ from tolerances import SIGMAS
 
 import sgworld_mcmc as sg
 from sgworld_mcmc import exact
-from sgworld_mcmc.integrators.normals import _words, draw_three_point
+from sgworld_mcmc.hashing import random_words
+from sgworld_mcmc.integrators.normals import draw_three_point
 from sgworld_mcmc.integrators.ubu import UBU, _motion
 from sgworld_mcmc.theory.affine_recursion import relative_variance_error
 
@@ -156,19 +157,19 @@ def test_three_points_of_different_leaves_and_keys_are_independent():
 @pytest.mark.parametrize("seed", range(3))
 def test_all_bits_of_the_words_are_fair_and_depend_on_all_bits(seed):
     seeds = jax.random.bits(jax.random.key(seed), (2,), jnp.uint32)
-    words = np.asarray(_words(seeds, 0, 2**20))
+    words = np.asarray(random_words(seeds, 0, 2**20))
     for shift in (0, 8, 16, 24):
         assert stats.chisquare(np.bincount((words >> shift) & 255, minlength=256)).pvalue > 1e-4
     # A change of one bit of the counter, or of one of the two numbers, changes half of all bits.
     few = 2**14
     for bit in range(14):
-        other = np.asarray(_words(seeds, 0, few))[np.arange(few) ^ (1 << bit)]
+        other = np.asarray(random_words(seeds, 0, few))[np.arange(few) ^ (1 << bit)]
         _check_half(words[:few] ^ other)
     for bit in range(32):
         for place in range(2):
             flip = np.zeros(2, np.uint32)
             flip[place] = 1 << bit
-            _check_half(words[:few] ^ np.asarray(_words(seeds ^ flip, 0, few)))
+            _check_half(words[:few] ^ np.asarray(random_words(seeds ^ flip, 0, few)))
 
 
 def _check_half(changed):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 from jaxtyping import Int32
 
-from sgworld_mcmc.data.orders.fresh import random_order
+from sgworld_mcmc.data.permutation import random_permutation
 from sgworld_mcmc.protocols import Order, PRNGKey
 
 __all__ = ["SingleOrder"]
@@ -20,7 +20,7 @@ class SingleOrder(Order):
     law: ClassVar[str] = "once"
 
     def init(self, rng_key: PRNGKey, count: int) -> Int32[jax.Array, " {count}"]:
-        return random_order(rng_key, count)
+        return random_permutation(rng_key, count)
 
     def next(
         self, rng_key: PRNGKey, order: Int32[jax.Array, " M"], epoch: jax.Array | int

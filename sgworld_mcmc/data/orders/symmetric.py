@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Int32
 
-from sgworld_mcmc.data.orders.fresh import random_order
+from sgworld_mcmc.data.permutation import random_permutation
 from sgworld_mcmc.protocols import Order, PRNGKey
 
 __all__ = ["SymmetricOrder"]
@@ -22,9 +22,9 @@ class SymmetricOrder(Order):
     period: ClassVar[int] = 2
 
     def init(self, rng_key: PRNGKey, count: int) -> Int32[jax.Array, " {count}"]:
-        return random_order(rng_key, count)
+        return random_permutation(rng_key, count)
 
     def next(
         self, rng_key: PRNGKey, order: Int32[jax.Array, " M"], epoch: jax.Array | int
     ) -> Int32[jax.Array, " M"]:
-        return jnp.where(epoch % 2 == 1, order[::-1], random_order(rng_key, order.shape[0]))
+        return jnp.where(epoch % 2 == 1, order[::-1], random_permutation(rng_key, order.shape[0]))
