@@ -1,6 +1,7 @@
 """Measure the time of one epoch of the kernels, in units of one full-data gradient by autodiff.
 
-The problem is a logistic regression, with one chain unless a label says otherwise. The kernels are
+The problem is a logistic regression, with one chain unless a label says otherwise: the time is then
+that of an epoch of all chains. The kernels are
 compiled as the package compiles them (:func:`sgworld_mcmc.compilation.quick_jit`), the full
 gradient and BlackJAX's kernel by ``jax.jit``. Machines are shared and their speed varies, so only
 ratios mean something: every case is timed directly after the full-data gradient, all cases in turn,
@@ -16,16 +17,21 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from blackjax.sgmcmc.gradients import grad_estimator
 
 from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import partition
+from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.kernels.sgworld import build_kernel, init
 
 __all__ = ["EpochResult", "add_arguments", "run", "run_cli"]
 
+# Number of chains that share batches, or do not.
+MANY = 8
 # A step size far below the stability limit of the default problem: the time of a step does not
 # depend on it.
 STEP_SIZE = 1e-7
@@ -212,12 +218,45 @@ def _cases(init_key, key, data, position, estimator, batch_size, chains):
         cases[label] = kernel_case("batches", "averaged", other)
     label = f"SGWORLD batches, averaged noise, B={batch_size}, {chains} chains by vmap"
     cases[label] = kernel_case("batches", "averaged", batch_size, chains)
+    for rows, together, share in (
+        (batch_size, 1, False),
+        (small, 1, False),
+        (batch_size, MANY, False),
+        (batch_size, MANY, True),
+    ):
+        how = "" if together == 1 else (", sharing batches" if share else ", an order each")
+        label = f"SGWORLD(model), B={rows}, chains: {together}{how}"
+        cases[label] = _model_epoch(key, data, rows, together, share)
     label = f"SGLD on the same batches, averaged noise, B={batch_size}"
     cases[label] = kernel_case("replacement", "averaged", batch_size)
     gathered = _blackjax_epoch(data, estimator, batch_size)
     label = f"BlackJAX sgld, rows gathered in a scan, B={batch_size}"
     cases[label] = lambda: gathered(key, position, data)
     return cases
+
+
+def _model(X, y):
+    """The same posterior as a NumPyro model."""
+    beta = numpyro.sample("beta", dist.Normal(0, 1).expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Bernoulli(logits=X @ beta), obs=y)
+
+
+def _model_epoch(key, data, batch_size, chains, share):
+    """Return an epoch of all chains of ``SGWORLD(model)``, as a long run is compiled."""
+    kernel = SGMCMCKernel(
+        _model,
+        gradient="plain",
+        batch_size=batch_size,
+        step_size=STEP_SIZE,
+        steps_per_draw=-(-len(data[0]) // batch_size),
+        preconditioner="none",
+        share_batches=share,
+    )
+    _, laid_out = kernel.prepare(key, data, {})
+    state = kernel.init(jax.random.split(key, chains), 0, None, (laid_out,), {})
+    draw = quick_jit(lambda state, data: kernel.sample(state, (data,), {}), "much")
+    return lambda: draw(state, laid_out)
 
 
 def _blackjax_epoch(data, estimator, batch_size):

@@ -97,6 +97,8 @@ class Settings:
         every batch.
     devices
         The devices of the run; None for one.
+    share_batches
+        Whether all chains use the same batch at a time.
     """
 
     order: Order
@@ -123,6 +125,7 @@ class Settings:
     stream: bool | str = "auto"
     data_shards: int = 1
     devices: Devices | None = None
+    share_batches: bool = False
 
     def kinetic(self) -> "Settings":
         """Return the settings with kinetic dynamics."""
@@ -177,6 +180,7 @@ def make_settings(
     data_shards: int | None = None,
     devices: Any = None,
     mesh: Any = None,
+    share_batches: bool = False,
     chains: int = 1,
 ) -> Settings:
     """Check the settings as users spell them, and turn names into objects.
@@ -204,8 +208,13 @@ def make_settings(
         batch_size = check_integer("batch_size", batch_size, 1)
     steps_per_draw = read_steps_per_draw(steps_per_draw)
     scheduled = read_schedules(step_size, temperature)
-    if not isinstance(record_moments, bool):
-        raise TypeError(f"`record_moments` must be True or False, not {record_moments!r}.")
+    for name, flag in (("record_moments", record_moments), ("share_batches", share_batches)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"`{name}` must be True or False, not {flag!r}.")
+    if share_batches and (devices is not None or mesh is not None):
+        raise ValueError(
+            "`share_batches` is for chains on one device: leave it out beside `devices` or `mesh`."
+        )
     if (
         scheduled["step_size"] is None
         and integrator.law is None
@@ -231,6 +240,7 @@ def make_settings(
         quantities=quantities,
         keep=keep,
         stream=stream,
+        share_batches=share_batches,
         **scheduled,
         **read_devices(devices, mesh, data_shards, chains),
         **read_preconditioner(preconditioner),

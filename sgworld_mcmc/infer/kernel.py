@@ -211,6 +211,11 @@ class SGMCMCKernel(PreparedKernel):
         """Return the initial states of all chains, at the ``given`` points if there are any."""
         tuning = data.tuning
 
+        shared, rows = (), None
+        if self._settings.share_batches:
+            first, common = jax.random.split(keys[0])
+            keys, (common, rows) = keys.at[0].set(first), jax.random.split(common)
+            shared = jax.random.bits(common, (2,), np.uint32)
         # Where each chain has a start of its own, no two of them have the same.
         apart = len(keys) <= len(tuning.starts) <= FEW_STARTS
 
@@ -225,9 +230,10 @@ class SGMCMCKernel(PreparedKernel):
                 position,
                 z=data.sites(position),
                 step_size=tuning.step_size,
-                dealing=data.feed.init(rows_key),
+                dealing=data.feed.init(rows_key if rows is None else rows),
                 num_warmup=num_warmup,
                 dynamics=data.dynamics,
+                shared=shared,
             )
 
         return jax.vmap(one)(keys, given, np.arange(len(keys)))

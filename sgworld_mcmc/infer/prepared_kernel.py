@@ -101,6 +101,11 @@ class PreparedKernel(MCMCKernel):
                     "`devices`, `mesh` and `data_shards` need the rows in memory, and they are "
                     "streamed: leave them out, or read the rows with `stream=False`."
                 )
+            if self._settings.share_batches:
+                raise ValueError(
+                    "`share_batches` needs the rows in memory, and they are streamed: leave it "
+                    "out, or read the rows with `stream=False`."
+                )
             return prepare_streamed(
                 seed, self._model, self._settings, args, kwargs, initial, self._models
             )

@@ -121,6 +121,13 @@ _COMMON = """
         Number of parts S of the rows, each of which is shuffled by itself and gives an equal share
         to every batch, for up to S devices. By default it is what ``devices`` or ``mesh`` make of
         it; a number makes the same draws, to rounding, on any number of devices.
+    share_batches
+        Whether all chains use the same batch at a time, in an order that is random anew each epoch.
+        Its rows are then read once for all chains, and large batches make products of matrices: of
+        plain gradients eight chains cost little more than two. Each chain has the same law as by
+        itself, but what is left of the batches' noise is common to all: keep False (default) where
+        chains are compared with each other to judge errors of a few per cent. It needs
+        ``chain_method="vectorized"``, rows in memory and one device.
     record_moments
         Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
         warm-up, at every minibatch step with replacement and at every epoch without, also of calls
@@ -230,6 +237,11 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
         settings["order"] = plan.dynamics.order
         settings["data_shards"] = plan.strata
         settings |= {"integrator": plan.dynamics.integrator, "step_size": plan.step_size}
+    if settings.get("share_batches") and run.get("chain_method", "vectorized") != "vectorized":
+        raise ValueError(
+            "`share_batches` needs chains that run together: leave out `chain_method` "
+            f"{run['chain_method']!r}."
+        )
     kernel = SGMCMCKernel(model, **settings)
     if kernel.on_hosts and run.get("chain_method") == "sequential":
         raise ValueError("`chain_method` 'sequential' is for one host: leave it out.")
@@ -251,7 +263,7 @@ def _chains_together(
 def _plan(cls: type, plan: Any, settings: dict[str, Any]) -> RunPlan:
     """Return the plan, read from its file if it is a path; raise if a setting contradicts it."""
     beside = ("order", "init_strategy", "integrator", "quantities", "keep", "stream")
-    beside += ("devices", "mesh", "chains")
+    beside += ("devices", "mesh", "share_batches", "chains")
     own = {name for name in settings if name not in beside}
     if own:
         raise ValueError(

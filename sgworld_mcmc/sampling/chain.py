@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgworld_mcmc.protocols import ArrayTree, Feed, Gradient, Integrator, Order, PRNGKey
 from sgworld_mcmc.sampling.by_site import cut, joined
@@ -115,6 +116,9 @@ class SGMCMCState(NamedTuple):
     moments
         The :class:`~sgworld_mcmc.sampling.lagged_moments.BlockMoments` of the positions after the
         warm-up if they are recorded, else ``()``.
+    shared
+        (2,) uint32 seed of the orders and dealings, the same for all chains, if they share their
+        batches; () if each chain has its own.
     """
 
     i: jax.Array
@@ -130,6 +134,7 @@ class SGMCMCState(NamedTuple):
     diverged_at: jax.Array
     rng_key: jax.Array
     moments: ArrayTree = ()
+    shared: ArrayTree = ()
 
 
 def initial_state(
@@ -141,9 +146,12 @@ def initial_state(
     dealing: ArrayTree,
     num_warmup: int,
     dynamics: Dynamics,
+    shared: ArrayTree = (),
 ) -> SGMCMCState:
     """Return the state of one chain before its first step."""
     noise_key, order_key, chain_key = jax.random.split(rng_key, 3)
+    if len(shared):
+        order_key, _ = _shared_keys(shared, np.uint32(2**32 - 1))  # no step has this number
     # A partition is random already: the first epoch may take the batches as they come.
     order = jnp.arange(dynamics.num_batches, dtype=jnp.int32)
     if dynamics.order.period == 0:
@@ -163,21 +171,39 @@ def initial_state(
         diverged_at=zero - 1,
         rng_key=chain_key,
         moments=dynamics.recorder.empty(position),
+        shared=shared,
     )
 
 
+def _shared_keys(seed: jax.Array, step: jax.Array | int) -> PRNGKey:
+    """Return the keys of an order and of a dealing that all chains share from a step on."""
+    key = jax.random.wrap_key_data(seed, impl="threefry2x32")
+    return jax.random.split(jax.random.fold_in(key, step))
+
+
 class Clock(NamedTuple):
-    """Counters that all chains share. They are not batched, so that branches on them stay such."""
+    """What all chains have in common.
+
+    It is not batched: branches on the counters stay branches, and rows that all chains use at a
+    time are read once, in products of matrices.
+    """
 
     i: jax.Array
     step: jax.Array
     num_warmup: jax.Array
+    shared: ArrayTree = ()
+    order: ArrayTree = ()
+    dealing: ArrayTree = ()
 
 
 def clock_of(state: SGMCMCState) -> Clock:
-    """Return the counters of the first chain."""
-    first = lambda x: x if jnp.ndim(x) == 0 else x[0]  # noqa: E731
-    return Clock(first(state.i), first(state.step), first(state.num_warmup))
+    """Return the counters of the first chain, and its batches if all chains share them."""
+    first = (lambda x: x) if jnp.ndim(state.i) == 0 else (lambda x: x[0])
+    counters = first(state.i), first(state.step), first(state.num_warmup)
+    if not len(state.shared):
+        return Clock(*counters)
+    batches = (state.shared, state.order, state.dealing)
+    return Clock(*counters, *(jax.tree.map(first, x) for x in batches))
 
 
 def draw(
@@ -235,8 +261,15 @@ def draw(
     warming = clock.i < clock.num_warmup
     steps = jnp.where(warming, dynamics.steps_per_warmup, dynamics.steps_per_draw)
     sums = recorder.begin(state.moments)
+    batches = state if not len(clock.shared) else clock
     walk = _Walk(
-        state.rng_key, state.motion, state.order, state.dealing, state.step, state.diverged_at, sums
+        state.rng_key,
+        state.motion,
+        batches.order,
+        batches.dealing,
+        state.step,
+        state.diverged_at,
+        sums,
     )
     walk = jax.lax.fori_loop(0, steps // dynamics.segment, segment, walk)
     diverging = walk.diverged_at >= 0
@@ -283,6 +316,8 @@ def _segment(
     """Make the steps of one segment, the first of them being step number ``now``."""
     count, length = dynamics.num_batches, dynamics.segment
     rng_key, noise_key, order_key, rows_key = jax.random.split(walk.rng_key, 4)
+    if len(clock.shared):
+        order_key, rows_key = _shared_keys(clock.shared, now)
     # Epochs count from the first draw on: a symmetric pair of them begins there.
     warmup = clock.num_warmup * dynamics.steps_per_warmup // count
     order, dealing = _renewed(walk, now, warmup, order_key, rows_key, feed, dynamics)
