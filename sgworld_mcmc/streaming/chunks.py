@@ -128,7 +128,7 @@ def _filled(
         start, stop = int(edge[0]), int(edge[-1])
         read = tuple(x[done:] for x in (memory if order is None else spare))
         rows.read(start, stop, read)
-        # To add numbers up takes no longer than to read them from memory, and far less than from disk.
+        # To add numbers up takes no longer than to copy them, and far less than a disk does.
         rows.check_finite(start, tuple(x[: stop - start] for x in read), again=True)
         done += stop - start
     if order is not None:

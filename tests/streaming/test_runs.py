@@ -172,7 +172,7 @@ def test_a_source_that_fails_in_a_run_keeps_the_draws(shared, folder, monkeypatc
     np.testing.assert_array_equal(kept, full[:, : kept.shape[1]])
 
 
-def test_rows_that_turn_bad_during_a_run_are_named_and_the_draws_kept(shared, tmp_path, monkeypatch):
+def test_rows_that_turn_bad_in_a_run_are_named_and_the_draws_kept(shared, tmp_path, monkeypatch):
     from sgworld_mcmc.streaming.arrays import ArraySource
 
     write_problem(tmp_path, SIZE, DIM, 0)
