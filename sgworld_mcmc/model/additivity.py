@@ -81,7 +81,7 @@ def check_minibatching(
     A model with random parts is compared row by row: the terms of the first half of the rows must
     be the same with and without the second half, and the other way round.
 
-    Where sums in single precision do not add up, rounding may be the cause. It is measured then
+    Where sums do not add up, rounding may be the cause. It is measured then
     (:mod:`sgworld_mcmc.model.rounding`), and the sites are judged once more.
 
     Raises
@@ -111,8 +111,7 @@ def check_minibatching(
     if evaluations is None:
         evaluations = [jax.device_get(evaluate(*place, constants)) for place in places]
     additive, problems = _judge(model, evaluations, length)
-    observed = all(model.sites[name].kind == "observed" for name in problems)
-    if problems and observed and not model.precise:
+    if problems and all(model.sites[name].kind == "observed" for name in problems):
         sharp = {name: _tolerance(evaluations[0].whole[name], length) for name in problems}
         evaluations = [
             made._replace(rounding=rounding_of(evaluate, *place, constants, sharp))

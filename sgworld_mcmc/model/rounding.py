@@ -1,10 +1,10 @@
-"""Tell rounding from dependent rows where a sum over rows in single precision does not add up.
+"""Tell rounding from rows that depend on each other, where a sum over rows does not add up.
 
 Some models lose digits by cancellation. The variance of features that are nearly equal, computed as
 the mean of squares minus the square of the mean (as Flax's normalisations do), may have no digit
-left. The log density of such a row is then rounded by far more than an epsilon, and differently by
-programs for different numbers of rows. Two measurements tell this from a model that is no sum over
-rows.
+left in single precision, and few in double. The log density of such a row is then rounded by far
+more than an epsilon, and differently by programs for different numbers of rows. Two measurements
+tell this from a model that is no sum over rows.
 
 * *Exchanged halves.* The same program sees the halves a and b of the rows in four arrangements:
   F(a, b) + F(b, a) = F(a, a) + F(b, b) holds for every sum over rows, and each row, at its place,

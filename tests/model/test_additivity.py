@@ -72,9 +72,11 @@ def cancelling(y, weight=1.0):
         numpyro.sample("y", dist.Normal(normed, 1), obs=y)
 
 
-def test_a_sum_over_rows_that_loses_digits_by_cancellation_is_one():
+@pytest.mark.parametrize("double", [True, False])
+def test_a_sum_over_rows_that_loses_digits_by_cancellation_is_one(double):
     for points in (None, [jnp.full(1, 0.3)]):
-        assert looked_at(cancelling, points, precise=False)[0] == {"y"}
+        with jax.enable_x64(double):
+            assert looked_at(cancelling, points, precise=double)[0] == {"y"}
 
 
 # Each is hidden in the rounding of the sums over halves (the first), or greater than all rounding.
@@ -86,7 +88,9 @@ DEPENDENT = {
 }
 
 
+@pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("kind", DEPENDENT)
-def test_rows_that_depend_on_each_other_are_seen_through_the_rounding(kind):
-    with pytest.raises(ValueError, match="'y' has a log density that does not add up"):
-        looked_at(DEPENDENT[kind], [jnp.full(1, 0.3)], precise=False)
+def test_rows_that_depend_on_each_other_are_seen_through_the_rounding(kind, double):
+    with jax.enable_x64(double):
+        with pytest.raises(ValueError, match="'y' has a log density that does not add up"):
+            looked_at(DEPENDENT[kind], [jnp.full(1, 0.3)], precise=double)

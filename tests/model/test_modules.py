@@ -48,6 +48,15 @@ def test_weights_are_latent_sites_and_rows_add_up(name):
     assert not any(site.kind in ("fixed", "mutable") for site in view.sites.values())
 
 
+def test_a_group_of_two_features_has_minibatches_in_a_run_too():
+    """Where two features are nearly equal, its variance has few digits in double precision."""
+    settings = {"step_size": 0.1, "gradient": "plain", "batch_size": 20, "start": "given"}
+    mcmc = SGWORLD(PLAIN["linen with GroupNorm"][0], **settings)
+    view, _ = seen(PLAIN["linen with GroupNorm"][0])
+    points = {name: jnp.full(view.shapes[name], 0.1) for name in view.latents}
+    assert mcmc.set_up(jax.random.key(0), X, Y, init_params=points).num_batches == 3
+
+
 def test_statistics_that_do_not_change_are_no_obstacle():
     view, additive = seen(modules.of_linen(norm="batch", running=True, mutable=["batch_stats"]))
     assert additive == {"y"} and view.sites["net$state"].kind == "mutable"
