@@ -89,7 +89,7 @@ def test_weights_without_a_prior_are_named():
 
 def test_a_convolution_in_plain_jax():
     rng = np.random.default_rng(1)
-    # A convolution takes images and kernel of one type: the kernel has that of the user's precision.
+    # A convolution takes images and kernel of one type: that of the parameters.
     images = rng.normal(size=(40, 6, 6, 1)).astype(jnp.result_type(float))
     view, additive = seen(modules.convolution, images, rng.integers(0, 3, 40))
     assert additive == {"y"} and view.dimension == 24
