@@ -31,7 +31,7 @@ def from_numpy(x: Any, dtype: Any = None) -> jax.Array:
     Examples
     --------
     >>> from_numpy([1, 2.5])
-    Array([1. , 2.5], dtype=float32)
+    Array([1. , 2.5], dtype=float...)
     """
     if isinstance(x, jax.Array):
         return jnp.asarray(x, dtype)

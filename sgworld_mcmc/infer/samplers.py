@@ -46,14 +46,6 @@ _COMMON = """
         the report speaks of quantities instead of single parameters (docs/theory.md, section 5).
     friction
         Friction gamma > 0 of kinetic dynamics, in the sampler's coordinates; ``"auto"`` chooses it.
-    quantities
-        Function of the sites of one draw (a dict of constrained values) that returns a pytree of
-        numbers: :meth:`quantities` returns them for all draws. Of kinetic dynamics convergence and
-        bias are judged by them; by default by log likelihoods of up to 256 rows, the potential, and
-        sites of at most ten numbers.
-    keep
-        Function of the sites of one draw that returns what is kept of it instead of all sites, such
-        as predictions: ``get_samples()`` then has that.
     step_size
         Step size h in BlackJAX's convention, in *preconditioned* coordinates (in the model's
         unconstrained ones if ``preconditioner="none"``), or ``"auto"``; or a schedule, a function
@@ -102,11 +94,13 @@ _COMMON = """
     quantities
         A function of the constrained sites of one draw, a dict of arrays by name, that returns a
         pytree of numbers (with jax.numpy). :meth:`quantities` has them for every draw, and the
-        report their R-hat and effective draws.
+        report their R-hat and effective draws. Convergence and bias of kinetic dynamics are judged
+        by them; by default by log likelihoods of up to 256 rows, the potential, and sites of at
+        most ten numbers.
     keep
         A function of the sites of one draw that returns what is kept of it in place of all sites, a
-        dict of arrays by name: predictions instead of weights, say. Any other pytree is kept under
-        the name ``"kept"``.
+        dict of arrays by name: predictions instead of weights, say. ``get_samples()`` then has
+        that. Any other pytree is kept under the name ``"kept"``.
     stream
         Whether rows are read from their files again and again instead of being held in memory:
         True, False, or ``"auto"`` (default) for NumPy memory maps, HDF5 and Zarr arrays, Parquet

@@ -42,8 +42,9 @@ def with_forward_mode(density: Callable) -> Callable:
     --------
     >>> import jax
     >>> cube = with_forward_mode(lambda x, factor: factor * x**3)
-    >>> print(jax.jvp(lambda x: jax.grad(cube)(x, 2.0), (1.0,), (1.0,)))
-    (Array(6., dtype=float32, weak_type=True), Array(12., dtype=float32, weak_type=True))
+    >>> slope, curvature = jax.jvp(lambda x: jax.grad(cube)(x, 2.0), (1.0,), (1.0,))
+    >>> float(slope), float(curvature)
+    (6.0, 12.0)
     """
 
     gradient = jax.grad(density)

@@ -7,6 +7,7 @@ SGD", arXiv:2107.09133. All numbers are float64 NumPy.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve, solve_continuous_lyapunov, solve_discrete_lyapunov
 
 from sgworld_mcmc.checks import check_integer, check_positive
@@ -79,13 +80,13 @@ class LinearRegressionDynamics:
     [0.004 2.786]
     """
 
-    hessian: np.ndarray
-    noise_covariance: np.ndarray
+    hessian: ArrayLike
+    noise_covariance: ArrayLike
     learning_rate: float
     momentum: float
     batch_size: int
     weight_decay: float = 0.0
-    minimum: np.ndarray | None = None
+    minimum: ArrayLike | None = None
 
     def __post_init__(self):
         hessian = _positive_semidefinite("hessian", self.hessian)

@@ -39,9 +39,9 @@ class Recipe(NamedTuple):
     def write(self, buffer: jax.Array, x: jax.Array, chain: Any, place: Any) -> jax.Array:
         """Return the buffer with the draw of a chain, or of all chains, written at a place."""
         if self.shared:
-            return jax.lax.dynamic_update_slice(
-                buffer, x[None, None], (chain, place, *(0,) * jnp.ndim(x))
-            )
+            # Indices must have one type; in double precision a zero of Python is an int64.
+            index = [jnp.asarray(i, jnp.int32) for i in (chain, place, *(0,) * jnp.ndim(x))]
+            return jax.lax.dynamic_update_slice(buffer, x[None, None], index)
         return jax.lax.dynamic_update_index_in_dim(buffer, x, place, self.axis)
 
 

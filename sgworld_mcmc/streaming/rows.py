@@ -119,8 +119,25 @@ class Rows:
             f"{type(error).__name__}: {error}"
         )
 
-    def check_finite(self, start: int, arrays: tuple) -> None:
-        """Raise if a row, of those read from ``start`` on, is not finite; name both."""
+    def check_finite(self, start: int, arrays: tuple, *, again: bool = False) -> None:
+        """Raise if a row, of those read from ``start`` on, is not finite; name both.
+
+        Parameters
+        ----------
+        start
+            Number of the first row.
+        arrays
+            The rows, as :meth:`read` has given them.
+        again
+            Whether the rows were finite before, when the run was set up.
+
+        Raises
+        ------
+        ValueError
+            If a row is not finite.
+        SourceError
+            If it was before: the source has changed during the run, whose draws are kept then.
+        """
         for leaf, array in zip(self.leaves, arrays, strict=True):
             if array.dtype.kind not in "fc":
                 continue
@@ -128,13 +145,20 @@ class Rows:
                 if np.isfinite(array.sum()):
                     continue
             wrong = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-            if wrong.any():
-                row = start + int(wrong.argmax())
-                raise ValueError(
-                    f"`{leaf.name}` has NaN or infinity in row {row} (and in {int(wrong.sum()) - 1}"
-                    f" more of the {len(array)} rows read with it). Remove or impute these rows: "
-                    "the log density would not be finite."
+            if not wrong.any():
+                continue
+            found = (
+                f"`{leaf.name}` has NaN or infinity in row {start + int(wrong.argmax())} (and in "
+                f"{int(wrong.sum()) - 1} more of the {len(array)} rows read with it)"
+            )
+            if again:
+                raise SourceError(
+                    f"{found}, which was finite when the run was set up: its source has changed "
+                    "since. Restore it; a source must stay as it is as long as it is sampled"
                 )
+            raise ValueError(
+                f"{found}. Remove or impute these rows: the log density would not be finite."
+            )
 
     def total(self, tree: Any) -> Any:
         """Return sums over all rows, from sums over those that this process has read."""

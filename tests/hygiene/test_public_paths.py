@@ -48,6 +48,11 @@ def test_sgld_and_kinetic_dynamics():
     run(dynamics="kinetic", gradient="plain", **GIVEN)
 
 
+def test_chains_one_after_the_other():
+    _, draws = run(chain_method="sequential", gradient="plain", **GIVEN)
+    assert draws["b"].shape == (2, 8, 3)
+
+
 @pytest.mark.parametrize("order", ["batches", "examples"])
 def test_no_key_is_used_twice(order):
     with jax.debug_key_reuse(True):

@@ -56,3 +56,41 @@ def test_without_points_those_where_the_model_is_finite_on_all_rows_are_found():
 def test_a_mean_of_the_rows_that_are_given_does_not_add_up(points, precise):
     with pytest.raises(ValueError, match="'y' has a log density that does not add up"):
         looked_at(standardised, points, precise)
+
+
+def cancelling(y, weight=1.0):
+    """Normalise two features that are nearly equal, by a variance that loses most of its digits.
+
+    The number of rows cancels out; it makes the rounding another one for each number of rows, as
+    compilers may do.
+    """
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    pair = mu * jnp.stack([y, 1.001 * y]) * len(y) ** 0.5
+    variance = (pair**2).mean(0) - pair.mean(0) ** 2
+    normed = (pair[0] - pair.mean(0)) / jnp.sqrt(jnp.maximum(variance, 0) + 1e-6 * len(y))
+    with numpyro.handlers.scale(scale=weight):
+        numpyro.sample("y", dist.Normal(normed, 1), obs=y)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_sum_over_rows_that_loses_digits_by_cancellation_is_one(double):
+    for points in (None, [jnp.full(1, 0.3)]):
+        with jax.enable_x64(double):
+            assert looked_at(cancelling, points, precise=double)[0] == {"y"}
+
+
+# Each is hidden in the rounding of the sums over halves (the first), or greater than all rounding.
+DEPENDENT = {
+    "a hundredth of the mean": lambda y: cancelling(y - 0.01 * y.mean()),
+    "the mean": lambda y: cancelling(y - y.mean()),
+    "the rows' number": lambda y: cancelling(y, weight=100 / len(y)),
+    "the logarithm of the rows' number": lambda y: cancelling(y, weight=1 + np.log(len(y)) / 10),
+}
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("kind", DEPENDENT)
+def test_rows_that_depend_on_each_other_are_seen_through_the_rounding(kind, double):
+    with jax.enable_x64(double):
+        with pytest.raises(ValueError, match="'y' has a log density that does not add up"):
+            looked_at(DEPENDENT[kind], [jnp.full(1, 0.3)], precise=double)

@@ -60,7 +60,7 @@ def test_effective_loss_is_traced_in_the_precision_around_it(data):
     assert effective(np.zeros(2)).dtype == np.float64
     w = jnp.array([0.2, 0.1])
     value, gradient = jax.jit(jax.value_and_grad(effective))(w)
-    assert value.dtype == gradient.dtype == jnp.float32
+    assert value.dtype == gradient.dtype == w.dtype == jnp.result_type(float)
     np.testing.assert_allclose(value, effective(w), rtol=1e-6)
 
 

@@ -183,7 +183,7 @@ def test_modified_loss_is_the_stationary_density():
 def test_modified_loss_is_isotropic_for_a_well_specified_regression():
     hessian = np.diag([0.1, 1.0, 10.0])
     d = dynamics(
-        hessian=hessian, noise_covariance=0.7 * hessian, learning_rate=1e-3, weight_decay=0
+        hessian=hessian, noise_covariance=0.7 * hessian, learning_rate=1e-3, weight_decay=0.0
     )
     x = np.random.default_rng(2).normal(size=(4, D))
     expected = BATCH * (1 - BETA) * np.sum(x**2, axis=1) / (1e-3 * 0.7)
@@ -259,7 +259,7 @@ HESSIAN, NOISE = random_matrices()
     ("settings", "match"),
     [
         ({"learning_rate": 10.0}, r"`learning_rate`=10 is not below the limit of stability"),
-        ({"learning_rate": 0}, "`learning_rate` must be positive"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\)"),
         ({"momentum": -0.5}, "`momentum` must be zero or positive"),
         ({"batch_size": 0}, "`batch_size` must be at least 1"),

@@ -8,7 +8,7 @@ from sgworld_mcmc.streaming.chunks import Chunks, first_chunk
 from sgworld_mcmc.streaming.grid import make_grid
 from sgworld_mcmc.streaming.read_ahead import ReadAhead
 from sgworld_mcmc.streaming.rows import Rows
-from sgworld_mcmc.streaming.source import StreamedArray
+from sgworld_mcmc.streaming.source import SourceError, StreamedArray
 
 # Rows, batch size, steps of a draw, rows of a chunk.
 SIZES = [
@@ -105,3 +105,12 @@ def test_an_error_is_raised_where_its_value_would_be():
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
             next(ahead)
+
+
+def test_a_row_that_is_not_finite_any_more_is_named():
+    rows = rows_of(997)
+    grid, _ = make_grid(997, 10, 7, 150)
+    epochs_of(rows, grid, True, grid.chunks)
+    rows.leaves[1].origin[[600, 610], 1] = np.nan, np.inf
+    with pytest.raises(SourceError, match=r"`X` has NaN or infinity in row 6[01]0 .*has changed"):
+        epochs_of(rows, grid, True, grid.chunks)

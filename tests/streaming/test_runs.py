@@ -12,6 +12,7 @@ from sgworld_benchmarks.streaming.problem import exact, model, write_problem
 from sgworld_mcmc import SGLD, SGWORLD, InterruptedWarning, TuningWarning
 from sgworld_mcmc.progress import watch
 from sgworld_mcmc.setup.streamed import forecast
+from sgworld_mcmc.streaming.source import SourceError
 
 pytestmark = pytest.mark.slow
 
@@ -169,6 +170,43 @@ def test_a_source_that_fails_in_a_run_keeps_the_draws(shared, folder, monkeypatc
     assert 0 < kept.shape[1] < 400
     full = whole.get_samples(group_by_chain=True)["beta"]
     np.testing.assert_array_equal(kept, full[:, : kept.shape[1]])
+
+
+def test_rows_that_turn_bad_in_a_run_are_named_and_the_draws_kept(shared, tmp_path, monkeypatch):
+    from sgworld_mcmc.streaming.arrays import ArraySource
+
+    write_problem(tmp_path, SIZE, DIM, 0)
+    settings = {"gradient": "plain", "batch_size": 500, "step_size": 5e-4, "steps_per_draw": 40}
+    whole = sampler(shared, num_samples=100, num_warmup=3, **settings)
+    whole.run(jax.random.key(3), *arrays(tmp_path))
+    data, file = arrays(tmp_path), np.load(tmp_path / "X.npy", mmap_mode="r+")
+    mcmc = sampler(shared, num_samples=100, num_warmup=3, **settings)
+    mcmc.set_up(jax.random.key(3), *data)
+    good, read, count = file[140_000:].copy(), ArraySource.read_into, []
+
+    def read_into(self, *args):
+        count.append(1)
+        if len(count) == 200:  # another program writes to the end of the file
+            file[140_000:] = np.nan
+            file.flush()
+        return read(self, *args)
+
+    monkeypatch.setattr(ArraySource, "read_into", read_into)
+    expected = r"cut short \(`X` has NaN or infinity in row 14.*source has changed.* of 100 draws"
+    with pytest.warns(InterruptedWarning, match=expected):
+        mcmc.run(jax.random.key(3), *data)
+    kept = mcmc.get_samples(group_by_chain=True)["beta"]
+    assert 0 < kept.shape[1] < 100
+    full = whole.get_samples(group_by_chain=True)["beta"]
+    np.testing.assert_array_equal(kept, full[:, : kept.shape[1]])
+
+    # Before the first draw there is nothing to keep.
+    with pytest.raises(SourceError, match=r"`X` has NaN or infinity in row 14.*has changed since"):
+        mcmc.run(jax.random.key(3), *data)
+    file[140_000:] = good
+    file.flush()
+    mcmc.run(jax.random.key(3), *data)
+    np.testing.assert_array_equal(mcmc.get_samples(group_by_chain=True)["beta"], full)
 
 
 def test_a_row_that_is_not_finite_is_found_in_the_first_pass(shared, tmp_path):

@@ -176,12 +176,18 @@ def test_a_file_that_was_cut_short_is_named(data, tmp_path):
         rows.read(1990, 2000, rows.empty(10))
 
 
-def test_a_row_that_is_not_finite_is_named(data, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_is_not_finite_is_named(kind, data, tmp_path):
+    """Only the later part of the source is bad."""
     X, y = data
     X = X.copy()
-    X[1234, 1] = np.nan
-    rows = Rows(opened(memmap(tmp_path, X, y), True)[0], False)
+    X[1234:1237, 1] = np.nan
+    rows = Rows(leaves_of(*opened(kind(tmp_path, X, y), True)), False)
     memory = rows.empty(1000)
+    rows.read(0, 1000, memory)
+    rows.check_finite(0, memory)
     rows.read(1000, 2000, memory)
-    with pytest.raises(ValueError, match="`X` has NaN or infinity in row 1234"):
+    with pytest.raises(ValueError, match=r"`X` has NaN or infinity in row 1234 \(and in 2 more"):
         rows.check_finite(1000, memory)
+    with pytest.raises(SourceError, match=r"row 1234 .* its source has changed since\. Restore it"):
+        rows.check_finite(1000, memory, again=True)
