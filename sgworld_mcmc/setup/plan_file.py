@@ -36,7 +36,7 @@ from sgworld_mcmc.setup.without_mode.tune import KineticFit
 __all__ = ["VERSION", "load_plan", "save_plan"]
 
 # The version is raised when a record changes: plans of another version are refused.
-VERSION = 3
+VERSION = 4
 _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
     *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),
