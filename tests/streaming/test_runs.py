@@ -66,8 +66,6 @@ def test_defaults_are_right_and_read_the_file_twice(shared, folder):
     assert mcmc.to_arviz().posterior["beta"].shape == (4, 1000, DIM)
     with pytest.raises(ValueError, match="The rows are streamed"):
         mcmc.to_arviz(log_likelihood=True)
-    with pytest.raises(ValueError, match="cannot be saved yet"):
-        mcmc.save_plan("plan.npz")
     # The same key gives the same draws, in memory too where all batches are the same.
     again = sampler(shared)
     again.run(jax.random.key(0), *arrays(folder))

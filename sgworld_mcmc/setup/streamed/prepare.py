@@ -9,7 +9,6 @@ import numpy as np
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.model.additivity import check_initial
-from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.progress import stage, tell
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import ORDERS, Settings
@@ -35,14 +34,13 @@ from sgworld_mcmc.setup.streamed.check import (
     streamed_settings,
 )
 from sgworld_mcmc.setup.streamed.forecast import check_memory
-from sgworld_mcmc.setup.streamed.part import Part, read_part
+from sgworld_mcmc.setup.streamed.lay_out import describe_streamed, streamed_data
+from sgworld_mcmc.setup.streamed.part import Part, part_again
 from sgworld_mcmc.setup.streamed.search import fit_streamed
 from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
-from sgworld_mcmc.streaming.chunks import first_chunk
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS, Grid, make_grid
 from sgworld_mcmc.streaming.memory import available_memory
-from sgworld_mcmc.streaming.portions import Stream
 from sgworld_mcmc.streaming.rows import Rows
 
 __all__ = ["prepare_streamed"]
@@ -82,7 +80,7 @@ def prepare_streamed(
     if initial is not None:
         with jax.enable_x64(view.precise):
             check_initial(view.evaluate, initial, part.rows, checked.constants(view.precise))
-    found = _posterior(generator, checked, rows, part, settings, initial)
+    found = _posterior(generator, seed, checked, rows, part, settings, initial)
     posterior, blocks, rows, part, double, too_coarse = found
     with jax.enable_x64(double):
         choice = cost = None
@@ -127,7 +125,6 @@ def prepare_streamed(
             controls,
             from_numpy(starts, float_dtype()),
         )
-    data, constants = view.layout.split(args, kwargs)
     streaming = Streaming(
         grid=grid,
         shuffled=settings.order.redeals,
@@ -146,30 +143,20 @@ def prepare_streamed(
         double=double,
         too_coarse=too_coarse,
         partition=np.asarray(seed),
-        description=describe(view, data, constants, checked.contents),
+        description=describe_streamed(view, args, kwargs, checked.contents, posterior.rows),
         tolerance=settings.tolerance,
         fixed=settings.fixed,
         streaming=streaming,
     )
     tell(streaming.described(view.size))
-    one = replace(
-        dynamics, num_batches=grid.batches, steps_per_draw=grid.call, steps_per_warmup=grid.call
-    )
-    return plan, RunData(
-        feed=first_chunk(rows, grid),
-        constants=posterior.constants,
-        originals=None,
-        tuning=tuning,
-        model=view,
-        dynamics=one,
-        rows=posterior.rows,
-        stream=Stream(rows, grid, settings.order.redeals),
-        whole=posterior.whole,
+    return plan, streamed_data(
+        plan, view, rows, posterior.rows, posterior.constants, posterior.whole
     )
 
 
 def _posterior(
     generator: np.random.Generator,
+    seed: np.ndarray,
     checked: CheckedModel,
     rows: Rows,
     part: Part,
@@ -200,7 +187,7 @@ def _posterior(
     if double != user:
         # What was found for rounded rows is only a guess for the rows as they are.
         passes, rows = whole.passes, Rows(rows.leaves, double)
-        part = read_part(generator, rows, keep_pieces=keeps_pieces(settings))
+        part = part_again(seed, rows, keep_pieces=keeps_pieces(settings))
         whole, feed, fit, blocks = search(rows, part, fit.coordinates.center[None])
         whole.passes += passes
     posterior = Posterior(
