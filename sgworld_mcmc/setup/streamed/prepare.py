@@ -26,6 +26,7 @@ from sgworld_mcmc.setup.streamed.block_noise import (
     BlockFactors,
     between,
     block_factors,
+    chunk_time,
     scaled_noise,
 )
 from sgworld_mcmc.setup.streamed.check import (
@@ -114,7 +115,7 @@ def prepare_streamed(
         dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
         dynamics, grid = _gridded(dynamics, settings, choice, rows)
         if settings.complete:
-            applied = factors.at(grid.batches * step_size * request.stiffest, grid.chunks)
+            applied = _applied(factors, request, step_size, grid)
             noise = scaled_noise(measurements.noise, applied)
             measurements = measurements._replace(noise=noise)
         controls = controls_of(posterior, dynamics.gradient, None)
@@ -274,7 +275,7 @@ def _choice(
         choice = choose(request, used, measurements.steps)
         first = first or choice.examples
         grid, _ = make_grid(rows.size, choice.batch_size, choice.steps_per_draw, _chunk_rows(rows))
-        now = factors.at(grid.batches * choice.step_size * request.stiffest, grid.chunks)
+        now = _applied(factors, request, choice.step_size, grid)
         if applied is not None:  # the factor never falls, so that this ends
             now = {kind: np.maximum(x, applied[kind]) for kind, x in now.items()}
             if all(np.allclose(x, applied[kind], rtol=0.02) for kind, x in now.items()):
@@ -283,3 +284,11 @@ def _choice(
             break
         applied = now
     return choice, measurements._replace(noise=used), choice.examples / first
+
+
+def _applied(
+    factors: BlockFactors, request: Request, step_size: float, grid: Grid
+) -> dict[str, np.ndarray]:
+    """Return the factors of the noise of these chunks."""
+    time = chunk_time(request.integrator, step_size, grid.batches, request.stiffest)
+    return factors.at(time, grid.chunks)
