@@ -1,5 +1,7 @@
 """Runs on streamed rows that are saved: they go on bit for bit, with the rows that they had."""
 
+import pickle
+
 import jax
 import models
 import numpy as np
@@ -176,9 +178,10 @@ def test_a_saved_plan_of_streamed_rows(tmp_path, rows, sampler):
     def planned(name, **settings):
         return SGWORLD(models.gaussian, plan=tmp_path / name, **chains, **settings)
 
-    mcmc = planned("plan.npz")  # the rows would fit
-    mcmc.run(KEY, rows())
-    same(mcmc, whole)
+    # A plan that was saved, and one that was pickled; the rows would fit.
+    for mcmc in (planned("plan.npz"), pickle.loads(pickle.dumps(whole))):
+        mcmc.run(KEY, rows())
+        same(mcmc, whole)
     with pytest.raises(ValueError, match="rows that are streamed, and they are in memory"):
         planned("plan.npz", stream=False).run(KEY, rows())
     memory = sampler(stream=False)
@@ -186,3 +189,19 @@ def test_a_saved_plan_of_streamed_rows(tmp_path, rows, sampler):
     memory.save_plan(tmp_path / "memory.npz")
     with pytest.raises(ValueError, match="in memory then, streamed now"):
         planned("memory.npz", stream=True).run(KEY, rows())
+
+
+@pytest.mark.slow
+def test_rows_that_need_double_precision(tmp_path, sampler, press):
+    np.save(tmp_path / "far.npy", Y.astype(float) + 1e6)
+    rows = lambda: np.load(tmp_path / "far.npy", mmap_mode="r")  # noqa: E731
+    whole = sampler()
+    whole.run(KEY, rows())
+    assert whole.plan.double and not jax.config.jax_enable_x64
+    press("draws", 0.4)
+    with pytest.warns(InterruptedWarning):
+        sampler().run(KEY, rows(), checkpoint=tmp_path / "run")
+    mcmc = sampler()
+    mcmc.run(KEY, rows(), checkpoint=tmp_path / "run", resume=True)
+    same(mcmc, whole)
+    assert str(mcmc.bias_report()) == str(whole.bias_report())
