@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from same_runs import same
 
-from sgworld_mcmc import SGWORLD, InterruptedWarning
+from sgworld_mcmc import SGWORLD, InterruptedWarning, ParquetSource
 from sgworld_mcmc.checkpoint.writer import Writer
 from sgworld_mcmc.sampling import loop
 from sgworld_mcmc.setup.streamed import forecast, prepare
@@ -178,7 +178,7 @@ def test_a_saved_plan_of_streamed_rows(tmp_path, rows, sampler):
     def planned(name, **settings):
         return SGWORLD(models.gaussian, plan=tmp_path / name, **chains, **settings)
 
-    # A plan that was saved, and one that was pickled; the rows would fit.
+    # A plan that was saved, although the rows would fit now, and one that was pickled.
     for mcmc in (planned("plan.npz"), pickle.loads(pickle.dumps(whole))):
         mcmc.run(KEY, rows())
         same(mcmc, whole)
@@ -205,3 +205,18 @@ def test_rows_that_need_double_precision(tmp_path, sampler, press):
     mcmc.run(KEY, rows(), checkpoint=tmp_path / "run", resume=True)
     same(mcmc, whole)
     assert str(mcmc.bias_report()) == str(whole.bias_report())
+
+
+@pytest.mark.slow
+def test_the_rows_may_lie_in_another_file(tmp_path, rows, sampler, press):
+    arrow, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    parquet.write_table(arrow.table({"y": Y}), tmp_path / "y.parquet", row_group_size=500)
+    whole = sampler(**CALLS)
+    whole.run(KEY, rows())
+    press("draws", 0.4)
+    with pytest.warns(InterruptedWarning):
+        sampler(**CALLS).run(KEY, rows(), checkpoint=tmp_path / "run")
+    mcmc = sampler(**CALLS)
+    source = ParquetSource(tmp_path / "y.parquet")
+    mcmc.run(KEY, source, checkpoint=tmp_path / "run", resume=True)
+    same(mcmc, whole)
