@@ -102,6 +102,7 @@ def run(
     batch_size: int = 500,
     chains: int = 4,
     seed: int = 0,
+    streamed: bool = False,
 ) -> CheckpointCosts:
     """Time runs with and without checkpoints.
 
@@ -115,6 +116,8 @@ def run(
         How often each case is timed.
     num_data, dim, batch_size, chains
         Rows N, features D, rows of a batch, and chains. A draw is an epoch.
+    streamed
+        Whether the rows are streamed from files.
 
     Raises
     ------
@@ -130,6 +133,15 @@ def run(
     settings |= {"steps_per_draw": -(-num_data // batch_size), "num_chains": chains}
     settings |= {"num_warmup": 0, "progress_bar": False, "dynamics": "overdamped"}
     key = jax.random.key(seed)
+    if not streamed:
+        return _compared(X, y, key, settings, seconds, every, rounds)
+    with tempfile.TemporaryDirectory(prefix="sgworld-checkpoints-") as folder:
+        X, y = _in_files(Path(folder), X=X, y=y)
+        return _compared(X, y, key, {**settings, "stream": True}, seconds, every, rounds)
+
+
+def _compared(X, y, key, settings, seconds, every, rounds) -> CheckpointCosts:
+    """Return the times of runs with these settings."""
     draws, before = FEW, None
     for _ in range(3):  # a short run says little of a long one
         mcmc = SGWORLD(_model, num_samples=draws, **settings)
@@ -179,6 +191,13 @@ def _model(X, y):
         numpyro.sample("y", dist.Bernoulli(logits=X @ beta), obs=y)
 
 
+def _in_files(folder, **arrays):
+    """Return the arrays as memory maps of files."""
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in arrays)
+
+
 def _simulate(num_data, dim, seed):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((num_data, dim), dtype=np.float32)
@@ -196,10 +215,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("--batch-size", type=int, default=500, help="rows of a batch (500)")
     parser.add_argument("--chains", type=int, default=4, help="chains (4)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    parser.add_argument("--streamed", action="store_true", help="stream the rows from files")
 
 
 def run_cli(namespace) -> int:
     """Run the benchmark and print its table."""
     names = ("seconds", "every", "rounds", "num_data", "dim", "batch_size", "chains", "seed")
+    names += ("streamed",)
     print(run(**{name: getattr(namespace, name) for name in names}).table())
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 from sgworld_mcmc.checkpoint.folder import Folder, open_folder
 from sgworld_mcmc.checkpoint.followers import Follower, tell_followers
 from sgworld_mcmc.checkpoint.request import asked, difference
-from sgworld_mcmc.checkpoint.saved_run import SavedRun
+from sgworld_mcmc.checkpoint.saved_run import WAITING, WINDOW_BYTES, SavedRun
 from sgworld_mcmc.checkpoint.stored_draws import StoredDraws
 from sgworld_mcmc.checks import check_choice, check_positive
 from sgworld_mcmc.hosts import HostLost, all_of, from_first
@@ -31,6 +31,8 @@ __all__ = ["CheckpointedMCMC"]
 DEFAULTS = {"checkpoint": None, "every": 60.0, "resume": False, "draws": "memory"}
 # The version of what a checkpoint holds beside the plan.
 FORMAT = 1
+# What a request says of rows that are streamed; of rows in memory it says nothing.
+ROWS = "rows"
 
 
 class CheckpointedMCMC(ReportedMCMC):
@@ -124,20 +126,27 @@ class CheckpointedMCMC(ReportedMCMC):
             self._folder.release()
         self._folder = self._saved = self._request = None
 
+    def _streams(self) -> bool | None:
+        # A run goes on as it has begun, however much memory is free now.
+        if self._folder is None or self._folder.request is None:
+            return super()._streams()
+        return ROWS in self._folder.request
+
+    def _draws_bytes(self) -> float:
+        made = super()._draws_bytes()
+        on_disk = self._saved is not None and self._saved.on_disk
+        return min(made, (1 + WAITING) * WINDOW_BYTES) if on_disk else made
+
     def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
         if self._follows or (self._folder is not None and self.sampler.on_hosts):
             return self._set_up_on_hosts(rng_key, args, kwargs, init_params, stacklevel + 1)
         if self._folder is None:
             return super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1)
         folder = self._folder
-        if is_streamed(args, kwargs):
-            raise ValueError(
-                "`checkpoint` needs rows in memory: a plan of rows that are streamed cannot be "
-                "saved yet. Leave `checkpoint` out."
-            )
         arguments = flatten_arguments(self.sampler.model.fn, args, kwargs)
         shapes = {f"argument {name}": _shape(x) for name, x in arguments.items()}
-        request = asked(**self._request, arguments=shapes)
+        rows = {ROWS: "streamed"} if is_streamed(args, kwargs) else {}
+        request = asked(**self._request, arguments=shapes, **rows)
         if self._resume and (folder.has_plan or folder.request is not None):
             what = difference(folder.request or {}, request)
             if what is not None:

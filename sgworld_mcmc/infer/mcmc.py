@@ -213,8 +213,9 @@ class MinibatchMCMC(ChainsMCMC):
         read = before = UserData(self._args, self._kwargs, self._labels)
         try:
             read = self._read(args, kwargs)
+            self._check_streamed(read.args, read.kwargs, extra_fields)
             plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=4)
-            self._check_streamed(extra_fields)
+            self._tell_forecast()
             hidden = self._hidden_fields(extra_fields)
             if self.num_chains > 1 and is_prng_key(rng_key):
                 rng_key = self.sampler.split(rng_key, self.num_chains)

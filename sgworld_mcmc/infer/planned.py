@@ -40,7 +40,11 @@ class PlannedMCMC(MCMC):
 
     def _read(self, args: tuple, kwargs: dict) -> UserData:
         """Return the model's arguments as arrays: those of the last run if they are the same."""
-        return self.sampler.read(args, kwargs, self._setup.arguments)
+        return self.sampler.read(args, kwargs, self._setup.arguments, self._streams())
+
+    def _streams(self) -> bool | None:
+        """Return whether rows in files have to be streamed; None if the free memory decides."""
+        return self._setup.streams(self._warmup_state is not None)
 
     def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
         resumed, chains, before = self._warmup_state is not None, self.num_chains, self.plan

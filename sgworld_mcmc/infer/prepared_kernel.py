@@ -15,6 +15,7 @@ from sgworld_mcmc.setup.lay_out import lay_out
 from sgworld_mcmc.setup.on_hosts import lay_out_on_hosts, prepare_on_hosts
 from sgworld_mcmc.setup.prepare import prepare
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.setup.streamed.lay_out import lay_out_streamed
 from sgworld_mcmc.setup.streamed.prepare import prepare_streamed
 from sgworld_mcmc.streaming.arguments import is_streamed, open_arguments, stream_rest
 
@@ -74,6 +75,7 @@ class PreparedKernel(MCMCKernel):
         init_params: dict | None = None,
         leading: tuple[int, ...] | None = None,
         chains: int = 4,
+        streams: bool | None = None,
     ) -> tuple[RunPlan, RunData]:
         """Check the model and its arguments, choose all settings, and lay the data out.
 
@@ -91,21 +93,14 @@ class PreparedKernel(MCMCKernel):
             The leading axis that the initial values must have; None allows any one, or none.
         chains
             Number of chains of the run, which begin apart where no mode is searched.
+        streams
+            Whether rows in files are streamed, as in :meth:`read`.
         """
         initial = None if init_params is None else (init_params, leading)
         seed = rng_key if isinstance(rng_key, np.ndarray) else seed_of(rng_key)
-        args, kwargs, _ = self.read(args, kwargs)
+        args, kwargs, _ = self.read(args, kwargs, streams=streams)
         if is_streamed(args, kwargs):
-            if self._settings.data_shards > 1 or self._settings.devices is not None:
-                raise ValueError(
-                    "`devices`, `mesh` and `data_shards` need the rows in memory, and they are "
-                    "streamed: leave them out, or read the rows with `stream=False`."
-                )
-            if self._settings.share_batches:
-                raise ValueError(
-                    "`share_batches` needs the rows in memory, and they are streamed: leave it "
-                    "out, or read the rows with `stream=False`."
-                )
+            self._check_streams()
             return prepare_streamed(
                 seed, self._model, self._settings, args, kwargs, initial, self._models
             )
@@ -125,22 +120,37 @@ class PreparedKernel(MCMCKernel):
         ValueError
             If the plan was made for another model or other data.
         """
-        args, kwargs, _ = self.read(args, kwargs)
+        args, kwargs, _ = self.read(args, kwargs, streams=plan.streaming is not None)
         if is_streamed(args, kwargs):
-            raise ValueError(
-                "A plan cannot be laid out for rows that are streamed: set up anew, without `plan`."
-            )
+            self._check_streams()
+            return lay_out_streamed(plan, self._model, self._settings, args, kwargs, self._models)
         if self.on_hosts:
             return lay_out_on_hosts(plan, self._model, self._settings, args, kwargs, self._models)
         return lay_out(plan, self._model, self._settings, args, kwargs, self._models)
 
-    def read(self, args: tuple, kwargs: dict, before: tuple[tuple, dict] | None = None) -> UserData:
+    def read(
+        self,
+        args: tuple,
+        kwargs: dict,
+        before: tuple[tuple, dict] | None = None,
+        streams: bool | None = None,
+    ) -> UserData:
         """Return the model's arguments as arrays, in memory or streamed.
 
-        ``before`` are arguments that were read earlier: see
-        :func:`~sgworld_mcmc.model.user_data.read_user_data`.
+        Parameters
+        ----------
+        args, kwargs
+            The arguments as the user gave them.
+        before
+            Arguments that were read earlier: see
+            :func:`~sgworld_mcmc.model.user_data.read_user_data`.
+        streams
+            Whether rows in files are streamed where the user leaves that open; None to let the free
+            memory decide.
         """
         stream = self._settings.stream
+        if stream == "auto" and streams is not None:
+            stream = streams
         given = {id(leaf) for leaf in jax.tree.leaves((args, kwargs))}
         args, kwargs = open_arguments(self._model, args, kwargs, stream)
         if before is not None:  # a file that is read again holds the same numbers
@@ -148,6 +158,19 @@ class PreparedKernel(MCMCKernel):
         read = read_user_data(self._model, args, kwargs, before)
         args, kwargs = stream_rest(self._model, read.args, read.kwargs, stream)
         return UserData(args, kwargs, read.labels)
+
+    def _check_streams(self) -> None:
+        """Raise if a setting needs the rows in memory."""
+        several = self._settings.data_shards > 1 or self._settings.devices is not None
+        for given, names in (
+            (several, "`devices`, `mesh` and `data_shards` need"),
+            (self._settings.share_batches, "`share_batches` needs"),
+        ):
+            if given:
+                raise ValueError(
+                    f"{names} the rows in memory, and they are streamed: leave them out, or read "
+                    "the rows with `stream=False`."
+                )
 
     @property
     def on_hosts(self) -> bool:

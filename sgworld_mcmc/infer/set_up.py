@@ -13,6 +13,8 @@ from sgworld_mcmc.progress import tell
 from sgworld_mcmc.setup.checked_model import contents_of
 from sgworld_mcmc.setup.lay_out import PlanMismatch, identified
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.streaming.arguments import is_streamed
+from sgworld_mcmc.streaming.source import SourceError
 
 __all__ = ["SetUp"]
 
@@ -47,11 +49,21 @@ class SetUp:
         """The model's arguments that plan and data were made from."""
         return self._made.args, self._made.kwargs
 
+    def streams(self, resumed: bool) -> bool | None:
+        """Return whether rows in files have to be streamed, as they were for the plan; None if not.
+
+        ``resumed`` says whether a run is continued.
+        """
+        if self._given is not None or (resumed and self.plan is not None):
+            return (self._given or self.plan).streaming is not None
+        unpickled = self.plan is not None and self._made.view is None
+        return True if unpickled and self.plan.streaming is not None else None
+
     def __getstate__(self) -> dict[str, Any]:
         # The data are laid out again; the plan says how, and for which model and data.
         try:
             plan = None if self.plan is None else self.identified_plan()
-        except ValueError:  # the data have changed: nothing of the plan holds
+        except (ValueError, SourceError):  # the data have changed: nothing of the plan holds
             plan = None
         return {**self.__dict__, "_made": _Made(plan)}
 
@@ -137,7 +149,8 @@ class SetUp:
         # The set-up's random numbers come from NumPy's generator, seeded with the same key.
         key = rng_key if is_prng_key(rng_key) else rng_key[0]
         leading = (num_chains,) if num_chains > 1 else ()
-        return self._sampler.prepare(key, args, kwargs, init_params, leading, num_chains)
+        streams = is_streamed(args, kwargs)
+        return self._sampler.prepare(key, args, kwargs, init_params, leading, num_chains, streams)
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
         """Return whether the data that are laid out are those of these arguments."""

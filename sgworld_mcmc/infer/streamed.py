@@ -8,6 +8,7 @@ from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.progress import tell
 from sgworld_mcmc.setup.run_plan import RunData
 from sgworld_mcmc.setup.streamed.forecast import Forecast, forecast
+from sgworld_mcmc.streaming.arguments import is_streamed
 from sgworld_mcmc.streaming.portions import Portions
 
 __all__ = ["StreamedMCMC"]
@@ -33,13 +34,16 @@ class StreamedMCMC(PlannedMCMC):
         if self.plan is None or self.plan.streaming is None:
             raise ValueError("No rows are streamed: call set_up(...) or run(...) with such data.")
         warmup = 0 if self._warmup_state is not None else self.num_warmup
-        draws = self.num_chains * self.num_samples // self.thinning
-        positions = 2 * 4 * (1 + self.plan.double) * self.plan.fit.dimension
-        made = forecast(self.plan, warmup, self.num_samples, draws * positions)
+        made = forecast(self.plan, warmup, self.num_samples, self._draws_bytes())
         chains = self.num_chains if self.chain_method == "sequential" else 1
         return made._replace(
             rows=chains * made.rows, passes=chains * made.passes, seconds=chains * made.seconds
         )
+
+    def _draws_bytes(self) -> float:
+        """Return about how many bytes of draws are in memory: the sites, and the positions."""
+        draws = self.num_chains * self.num_samples // self.thinning
+        return draws * 2 * 4 * (1 + self.plan.double) * self.plan.fit.dimension
 
     def _calls(self) -> tuple[int, int]:
         """Return how many calls of the kernel make a call of the warm-up, and a draw.
@@ -57,9 +61,9 @@ class StreamedMCMC(PlannedMCMC):
             return None
         return partial(_portions, data=data)
 
-    def _check_streamed(self, extra_fields: Any) -> None:
-        """Raise if streamed rows do not allow what was asked for; say what the run will cost."""
-        if self.plan.streaming is None:
+    def _check_streamed(self, args: tuple, kwargs: dict, extra_fields: Any) -> None:
+        """Raise if streamed rows do not allow what was asked for."""
+        if not is_streamed(args, kwargs):
             return
         if self.chain_method not in ("vectorized", "sequential"):
             raise ValueError(
@@ -71,6 +75,11 @@ class StreamedMCMC(PlannedMCMC):
                 "The field 'potential_energy' needs all rows at every draw, and they are streamed: "
                 "compute it afterwards, for a few draws."
             )
+
+    def _tell_forecast(self) -> None:
+        """Say what a run on streamed rows will cost; raise if there is not the memory."""
+        if self.plan.streaming is None:
+            return
         ahead = self.forecast()
         tell(str(ahead))
         ahead.check()

@@ -10,7 +10,7 @@ from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import Coordinates
 
-__all__ = ["ModelDescription", "describe", "difference", "probe", "same_contents"]
+__all__ = ["PROBED", "ModelDescription", "describe", "difference", "probe", "same_contents"]
 
 # Number of rows on which log densities are compared, and the absolute and relative difference that
 # rounding can make.
@@ -39,6 +39,9 @@ class ModelDescription(NamedTuple):
         at the plan's center and one unit from it in all coordinates; None if not evaluated.
     reason
         Why the model is not cut into minibatches; None if it is.
+    part
+        Fingerprints of the random part of streamed rows that the set-up has read, one for each
+        array of rows; None if the rows are in memory.
     """
 
     size: int
@@ -49,6 +52,7 @@ class ModelDescription(NamedTuple):
     contents: tuple[int | None, ...]
     log_densities: tuple[tuple[str, float, float], ...] | None = None
     reason: str | None = None
+    part: tuple[int, ...] | None = None
 
 
 def describe(
@@ -81,6 +85,8 @@ def difference(old: ModelDescription, new: ModelDescription) -> str | None:
             return f"{_NAMES[what]}: {_listed(before)} then, {_listed(now)} now"
     if not same_contents(old, new):
         return "the numbers in the model's array arguments"
+    if old.part != new.part:
+        return "the numbers in the rows that are streamed"
     if old.log_densities is None or new.log_densities is None:
         return None
     for (name, *before), (_, *now) in zip(old.log_densities, new.log_densities, strict=True):

@@ -16,7 +16,7 @@ from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, generator_of, is_large, joined, shuffle, take_rows
 from sgworld_mcmc.devices import Layout, layout_of
-from sgworld_mcmc.model.description import describe, difference, probe
+from sgworld_mcmc.model.description import PROBED, describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import ArrayTree, Feed, Gradient
@@ -29,6 +29,8 @@ from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.streaming.rows import Rows
+from sgworld_mcmc.streaming.source import StreamedArray
 
 __all__ = [
     "BY_GROUP",
@@ -36,6 +38,7 @@ __all__ = [
     "controls_of",
     "dealt",
     "feed_of",
+    "first_rows",
     "identified",
     "lay_out",
     "posterior_of",
@@ -70,6 +73,12 @@ def lay_out(
         If the plan was made for another model or other data; the message says what differs.
     """
     stage("checking the model")
+    if plan.streaming is not None:
+        raise PlanMismatch(
+            "The plan is one of rows that are streamed, and they are in memory: leave out "
+            "`stream=False`, or run without `plan` to set up anew.",
+            "where the rows are: streamed then, in memory now",
+        )
     if plan.partition.size == 0:
         raise PlanMismatch("The plan is one of rows that were dealt anew: it cannot be laid out.")
     generator, additive = generator_of(plan.partition), frozenset(plan.description.additive)
@@ -104,11 +113,9 @@ def lay_out(
 
 def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -> RunPlan:
     """Return the plan with a description of its model and data that holds in other processes."""
-    if plan.streaming is not None:
-        raise ValueError(
-            "A plan of rows that are streamed cannot be saved yet: set up anew in each process."
-        )
     data, constants = view.layout.split(args, kwargs)
+    if plan.streaming is not None:
+        data = first_rows(data, view.precise)
     contents = identity(arrays_of(view.model, args, kwargs))
     if any(a not in (b, None) for a, b in zip(plan.description.contents, contents, strict=True)):
         raise ValueError(
@@ -119,6 +126,15 @@ def identified(plan: RunPlan, view: MinibatchModel, args: tuple, kwargs: dict) -
     description = plan.description._replace(contents=contents, log_densities=values)
     tuning = jax.tree.map(np.asarray, plan.tuning)
     return replace(plan, description=description, tuning=tuning)
+
+
+def first_rows(leaves: tuple[StreamedArray, ...], double: bool) -> tuple[np.ndarray, ...]:
+    """Return those of the streamed rows on which plans are compared."""
+    rows = Rows(leaves, double)
+    length = min(PROBED, rows.size)
+    some = rows.empty(length)
+    rows.read(0, length, some)
+    return some
 
 
 def repartition(

@@ -29,9 +29,11 @@ from sgworld_mcmc.setup.random_parts import Uncancelled
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.run_plan import RunPlan, Tuning
 from sgworld_mcmc.setup.step_error import Discretisation
+from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.without_mode.choice import KineticChoice
 from sgworld_mcmc.setup.without_mode.spectrum import Spectrum
 from sgworld_mcmc.setup.without_mode.tune import KineticFit
+from sgworld_mcmc.streaming.grid import Grid
 
 __all__ = ["VERSION", "load_plan", "save_plan"]
 
@@ -43,6 +45,7 @@ _RECORDS = (
     *(Discretisation, Choice, Prediction, ModelDescription, TaylorControls),
     *(KineticFit, KineticChoice, Spectrum, Uncancelled),
     *(BatchExpansions, GroupBlocks, Crossing),
+    *(Streaming, Grid),
 )
 
 

@@ -48,6 +48,8 @@ def open_arguments(
     ValueError
         If arrays in files have different lengths, are empty, or their file is closed.
     """
+    if is_streamed(args, kwargs):  # opened before: the free memory may have changed since
+        return args, kwargs
     args, kwargs = _with_columns(model, args, kwargs)
     # What a user has opened as one data source is one tree: its columns are leaves already.
     flat, treedef = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=_is_leaf)

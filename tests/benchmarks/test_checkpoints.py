@@ -19,8 +19,9 @@ def test_cost_of_one_checkpoint():
 
 
 @pytest.mark.slow
-def test_table_of_a_small_case(capsys):
+@pytest.mark.parametrize("streamed", [[], ["--streamed"]])
+def test_table_of_a_small_case(capsys, streamed):
     arguments = ["--seconds=0.5", "--rounds=1", "--num-data=500", "--dim=2", "--batch-size=100"]
-    assert main(["benchmark", "checkpoints", *arguments]) == 0
+    assert main(["benchmark", "checkpoints", *arguments, *streamed]) == 0
     text = capsys.readouterr().out
     assert "one at the end" in text and "draws on disk: a checkpoint takes" in text

@@ -44,23 +44,27 @@ def kill_in(stage, seconds, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "draws", "stages"),
+    ("method", "draws", "stages", "streams"),
     [
-        ("vectorized", "memory", SETUP + LATER),
-        ("sequential", "disk", ("pilot chains", "warm-up", "draws", "draws")),
+        ("vectorized", "memory", SETUP + LATER, False),
+        ("sequential", "disk", ("pilot chains", "warm-up", "draws", "draws"), False),
+        ("vectorized", "disk", ("gradient of all rows", "warm-up", "draws", "draws"), True),
     ],
 )
-def test_killed_runs_go_on_bit_for_bit(tmp_path, method, draws, stages):
+def test_killed_runs_go_on_bit_for_bit(tmp_path, method, draws, stages, streams):
     whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"
-    assert start("none", method, draws, whole).wait() == 0
+    rows = tmp_path / "y.npy" if streams else "memory"
+    if streams:
+        np.save(rows, np.random.default_rng(0).standard_normal(20_001).astype(np.float32))
+    assert start("none", method, draws, whole, rows).wait() == 0
     random, seen = np.random.default_rng(int.from_bytes(os.urandom(4))), []
     folder = tmp_path / "run"
     for stage in stages:
         seconds = random.uniform(0, SECONDS if stage in LATER else 0.1)
-        seen.append(kill_in(stage, seconds, folder, method, draws, resumed))
+        seen.append(kill_in(stage, seconds, folder, method, draws, resumed, rows))
         assert not resumed.exists()
     assert {"warm-up", "draws"} <= set(seen), seen
-    assert start(folder, method, draws, resumed).wait() == 0
+    assert start(folder, method, draws, resumed, rows).wait() == 0
     with np.load(whole) as one, np.load(resumed) as other:
         np.testing.assert_array_equal(other["mu"], one["mu"])
         np.testing.assert_array_equal(other["keys"], one["keys"])

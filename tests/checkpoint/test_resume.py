@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 
 import jax
 import models
@@ -10,8 +9,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from same_runs import same
 
-from sgworld_mcmc import SGLD, SGWORLD, InterruptedWarning, progress
+from sgworld_mcmc import SGLD, SGWORLD, InterruptedWarning
 from sgworld_mcmc.checkpoint import copies, saved_run
 from sgworld_mcmc.checkpoint.writer import Writer
 from sgworld_mcmc.sampling import loop
@@ -26,52 +26,8 @@ FIXED = {"batch_size": 20, "step_size": 0.1, "gradient": "plain", "num_chains": 
 SETTINGS = {**FIXED, "num_samples": 60, "num_warmup": 5}
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_raises():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def press(monkeypatch):
-    """Press Ctrl-C when a stage has come to a part of it."""
-    monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)  # a call a block
-    before = progress.Reporter.update
-
-    def at(stage, done):
-        def pressing(self, value):
-            before(self, value)
-            if self.name == stage and self._done[stage] >= done:
-                monkeypatch.setattr(progress.Reporter, "update", before)
-                signal.raise_signal(signal.SIGINT)
-
-        monkeypatch.setattr(progress.Reporter, "update", pressing)
-
-    return at
-
-
-@pytest.fixture
-def small_window(monkeypatch):
-    monkeypatch.setattr(saved_run, "WINDOW_BYTES", 200)
-
-
 def mu(mcmc):
     return np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
-
-
-def numbers(tree):
-    key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
-    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if key(x) else x), tree)
-
-
-def same(a, b):
-    """Check all that two runs have, bit for bit."""
-    jax.tree.map(np.testing.assert_array_equal, numbers(a.last_state), numbers(b.last_state))
-    for read in ("get_samples", "get_extra_fields"):
-        one, other = (numbers(getattr(x, read)(group_by_chain=True)) for x in (a, b))
-        # Random keys on disk are their words.
-        jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.mark.slow

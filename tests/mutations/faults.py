@@ -118,7 +118,7 @@ FAULTS = (
     Fault(
         "fresh orders are not fresh",
         "data/orders/fresh.py",
-        "return random_order(rng_key, order.shape[0])",
+        "return random_permutation(rng_key, order.shape[0])",
         "return order",
         (FRESH,),
     ),

@@ -67,8 +67,6 @@ def test_defaults_are_right_and_read_the_file_twice(shared, folder):
     assert mcmc.to_arviz().posterior["beta"].shape == (4, 1000, DIM)
     with pytest.raises(ValueError, match="The rows are streamed"):
         mcmc.to_arviz(log_likelihood=True)
-    with pytest.raises(ValueError, match="cannot be saved yet"):
-        mcmc.save_plan("plan.npz")
     # The same key gives the same draws, in memory too where all batches are the same.
     again = sampler(shared)
     again.run(jax.random.key(0), *arrays(folder))
@@ -124,7 +122,12 @@ def test_a_sorted_file_is_right_and_its_cost_is_told(tmp_path):
     assert abs(draws.std() / sd - 1) < error + 0.02
 
 
-def test_the_price_of_alike_neighbours_is_right(tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    # Both relax in the time of an epoch: a kinetic step spans step size over friction.
+    [{"step_size": 1 / 400}, {"step_size": 1 / 200, "dynamics": "kinetic", "friction": 2.0}],
+)
+def test_the_price_of_alike_neighbours_is_right(tmp_path, settings):
     def straight(y):
         a = numpyro.sample("a", dist.Normal(0, 10))
         with numpyro.plate("data", len(y)):
@@ -133,7 +136,7 @@ def test_the_price_of_alike_neighbours_is_right(tmp_path):
     size, each, generator = 40_000, 100, np.random.default_rng(0)
     groups = np.repeat(0.3 * generator.standard_normal(size // each), each)
     y = (groups + generator.standard_normal(size)).astype(np.float32)
-    settings = {"gradient": "plain", "batch_size": 100, "step_size": 1 / 400}
+    settings = {"gradient": "plain", "batch_size": 100, **settings}
     mcmc = SGWORLD(straight, stream=True, num_samples=600, num_warmup=20, **settings)
     with pytest.warns(TuningWarning):
         mcmc.run(jax.random.key(1), y)
@@ -244,7 +247,6 @@ def test_what_cannot_be_streamed_is_refused(shared, folder):
         SGLD(model, stream=True).run(jax.random.key(0), X, y)
     for settings, name in (
         ({"order": "symmetric"}, "`order` 'symmetric'"),
-        ({"dynamics": "kinetic"}, "`order` 'symmetric'|kinetic"),
         ({"record_moments": True}, "record_moments"),
         ({"quantities": lambda sites: sites["beta"]}, "quantities"),
     ):
@@ -268,6 +270,15 @@ def test_sites_that_depend_on_the_rows_are_left_out(folder):
     made = mcmc.get_samples()
     assert sorted(made) == ["beta", "length"]
     np.testing.assert_allclose(made["length"], (made["beta"] ** 2).sum(1), rtol=1e-5)
+
+
+def test_kinetic_dynamics_about_the_mode(shared, folder):
+    mcmc = sampler(shared, dynamics="kinetic", num_samples=500)
+    mcmc.run(jax.random.key(6), *arrays(folder))
+    dynamics = mcmc.plan.dynamics
+    assert dynamics.integrator.name == "ubu" and dynamics.order.name == "batches"
+    check(mcmc.get_samples()["beta"], folder)
+    assert "are streamed" in str(mcmc.bias_report())
 
 
 def test_forecast_and_chains_one_after_the_other(shared, folder):

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.protocols import Coordinates, Integrator
 from sgworld_mcmc.setup.row_noise import RowNoise
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
+from sgworld_mcmc.theory.affine_recursion import variance_parts
 
-__all__ = ["BlockFactors", "between", "block_factors", "scaled_noise"]
+__all__ = ["BlockFactors", "between", "block_factors", "chunk_time", "scaled_noise"]
 
 # A factor that differs from one by fewer standard errors than this is taken for one.
 ERRORS = 4.0
@@ -34,13 +35,13 @@ class BlockFactors(NamedTuple):
     blocks: dict[str, np.ndarray]
     batches: dict[str, np.ndarray]
 
-    def at(self, chunk_time: float, chunks: int) -> dict[str, np.ndarray]:
-        """Return the factors for C chunks that last so long, in units of the curvature.
+    def at(self, time: float, chunks: int) -> dict[str, np.ndarray]:
+        """Return the factors for C chunks that last as long as :func:`chunk_time` says.
 
         Noise that lasts longer than a chain's memory (time two) moves it no farther. A chunk has a
         C-th of all blocks, without replacement.
         """
-        last = min(1.0, 2.0 / max(chunk_time, 1e-300)) * (1 - 1 / chunks)
+        last = min(1.0, 2.0 / max(time, 1e-300)) * (1 - 1 / chunks)
         return {k: np.maximum(self.batches[k], last * x) for k, x in self.blocks.items()}
 
     def shuffled(self) -> "BlockFactors":
@@ -50,6 +51,28 @@ class BlockFactors(NamedTuple):
     def alike(self) -> float:
         """Return the largest factor of all: one if neighbours are not alike."""
         return float(max(np.max(x) for part in self for x in part.values()))
+
+
+def chunk_time(integrator: Integrator, step_size: float, steps: int, curvature: float) -> float:
+    """Return how long so many steps are, in units in which overdamped dynamics relaxes in one.
+
+    A batch's noise of variance C0 adds C0 v to the variance of a mode if it is drawn anew in every
+    step, and C0 / curvature^2 if it lasts for ever. At the time two the one becomes the other.
+
+    Examples
+    --------
+    >>> from sgworld_mcmc.integrators.averaged import Averaged
+    >>> from sgworld_mcmc.integrators.ubu import UBU
+    >>> print(f"{chunk_time(Averaged(), 0.01, 500, 2.0):.2f}")
+    10.00
+    >>> print(f"{chunk_time(UBU(4.0), 0.1, 100, 2.0):.2f}")  # a step spans h / friction
+    5.00
+    """
+    if integrator.law is not None:
+        return steps * step_size * curvature
+    modes = np.array([float(curvature)])
+    _, (fresh,) = variance_parts(integrator, step_size, 1, modes, law="replacement")
+    return 2 * steps * fresh * curvature**2
 
 
 def block_factors(

@@ -41,11 +41,13 @@ def streamed_settings(settings: Settings) -> Settings:
     name = settings.order.name
     problem = None
     if settings.order.period == 0:
-        problem = "SGLD draws batches with replacement, which a disk cannot read: use SGWORLD"
+        problem = (
+            "SGLD draws batches with replacement, each from all rows, which takes as many reads "
+            "from random places of the disk; batches of a chunk in memory would not be "
+            "independent. Use SGWORLD"
+        )
     elif name not in ("batches", "examples"):
         problem = f"`order` {name!r} goes back over the same rows: use 'examples' or 'batches'"
-    elif settings.dynamics == "kinetic":
-        problem = "`dynamics='kinetic'` needs them in memory: leave it out"
     elif settings.record_moments:
         problem = "`record_moments` needs epochs in memory: leave it out"
     elif settings.quantities is not None:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.streaming.rows import Rows
 
-__all__ = ["Part", "read_part"]
+__all__ = ["Part", "part_again", "read_part"]
 
 # A part has one row in LEAST, within these numbers of rows, and at most so many bytes.
 LEAST, FEWEST, MOST, BYTES = 4, 2**15, 2**20, 2**27
@@ -63,3 +64,8 @@ def read_part(generator: np.random.Generator, rows: Rows, *, keep_pieces: bool) 
     put = lambda arrays: tuple(jax.device_put(x, may_alias=True) for x in arrays)  # noqa: E731
     with jax.enable_x64(rows.double):
         return Part(put(mixed), put(ordered) if keep_pieces else None, length)
+
+
+def part_again(seed: np.ndarray, rows: Rows, *, keep_pieces: bool = False) -> Part:
+    """Return the part of a set-up that begins with this seed, read in another precision."""
+    return read_part(generator_of(seed), rows, keep_pieces=keep_pieces)

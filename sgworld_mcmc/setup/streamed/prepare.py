@@ -8,7 +8,6 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.in_memory import generator_of
-from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.progress import stage, tell
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import ORDERS, Settings
@@ -23,6 +22,7 @@ from sgworld_mcmc.setup.streamed.block_noise import (
     BlockFactors,
     between,
     block_factors,
+    chunk_time,
     scaled_noise,
 )
 from sgworld_mcmc.setup.streamed.check import (
@@ -31,14 +31,13 @@ from sgworld_mcmc.setup.streamed.check import (
     streamed_settings,
 )
 from sgworld_mcmc.setup.streamed.forecast import check_memory
-from sgworld_mcmc.setup.streamed.part import Part, read_part
+from sgworld_mcmc.setup.streamed.lay_out import describe_streamed, streamed_data
+from sgworld_mcmc.setup.streamed.part import Part, part_again
 from sgworld_mcmc.setup.streamed.posterior import find_posterior_of_part
 from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
-from sgworld_mcmc.streaming.chunks import first_chunk
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS, Grid, make_grid
 from sgworld_mcmc.streaming.memory import available_memory
-from sgworld_mcmc.streaming.portions import Stream
 from sgworld_mcmc.streaming.rows import Rows
 
 __all__ = ["prepare_streamed"]
@@ -78,7 +77,7 @@ def prepare_streamed(
 
     def read_again(rows, double):
         rows = Rows(rows.leaves, double)
-        return rows, read_part(generator, rows, keep_pieces=keeps_pieces(settings))
+        return rows, part_again(seed, rows, keep_pieces=keeps_pieces(settings))
 
     found = find_posterior_of_part(generator, checked, rows, part, settings, initial, read_again)
     posterior, blocks, rows, part, precision = found
@@ -97,11 +96,10 @@ def prepare_streamed(
         dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
         dynamics, grid = _gridded(dynamics, settings, choice, rows)
         if settings.complete:
-            applied = factors.at(grid.batches * step_size * request.stiffest, grid.chunks)
+            applied = _applied(factors, request, step_size, grid)
             noise = scaled_noise(measurements.noise, applied)
             measurements = measurements._replace(noise=noise)
         tuning = tuning_of(posterior, dynamics, step_size, starts)
-    data, constants = view.layout.split(args, kwargs)
     streaming = Streaming(
         grid=grid,
         shuffled=settings.order.redeals,
@@ -120,29 +118,12 @@ def prepare_streamed(
         fit=posterior.fit,
         measurements=measurements,
         choice=choice,
-        description=describe(view, data, constants, checked.contents),
+        description=describe_streamed(view, args, kwargs, checked.contents, posterior.rows),
         streaming=streaming,
     )
     tell(streaming.described(view.size))
-    return plan, _run_data(plan, posterior, rows)
-
-
-def _run_data(plan: RunPlan, posterior: Posterior, rows: Rows) -> RunData:
-    """Return the argument of the loop, whose calls of the kernel lie within a chunk."""
-    grid, steps = plan.streaming.grid, plan.streaming.grid.call
-    dynamics = replace(
-        plan.dynamics, num_batches=grid.batches, steps_per_draw=steps, steps_per_warmup=steps
-    )
-    return RunData(
-        feed=first_chunk(rows, grid),
-        constants=posterior.constants,
-        originals=None,
-        tuning=plan.tuning,
-        model=posterior.functions.model,
-        dynamics=dynamics,
-        rows=posterior.rows,
-        stream=Stream(rows, grid, plan.streaming.shuffled),
-        whole=posterior.whole,
+    return plan, streamed_data(
+        plan, view, rows, posterior.rows, posterior.constants, posterior.whole
     )
 
 
@@ -234,7 +215,7 @@ def _choice(
         choice = choose(request, used, measurements.steps)
         first = first or choice.examples
         grid, _ = make_grid(rows.size, choice.batch_size, choice.steps_per_draw, _chunk_rows(rows))
-        now = factors.at(grid.batches * choice.step_size * request.stiffest, grid.chunks)
+        now = _applied(factors, request, choice.step_size, grid)
         if applied is not None:  # the factor never falls, so that this ends
             now = {kind: np.maximum(x, applied[kind]) for kind, x in now.items()}
             if all(np.allclose(x, applied[kind], rtol=0.02) for kind, x in now.items()):
@@ -243,3 +224,11 @@ def _choice(
             break
         applied = now
     return choice, measurements._replace(noise=used), choice.examples / first
+
+
+def _applied(
+    factors: BlockFactors, request: Request, step_size: float, grid: Grid
+) -> dict[str, np.ndarray]:
+    """Return the factors of the noise of these chunks."""
+    time = chunk_time(request.integrator, step_size, grid.batches, request.stiffest)
+    return factors.at(time, grid.chunks)
