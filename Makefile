@@ -35,7 +35,7 @@ hygiene: $(STAMP)  ## every public path under JAX's own checks, and the declared
 	$(BIN)/python $(WALK) --jaxtyping-packages=sgworld_mcmc.nonequilibrium,sgworld_mcmc.data.orders,beartype.beartype tests/nonequilibrium tests/data/test_batches.py
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Twenty-seven deliberate faults, one at a time in a copy of the package: the fast tests notice all.
+# Thirty-two deliberate faults, one at a time in a copy of the package: the fast tests notice all.
 mutations: $(STAMP)  ## deliberate faults, which the fast tests must notice
 	$(BIN)/python tests/mutations/check.py
 

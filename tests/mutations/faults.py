@@ -49,6 +49,11 @@ KEYS = "sampling/test_draws.py::test_the_keys_of_a_new_state_are_all_different"
 RENEWED = "sampling/test_draws.py::test_every_epoch_of_a_chain_has_its_own_order"
 TEMPERED = "hygiene/test_public_paths.py::test_the_stein_check_knows_the_temperature"
 DIVERGED = "sampling/test_draws.py::test_a_chain_that_diverges_stays_at_its_last_draw"
+POINTS = "kernels/test_ubu.py::test_three_points_of_different_leaves_and_keys_are_independent"
+WORDS = "kernels/test_ubu.py::test_all_bits_of_the_words_are_fair_and_depend_on_all_bits"
+SQUARES = "data/test_permutation.py::test_sizes_beside_squares"
+SHARED = "sampling/test_share_batches.py::test_all_chains_have_one_order_which_is_new_each_epoch"
+APART = "sampling/test_by_site.py::test_cut_and_joined_are_inverse"
 MOMENTUM = "contract/test_contract.py::test_a_step_with_momentum_is_the_affine_map_that_it_says"
 
 FAULTS = (
@@ -240,5 +245,40 @@ FAULTS = (
         "(chosen.shape)) / tau",
         "(chosen.shape))",
         (TEMPERED,),
+    ),
+    Fault(
+        "leaves of a position have the same three points",
+        "integrators/normals.py",
+        "random_words(seeds, int(start), size)",
+        "random_words(seeds, 0, size)",
+        (POINTS,),
+    ),
+    Fault(
+        "words know one of their two seeds only",
+        "hashing.py",
+        "mixed(mixed(counter ^ seeds[0]) + seeds[1])",
+        "mixed(mixed(counter ^ seeds[0]))",
+        (WORDS,),
+    ),
+    Fault(
+        "numbers outside of a permutation are cut off",
+        "data/permutation.py",
+        "jnp.where(outside(numbers), turn(numbers), numbers)",
+        "jnp.minimum(numbers, np.uint32(size - 1))",
+        (SQUARES,),
+    ),
+    Fault(
+        "shared orders are the same in each epoch",
+        "sampling/chain.py",
+        "_shared_keys(clock.shared, now)",
+        "_shared_keys(clock.shared, 0)",
+        (SHARED,),
+    ),
+    Fault(
+        "sites of a cut position change places",
+        "sampling/by_site.py",
+        "tuple(jax.lax.split(x, sizes))",
+        "tuple(jax.lax.split(x, sizes[::-1]))",
+        (APART,),
     ),
 )
