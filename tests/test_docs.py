@@ -1,10 +1,13 @@
 """Every block of Python in the README and in docs/ runs, and every link leads somewhere."""
 
+import functools
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +27,8 @@ PAGES = [
     *sorted(DOCS.glob("*.md")),
     *sorted((DOCS / "api").glob("*.md")),
 ]
-# These pages go on from the data, the model and the run of the start.
+# These pages go on from the data, the model and the run of the start, its first three blocks.
+START, BEGIN, REST = DOCS / "start.md", slice(3), slice(3, None)
 GO_ON = {"auditing.md", "big_data.md", "clusters.md", "index.md", "using.md"}
 FENCE = re.compile(r"^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"^:\w+:.*\n", re.MULTILINE)
@@ -40,52 +44,88 @@ def blocks(path):
     ]
 
 
-def run_blocks(path, namespace, only=None):
+def run_blocks(path, namespace, which=slice(None)):
     """Run a page's blocks one after the other; an error has the page's name and line."""
-    for line, code in blocks(path)[:only]:
+    for line, code in blocks(path)[which]:
         # Options of a cell keep their lines, so that numbers stay right.
         code = OPTION.sub("\n", code)
         exec(compile("\n" * line + code, str(path), "exec"), namespace)
 
 
-def main(page, start):
-    """Run a page, after the first blocks of ``start`` if that is not empty."""
+def main(out, *pages):
+    """Run pages, each in a namespace of its own, and write what went wrong in each as JSON."""
     import matplotlib
 
     matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     warnings.simplefilter("ignore", sgworld_mcmc.TuningWarning)
-    module = ModuleType("page")
-    sys.modules["page"] = module  # where dataclasses look for their names
-    if start:
-        run_blocks(Path(start), module.__dict__, only=3)
-    run_blocks(Path(page), module.__dict__)
+    started, wrong = {}, {}
+    for page in map(Path, pages):
+        module = ModuleType("page")
+        sys.modules["page"] = module  # where dataclasses look for their names
+        try:
+            if page.name not in GO_ON | {START.name}:
+                run_blocks(page, module.__dict__)
+            else:
+                if not started:
+                    started["__name__"] = "page"
+                    run_blocks(START, started, BEGIN)
+                module.__dict__.update(started)
+                run_blocks(page, module.__dict__, REST if page == START else slice(None))
+        except Exception:
+            wrong[page.name] = traceback.format_exc()
+        plt.close("all")
+    Path(out).write_text(json.dumps(wrong))
+
+
+def process_of(page):
+    """Return which pages share a process: those with several devices need another one."""
+    if any("devices=" in code for _, code in blocks(page)):
+        return "several devices"
+    return "start" if page.name in GO_ON | {START.name} else "others"
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory):
+    """Return a function of a process that returns what went wrong in its pages, by name."""
+
+    @functools.cache
+    def run(process):
+        flags = "--xla_force_host_platform_device_count=4" if process == "several devices" else ""
+        folders = (Path(__file__).parent, ROOT, DOCS, os.environ.get("PYTHONPATH", ""))
+        folder = tmp_path_factory.mktemp("pages")
+        result = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys, test_docs; test_docs.main(*sys.argv[1:])",
+                "wrong.json",
+                *(page for page in RUN if process_of(page) == process),
+            ],
+            cwd=folder,
+            env=os.environ
+            | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+            | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "CI": "true"},
+            capture_output=True,
+            text=True,
+            timeout=1200,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        return json.loads((folder / "wrong.json").read_text())
+
+    return run
+
+
+RUN = sorted(filter(blocks, PAGES), key=process_of)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [path for path in PAGES if blocks(path)], ids=lambda p: p.name)
-def test_the_blocks_of_a_page_run(page, tmp_path):
-    """In a process of its own, with four devices if a block asks for several."""
-    several = any("devices=" in code for _, code in blocks(page))
-    flags = "--xla_force_host_platform_device_count=4" if several else ""
-    start = DOCS / "start.md" if page.name in GO_ON else None
-    folders = (Path(__file__).parent, ROOT, DOCS, os.environ.get("PYTHONPATH", ""))
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, test_docs; test_docs.main(*sys.argv[1:])",
-            page,
-            start or "",
-        ],
-        cwd=tmp_path,
-        env=os.environ
-        | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
-        | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "CI": "true"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+@pytest.mark.parametrize("page", RUN, ids=lambda p: p.name)
+def test_the_blocks_of_a_page_run(page, wrong):
+    """With four devices if a block asks for several."""
+    error = wrong(process_of(page)).get(page.name)
+    assert error is None, error[-3000:]
 
 
 def anchors(path):

@@ -11,24 +11,27 @@ import sgworld_mcmc
 
 OPTIONAL = {"arviz", "matplotlib", "rich", "sklearn", "pandas"}
 
-# Prints which of the optional packages the statement imports beside those that NumPyro imports,
-# the number of backends that it initialises, and the number of arrays that it makes. The arrays are
-# counted last, because counting them initialises a backend.
+# After each statement it notes which packages are imported beside those that NumPyro imports, and
+# the number of backends that are initialised. The arrays are counted last, because counting them
+# initialises a backend.
 PROBE = """
 import json, sys
 import numpyro
 before = set(sys.modules)
-{statement}
-import jax
-from jax._src import xla_bridge
-imported = sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})
-print(json.dumps([imported, len(xla_bridge._backends), len(jax.live_arrays())]))
+found = []
+for statement in {statements}:
+    exec(statement)
+    import jax
+    from jax._src import xla_bridge
+    imported = sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})
+    found.append([imported, len(xla_bridge._backends)])
+print(json.dumps([found, len(jax.live_arrays())]))
 """
 
 
-def probe(statement):
+def probe(*statements):
     result = subprocess.run(
-        [sys.executable, "-c", PROBE.format(statement=statement)],
+        [sys.executable, "-c", PROBE.format(statements=statements)],
         capture_output=True,
         text=True,
         check=True,
@@ -37,24 +40,24 @@ def probe(statement):
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    ["import sgworld_mcmc", "from sgworld_mcmc import diagnostics, exact, nonequilibrium"],
-)
-def test_import_is_light(statement):
-    imported, backends, arrays = probe(statement)
-    assert "sgworld_mcmc" in imported
-    assert not OPTIONAL & set(imported)
-    # A program may still choose the platform and the number of devices after the import.
-    assert backends == 0
+def test_import_is_light():
+    """In one process, from what imports least on: each statement has what those before it had."""
+    (package, samplers, rooms), arrays = probe(
+        "import sgworld_mcmc",
+        "from sgworld_mcmc import SGLD, SGWORLD",
+        "from sgworld_mcmc import diagnostics, exact, nonequilibrium",
+    )
+    assert "sgworld_mcmc" in package[0]
+    for imported, backends in (package, samplers, rooms):
+        assert not OPTIONAL & set(imported)
+        # A program may still choose the platform and the number of devices after the import.
+        assert backends == 0
+    assert not {"blackjax", "optax"} & set(samplers[0])
     assert arrays == 0
 
 
-def test_samplers_do_not_import_what_only_pictures_and_files_need():
-    imported, backends, _ = probe("from sgworld_mcmc import SGLD, SGWORLD")
-    assert not {*OPTIONAL, "blackjax", "optax"} & set(imported)
-    assert backends == 0
-    imported, _, _ = probe("from sgworld_mcmc import sgd, sgld, sgworld")
+def test_kernels_do_not_import_what_only_pictures_and_files_need():
+    ((imported, _),), _ = probe("from sgworld_mcmc import sgd, sgld, sgworld")
     assert not OPTIONAL & set(imported)
 
 

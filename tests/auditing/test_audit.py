@@ -11,7 +11,7 @@ from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from scipy.stats import binomtest
 
-from sgworld_benchmarks.auditor import audit_target
+from sgworld_benchmarks.auditor import ERRORS, audit_target
 from sgworld_mcmc import SGWORLD, Unconstrained, audit, exact
 from sgworld_mcmc.auditing.kernel_stein import kernel_test, stein_kernel
 from sgworld_mcmc.auditing.series import mean_test
@@ -132,7 +132,9 @@ def test_standard_errors_allow_for_correlation():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["noise-5", "bernoulli-20"])
-def test_level_and_power_on_exact_targets(name):
+def test_level_and_power_on_exact_targets(name, monkeypatch):
+    for error in ("one width", "one mean"):  # of which nothing is asserted
+        monkeypatch.delitem(ERRORS, error)
     rates = audit_target(name, 40)
     assert binomtest(round(40 * rates.blamed["none"]), 40, 0.01, "greater").pvalue > 1e-3
     assert rates.blamed["all widths"] >= 0.8 and rates.blamed["all means"] >= 0.9

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import resource
 import warnings
 
@@ -25,7 +26,7 @@ KEY = jax.random.key(0)
 (Y,) = models.regression_data()[1:]
 SETTINGS = {"batch_size": 20, "step_size": 0.1, "gradient": "plain", "num_chains": 2}
 # Too few draws for checks that compile programs, which JAX could not write to its cache either.
-SETTINGS |= {"num_samples": 60, "num_warmup": 5}
+SETTINGS |= {"num_samples": 24, "num_warmup": 5}
 CASES = pytest.mark.parametrize(
     ("draws", "method"),
     [("memory", "vectorized"), ("disk", "vectorized"), ("disk", "sequential")],
@@ -35,7 +36,7 @@ CASES = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def many_blocks(monkeypatch):
     monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
-    monkeypatch.setattr(saved_run, "WINDOW_BYTES", 200)
+    monkeypatch.setattr(saved_run, "WINDOW_BYTES", 80)  # a third of the draws
     # The run waits for the disk, so that every block is a checkpoint.
     monkeypatch.setattr(Writer, "busy", property(lambda self: self.wait()))
 
@@ -44,16 +45,24 @@ def mu(mcmc):
     return np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
 
 
+@functools.cache
 def whole(method):
+    """The run on a disk that works, whose set-up functions all others use."""
     mcmc = SGWORLD(models.gaussian, chain_method=method, **SETTINGS)
     mcmc.run(KEY, Y)
+    return mcmc
+
+
+def another(method="vectorized"):
+    mcmc = SGWORLD(models.gaussian, chain_method=method, **SETTINGS)
+    mcmc.sampler.share(whole(method).sampler)
     return mcmc
 
 
 def fails_and_goes_on(folder, draws, method, cause, mend=lambda: None):
     """Check a run whose disk fails, and another one that resumes it on a disk that works."""
     options = {"checkpoint": folder, "every": 1e-6, "draws": draws}
-    expected, mcmc = whole(method), SGWORLD(models.gaussian, chain_method=method, **SETTINGS)
+    expected, mcmc = whole(method), another(method)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         mcmc.run(KEY, Y, **options)
@@ -64,8 +73,8 @@ def fails_and_goes_on(folder, draws, method, cause, mend=lambda: None):
     np.testing.assert_array_equal(
         mcmc.get_extra_fields()["diverging"], expected.get_extra_fields()["diverging"]
     )
-    assert mcmc.to_arviz()["posterior"]["mu"].shape == (2, 60)
-    again = SGWORLD(models.gaussian, chain_method=method, **SETTINGS)
+    assert mcmc.to_arviz()["posterior"]["mu"].shape == (2, 24)
+    again = another(method)
     again.run(KEY, Y, resume=True, **options)
     np.testing.assert_array_equal(mu(again), mu(expected))
 
@@ -124,7 +133,7 @@ def test_a_plan_that_cannot_be_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpointed, "save_plan", fail)
         with pytest.warns(CheckpointWarning, match="No space left"):
-            mcmc = SGWORLD(models.gaussian, **SETTINGS)
+            mcmc = another()
             mcmc.run(KEY, Y, checkpoint=tmp_path / "run")
     np.testing.assert_array_equal(mu(mcmc), mu(whole("vectorized")))
     mcmc.run(KEY, Y, checkpoint=tmp_path / "run")  # nothing was there to lose
@@ -136,7 +145,7 @@ def test_draws_that_have_no_place_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(DrawsStore, "create", fail)
     with pytest.warns(CheckpointWarning, match="No space left"):
-        mcmc = SGWORLD(models.gaussian, **SETTINGS)
+        mcmc = another()
         mcmc.run(KEY, Y, checkpoint=tmp_path / "run", draws="disk")
     np.testing.assert_array_equal(mu(mcmc), mu(whole("vectorized")))
 

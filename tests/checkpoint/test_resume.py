@@ -1,5 +1,6 @@
 """A run with a checkpoint has the draws of one without, also if it ends and goes on in between."""
 
+import functools
 import os
 import pickle
 
@@ -30,31 +31,43 @@ def mu(mcmc):
     return np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
 
 
+KINDS = [
+    {},
+    {"chain_method": "sequential", "num_chains": 3},
+    {"num_chains": 1, "thinning": 3, "order": "examples", "record_moments": True},
+    {"chain_method": "sequential", "thinning": 2, "noise": "independent"},
+]
+
+
+@functools.cache
+def run_of(kind):
+    """An uninterrupted run, whose set-up functions others use, and its report."""
+    whole = SGWORLD(models.gaussian, **{**SETTINGS, **KINDS[kind]})
+    whole.run(KEY, Y, extra_fields=("step", "rng_key"))
+    return whole, str(whole.bias_report())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("draws", ["memory", "disk"])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"chain_method": "sequential", "num_chains": 3},
-        {"num_chains": 1, "thinning": 3, "order": "examples", "record_moments": True},
-        {"chain_method": "sequential", "thinning": 2, "noise": "independent"},
-    ],
-)
-def test_interrupted_runs_go_on_bit_for_bit(tmp_path, press, small_window, settings, draws):
-    settings = {**SETTINGS, **settings}
-    fields = ("step", "rng_key") if draws == "memory" else ("step",)
-    whole = SGWORLD(models.gaussian, **settings)
-    whole.run(KEY, Y, extra_fields=fields)
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_interrupted_runs_go_on_bit_for_bit(tmp_path, press, small_window, kind, draws):
+    whole, report = run_of(kind)
+
+    def another():
+        mcmc = SGWORLD(models.gaussian, **{**SETTINGS, **KINDS[kind]})
+        mcmc.sampler.share(whole.sampler)
+        return mcmc
+
+    fields = ("step", "rng_key")
     options = {"extra_fields": fields, "checkpoint": tmp_path / "run", "draws": draws}
     press("warm-up", 0.1)
     with pytest.raises(KeyboardInterrupt) as caught:
-        SGWORLD(models.gaussian, **settings).run(KEY, Y, **options)
+        another().run(KEY, Y, **options)
     assert "resume=True" in caught.value.__notes__[0]
     for done in (0.2, 0.5, 0.9):
         press("draws", done)
         with pytest.warns(InterruptedWarning, match="resume=True"):
-            mcmc = SGWORLD(models.gaussian, **settings)
+            mcmc = another()
             mcmc.run(KEY, Y, resume=True, **options)
         made = mu(mcmc)
         chains, count = made.shape
@@ -62,10 +75,10 @@ def test_interrupted_runs_go_on_bit_for_bit(tmp_path, press, small_window, setti
         np.testing.assert_array_equal(made, mu(whole)[:chains, :count])
     mcmc.run(KEY, Y, resume=True, **options)  # the object that was interrupted goes on
     same(mcmc, whole)
-    again = SGWORLD(models.gaussian, **settings)
+    again = another()
     again.run(KEY, Y, resume=True, **options)  # a finished run
     same(again, whole)
-    assert str(again.bias_report()) == str(whole.bias_report())
+    assert str(again.bias_report()) == report
 
 
 def test_the_state_begins_a_longer_run_as_ever(tmp_path):
@@ -82,8 +95,10 @@ def test_the_state_begins_a_longer_run_as_ever(tmp_path):
 def test_every_block_may_be_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
     monkeypatch.setattr(Writer, "busy", property(lambda self: self.wait()))
-    whole, mcmc = (SGLD(models.gaussian, **SETTINGS) for _ in range(2))
+    settings = {**SETTINGS, "num_samples": 20}
+    whole, mcmc = (SGLD(models.gaussian, **settings) for _ in range(2))
     whole.run(KEY, Y)
+    mcmc.sampler.share(whole.sampler)
     mcmc.run(KEY, Y, checkpoint=tmp_path / "run", every=1e-6)
     same(mcmc, whole)
     assert len(os.listdir(tmp_path / "run" / "states")) <= 3
@@ -108,6 +123,8 @@ def test_kinetic_dynamics_without_a_mode(tmp_path, press, draws):
     saved = {"checkpoint": tmp_path / "run", "draws": draws, "extra_fields": fields}
     whole, *others = (SGWORLD(means, **settings) for _ in range(3))
     whole.run(KEY, y, extra_fields=fields)
+    for other in others:
+        other.sampler.share(whole.sampler)
     assert whole.plan.kinetic is not None
     press("draws", 0.4)
     with pytest.warns(InterruptedWarning):
@@ -138,12 +155,13 @@ def test_a_run_with_everything_chosen(tmp_path):
 def test_draws_on_an_accelerator_are_cut_out_there(tmp_path, monkeypatch, settings):
     """The way of devices with memory of their own, on a device that has none."""
     monkeypatch.setattr(copies, "_shares_memory", lambda: False)
-    monkeypatch.setattr(saved_run, "WINDOW_BYTES", 400)
+    monkeypatch.setattr(saved_run, "WINDOW_BYTES", 140)
     monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
     monkeypatch.setattr(Writer, "busy", property(lambda self: self.wait()))
-    settings = {**SETTINGS, "num_samples": 37, **settings}
+    settings = {**SETTINGS, "num_samples": 17, **settings}
     whole, mcmc = (SGWORLD(models.gaussian, **settings) for _ in range(2))
     whole.run(KEY, Y)
+    mcmc.sampler.share(whole.sampler)
     mcmc.run(KEY, Y, checkpoint=tmp_path / "run", every=1e-6, draws="disk")
     same(mcmc, whole)
 

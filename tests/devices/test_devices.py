@@ -20,11 +20,31 @@ from sgworld_mcmc.gradients.weighting import epoch_mean
 HERE = Path(__file__).parent
 
 
-def spread(*cases):
-    """Run cases in a process that has four devices."""
+# The devices over which the chains and the rows of each case lie.
+WANTED = {
+    "chains": [4, 1],
+    "three chains": [3, 1],
+    "small batches": [2, 1],
+    "rows": [1, 4],
+    "both": [2, 2],
+    "mesh": [2, 2],
+    "four parts on two devices": [1, 2],
+    "all rows": [1, 4],
+    "replacement": [1, 4],
+    "dealt anew": [2, 1],
+    "kinetic": [2, 2],
+    "one after the other": [1, 2],
+    "parts of the set-up": [1, 4],
+    "network": [2, 2],
+}
+
+
+@pytest.fixture(scope="module")
+def spread():
+    """What all cases have found, in one process that has four devices."""
     path = os.pathsep.join([str(HERE.parent.parent), str(HERE.parent)])
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(HERE / "spread_runs.py"), *cases],
+        [sys.executable, "-W", "ignore", str(HERE / "spread_runs.py"), *WANTED, "resumed"],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": path},
         text=True,
@@ -34,40 +54,35 @@ def spread(*cases):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"chains": [4, 1], "three chains": [3, 1], "small batches": [2, 1]},
-        {"rows": [1, 4], "both": [2, 2], "mesh": [2, 2]},
-        {"four parts on two devices": [1, 2], "all rows": [1, 4], "replacement": [1, 4]},
-        {"dealt anew": [2, 1], "kinetic": [2, 2], "one after the other": [1, 2]},
-        {"parts of the set-up": [1, 4], "network": [2, 2]},
-    ],
-)
-def test_draws_are_those_of_one_device(wanted):
-    for name, found in spread(*wanted).items():
-        # Rounding in single precision, in posterior standard deviations: the sums over rows are
-        # made in another order.
-        assert found["apart"] < 1e-3, (name, found)
-        assert found["fields"] < 1e-4, (name, found)
-        assert found["sum"] < 1e-3, (name, found)
-        assert found["devices"] == wanted[name], (name, found)
-        assert found["spread"] == np.prod(wanted[name]), (name, found)
+@pytest.mark.parametrize("name", WANTED)
+def test_draws_are_those_of_one_device(spread, name):
+    found = spread[name]
+    # Rounding in single precision, in posterior standard deviations: the sums over rows are
+    # made in another order.
+    assert found["apart"] < 1e-3, found
+    assert found["fields"] < 1e-4, found
+    assert found["sum"] < 1e-3, found
+    assert found["devices"] == WANTED[name], found
+    assert found["spread"] == np.prod(WANTED[name]), found
 
 
 @pytest.mark.slow
-def test_the_report_says_what_was_done_and_why():
-    found = spread("both", "small batches")
-    said = found["both"]["said"]
+def test_the_report_says_what_was_done_and_why(spread):
+    said = spread["both"]["said"]
     assert "shared in 2 equal parts" in said
     assert "chains lie over 2 devices and the rows of each batch over 2 devices" in said
-    said = found["small batches"]["said"]
+    said = spread["small batches"]["said"]
     assert "too small" in said and "2 stay idle" in said
 
 
 @pytest.mark.slow
-def test_runs_go_on_on_another_number_of_devices():
-    assert spread("resumed")["resumed"]["apart"] < 1e-3
+def test_runs_go_on_on_another_number_of_devices(spread):
+    assert spread["resumed"]["apart"] < 1e-3
+
+
+# Nothing to choose: the set-up compiles little.
+COUNTS = {"num_samples": 10, "num_warmup": 2, "num_chains": 2}
+FIXED = {**COUNTS, "batch_size": 20, "step_size": 0.1, "gradient": "plain"}
 
 
 @pytest.mark.parametrize("kind", [SGWORLD, SGLD])
@@ -96,7 +111,7 @@ def test_one_device_is_a_layout_too():
     arguments = models.regression_data()[1:]
     draws = []
     for settings in ({}, {"devices": 1}, {"mesh": jax.make_mesh((1,), ("data",))}):
-        mcmc = SGWORLD(models.gaussian, num_samples=10, num_warmup=2, **settings)
+        mcmc = SGWORLD(models.gaussian, **FIXED, **settings)
         mcmc.run(jax.random.key(0), *arguments)
         draws.append(np.asarray(mcmc.get_samples()["mu"]))
     np.testing.assert_allclose(draws[1], draws[0], rtol=1e-5)
@@ -105,13 +120,13 @@ def test_one_device_is_a_layout_too():
 
 def test_a_saved_plan_knows_the_parts_of_its_rows(tmp_path):
     arguments = models.regression_data()[1:]
-    mcmc = SGWORLD(models.gaussian, num_samples=10, num_warmup=2, data_shards=3)
+    mcmc = SGWORLD(models.gaussian, **FIXED, data_shards=3)
     mcmc.run(jax.random.key(0), *arguments)
     mcmc.save_plan(tmp_path / "plan.npz")
-    again = SGWORLD(models.gaussian, num_samples=10, num_warmup=2, plan=tmp_path / "plan.npz")
+    again = SGWORLD(models.gaussian, **COUNTS, plan=tmp_path / "plan.npz")
     again.run(jax.random.key(0), *arguments)
     assert (again.get_samples()["mu"] == mcmc.get_samples()["mu"]).all()
-    other = SGWORLD(models.gaussian, num_samples=10, num_warmup=2)
+    other = SGWORLD(models.gaussian, **FIXED)
     other.run(jax.random.key(0), *arguments)
     assert (other.get_samples()["mu"] != mcmc.get_samples()["mu"]).any()
 

@@ -22,7 +22,7 @@ def model(X, y):
 
 mcmc = SGWORLD(
     model, chain_method=sys.argv[1], num_samples=200, num_warmup=1, num_chains=4,
-    batch_size=10, step_size=0.1, friction=1.0, steps_per_draw=8,
+    batch_size=10, step_size=0.1, friction=1.0, steps_per_draw=2,
 )
 X = jax.random.normal(jax.random.key(1), (40, 20))
 data = X, X[:, 0]
