@@ -28,6 +28,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax
 
+# Files of fixtures have no examples, and share one name, under which Python finds one of them only.
+collect_ignore_glob = ["*conftest.py"]
+
 # Linux allows a process 65 530 maps of memory, of which a compiled program takes some dozens; XLA
 # ends the process if it gets no more. A worker forgets its programs when it has so many.
 MANY_MAPS = 20_000

@@ -218,6 +218,11 @@ def test_epoch_benchmark(capsys, monkeypatch):
         if "BlackJAX" in label:
             assert result.shape == (2,)
             continue
+        if label.startswith("SGWORLD(model)"):
+            rows = int(label.split("B=")[1].split(",")[0])
+            chains = int(label.split("chains: ")[1].split(",")[0])
+            assert np.ravel(result.step).tolist() == [-(-101 // rows)] * chains
+            continue
         state, info = result
         steps = {"B=20": 6, "B=2": 51, "B=19": 6}[label.split(", ")[2]]
         assert np.all(np.asarray(info.finite_steps) == steps), label

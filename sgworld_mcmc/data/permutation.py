@@ -23,10 +23,15 @@ __all__ = ["random_permutation"]
 # Up to so many numbers are sorted: exactly uniform, and as fast.
 SORTED = 4096
 ROUNDS = 6
+# What is folded into the key: nobody else's number.
+PERMUTING = 0x7065726D
 
 
 def random_permutation(rng_key: PRNGKey, size: int) -> Int32[jax.Array, " {size}"]:
     """Return the numbers 0, ..., ``size`` - 1 in random order, (size,) int32."""
+    # A user may have drawn the data with the same key. Numbers in the order of these words would be
+    # sorted by them.
+    rng_key = jax.random.fold_in(rng_key, PERMUTING)
     if size <= SORTED:
         # This compiles in half the time of jax.random.permutation. Equal bits, which would keep
         # their order, are rarer than one pair in 2^33 / size^2 permutations.

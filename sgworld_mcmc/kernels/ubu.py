@@ -102,7 +102,7 @@ def as_top_level_api(
     >>> estimator = grad_estimator(lambda mu: 0.0, lambda mu, y: -((y - mu) ** 2) / 2, 1000)
     >>> alg = sg.ubu(estimator, y, batch_size=100, step_size=0.003, friction=60.0)
     >>> _, (states, infos) = run_inference_algorithm(
-    ...     jax.random.key(1), alg, num_steps=4000, initial_position=y.mean())
+    ...     jax.random.key(1), alg, num_steps=20_000, initial_position=y.mean())
     >>> bool(abs(states.position[1::2].std() * 1000**0.5 - 1) < 0.1)
     True
     """

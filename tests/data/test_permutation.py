@@ -77,3 +77,14 @@ def test_permutations_of_different_keys_do_not_know_each_other(permutations):
     correlations = (ranks[0] * ranks[1]).mean(1) * np.sqrt(size - 1)
     assert stats.kstest(correlations, "norm").pvalue > 1e-3
     assert (first == second).mean() < 2 / size  # one number in the mean stays in its place
+
+
+@pytest.mark.parametrize("size", [1000, 10_000])
+def test_data_that_were_drawn_with_the_same_key_are_not_sorted(size):
+    """Keys such as jax.random.key(0) are used for everything."""
+    key = jax.random.key(0)
+    for data_key in (key, *jax.random.split(key), *jax.random.split(key, 3)):
+        for draw in (jax.random.normal, jax.random.uniform):
+            values = np.asarray(draw(data_key, (size,)))
+            dealt = values[random_permutation(key, size)]
+            assert abs(stats.spearmanr(dealt, np.arange(size)).statistic) < SIGMAS / np.sqrt(size)
