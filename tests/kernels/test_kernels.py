@@ -232,14 +232,14 @@ def test_other_data_of_the_same_shape_are_used_and_compile_nothing(order):
         return partition(jax.random.key(0), data, BATCH_SIZE)
 
     first = run(jax.random.key(2), batches(rows(0)))
-    before = len(traces)
-    second = run(jax.random.key(2), batches(rows(1)))
+    before, moved = len(traces), rows(0) + 1
+    second = run(jax.random.key(2), batches(moved))
     assert before > 0 and len(traces) == before
     # Same noise, so that the difference is that of the data: to first order h M sum(y' - y).
-    fresh = algorithm(data=rows(1), order=order)
+    fresh = algorithm(data=moved, order=order)
     state = fresh.init(jnp.zeros(2), jax.random.key(1))
     assert_same(second, fresh.step(jax.random.key(2), state)[0].position, rtol=1e-5)
-    pull = 0.02 * COUNT * float(np.sum(rows(1) - rows(0)))
+    pull = 0.02 * COUNT * float(np.sum(moved - rows(0)))
     assert np.all(np.sign(second - first) == np.sign(pull))
     assert np.all(np.abs(second - first) > abs(pull) / 4)
 
