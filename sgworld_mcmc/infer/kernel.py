@@ -77,9 +77,7 @@ class SGMCMCKernel(PreparedKernel):
         """Advance the chain or chains by one draw."""
         data = self._resolve(model_args, model_kwargs)
         coordinates, dynamics = data.tuning.coordinates, data.dynamics
-        sites = ()
-        if not dynamics.recorded:
-            sites = sites_apart(data.model, coordinates, dynamics.gradient, dynamics.segment)
+        sites = sites_apart(data.model, coordinates) if dynamics.by_site else ()
         if sites:
             coordinates = coordinates.divided(sites)
         target = target_of(data.model, data.constants, coordinates)

@@ -37,6 +37,7 @@ class Averaged(Integrator):
     """
 
     name: ClassVar[str] = "averaged"
+    by_site: ClassVar[bool] = True
     law: ClassVar[str | None] = "averaged"
 
     def init(self, rng_key, position):

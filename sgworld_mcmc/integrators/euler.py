@@ -39,6 +39,7 @@ class Euler(Integrator):
     """
 
     name: ClassVar[str] = "independent"
+    by_site: ClassVar[bool] = True
     law: ClassVar[str | None] = "independent"
 
     def init(self, rng_key, position):

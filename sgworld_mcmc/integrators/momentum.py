@@ -46,6 +46,7 @@ class Momentum(Integrator):
     """
 
     name: ClassVar[str] = "momentum"
+    by_site: ClassVar[bool] = True
     normals: ClassVar[int] = 0
 
     momentum: Any = 0.0

@@ -51,6 +51,7 @@ class UBU(Integrator):
     """
 
     name: ClassVar[str] = "ubu"
+    by_site: ClassVar[bool] = True
     normals: ClassVar[int] = 4
     joined_normals: ClassVar[int | None] = 2
 

@@ -55,6 +55,9 @@ class Integrator(ABC):
     law
         The ``noise`` of :mod:`sgworld_mcmc.theory.variance_bias` for which the closed forms hold;
         None if there are no closed forms, and predictions come from :meth:`affine`.
+    by_site
+        Whether all arrays of the state are like the position, which may then be a tuple of arrays,
+        one for each site of a model.
     """
 
     name: ClassVar[str]
@@ -62,6 +65,7 @@ class Integrator(ABC):
     joined_normals: ClassVar[int | None] = None
     numbers: str = "gaussian"
     law: ClassVar[str | None] = None
+    by_site: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, rng_key: PRNGKey | None, position: ArrayLikeTree) -> ArrayTree:

@@ -10,31 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.protocols import ArrayTree, Coordinates, Gradient
+from sgworld_mcmc.protocols import ArrayTree, Coordinates
 
 __all__ = ["cut", "joined", "sites_apart"]
 
 # Fewer numbers are not worth it, and more sites would take longer to compile.
 FEWEST_NUMBERS, MOST_SITES = 2**13, 64
-# A segment has at least so many steps, or cutting and joining cost more than they save.
-FEWEST_STEPS = 8
 
 
-def sites_apart(
-    model: MinibatchModel, coordinates: Coordinates, gradient: Gradient, steps: int
-) -> tuple[int, ...]:
-    """Return the sizes of the sites at which positions are to be cut; () if they are not.
-
-    Parameters
-    ----------
-    model, coordinates, gradient
-        What makes the gradient of a step.
-    steps
-        Number of steps in a segment.
-    """
-    many = model.dimension >= FEWEST_NUMBERS and steps >= FEWEST_STEPS
-    pays = many and len(model.sizes) <= MOST_SITES
-    can = coordinates.divisible and gradient.by_site and not model.reverse_only
+def sites_apart(model: MinibatchModel, coordinates: Coordinates) -> tuple[int, ...]:
+    """Return the sizes of the sites at which positions are to be cut; () if they are not."""
+    pays = model.dimension >= FEWEST_NUMBERS and len(model.sizes) <= MOST_SITES
+    can = coordinates.divisible and not model.reverse_only
     return model.sizes if pays and can else ()
 
 

@@ -16,6 +16,9 @@ from sgworld_mcmc.sampling.sweep import sweep
 
 __all__ = ["Clock", "Dynamics", "SGMCMCState", "clock_of", "draw", "initial_state"]
 
+# A segment in which positions are cut has so many steps, or cutting costs more than it saves.
+FEWEST_STEPS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamics:
@@ -77,6 +80,12 @@ class Dynamics:
         if self.temperature_schedule is not None:
             temperature = jnp.asarray(self.temperature_schedule(step), step_size.dtype)
         return step_size, temperature
+
+    @property
+    def by_site(self) -> bool:
+        """Whether positions may be cut at the sites within a segment, and it is worth it."""
+        able = self.gradient.by_site and self.integrator.by_site and not self.recorded
+        return able and self.segment >= FEWEST_STEPS
 
     @property
     def recorder(self) -> Recorder:

@@ -1,14 +1,18 @@
 """Positions that are cut at the model's sites give the draws of flat ones."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sgworld_benchmarks.networks.models import classifier
 from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.infer import kernel
+from sgworld_mcmc.protocols import Integrator
 from sgworld_mcmc.sampling import by_site
 
 # Long enough segments, and many numbers, to be cut; nothing is tuned.
@@ -73,8 +77,51 @@ def test_draws_are_those_of_flat_positions(rows, cuts, monkeypatch, sampler, set
 
 
 def test_cut_and_joined_are_inverse():
-    motion = {"x": jax.numpy.arange(6.0), "v": jax.numpy.arange(6.0) ** 2}
+    motion = {"x": jnp.arange(6.0), "v": jnp.arange(6.0) ** 2}
     parts = by_site.cut(motion, (1, 3, 2))
     assert [x.shape for x in parts["x"]] == [(1,), (3,), (2,)]
     again = by_site.joined(parts)
     assert all(np.array_equal(again[name], motion[name]) for name in motion)
+
+
+class Counted(NamedTuple):
+    """A state that is more than arrays like the position."""
+
+    position: jax.Array
+    steps: jax.Array
+
+
+@dataclass(frozen=True)
+class Counting(Integrator):
+    """Langevin dynamics of somebody else, which counts its steps, of flat positions only."""
+
+    name: ClassVar[str] = "counting"
+
+    def init(self, rng_key, position):
+        return Counted(position, jnp.zeros((), jnp.int32))
+
+    def step(self, state, gradient, normals, step_size, temperature):
+        noise = jnp.sqrt(2 * temperature * step_size) * normals
+        move = step_size * gradient(state.position) + noise
+        return Counted(state.position + move, state.steps + 1)
+
+    def position(self, state):
+        return state.position
+
+    def affine(self, step_size, hessian, temperature=1.0):
+        raise NotImplementedError
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_integrator_of_somebody_else_has_flat_positions(rows, cuts):
+    sizes = {"w1": (150, 60), "b1": (60,), "w2": (60, 3), "b2": (3,)}
+    points = {site: np.full(shape, 0.1, np.float32) for site, shape in sizes.items()}
+    numbers = sum(np.prod(shape) for shape in sizes.values())
+    given = {**GIVEN, "step_size": 1e-5, "preconditioner": np.ones(numbers)}
+    model = partial(classifier, hidden=(60,), classes=3)
+    mcmc = SGWORLD(model, integrator=Counting(), start="given", **given)
+    mcmc.run(jax.random.key(0), *rows, init_params=points)
+    motion = mcmc.last_state.motion
+    assert not any(cuts) and motion.position.shape == (2, numbers)
+    assert (motion.steps == motion.steps[0]).all() and motion.steps[0] >= 60
+    assert np.isfinite(motion.position).all()

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import SIGMAS
 
-from sgworld_mcmc import SGLD, SGWORLD, exact
+from sgworld_mcmc import SGWORLD, exact
 
 GIVEN = dict(
     num_warmup=0,
@@ -60,16 +59,14 @@ def test_rows_are_read_once_for_all_chains(target):
         assert (f"f32[3,{rows},{columns}]" in text) != share
 
 
-@pytest.mark.parametrize("sampler", [SGWORLD, SGLD])
 @pytest.mark.filterwarnings("ignore")
-def test_each_chain_has_the_posterior(target, sampler):
-    mcmc = _run(target, True, sampler, num_chains=40, num_samples=150, num_warmup=30)
+def test_each_chain_has_the_posterior(target):
+    """The noise of shared batches cancels within an epoch, as that of own batches does."""
+    mcmc = _run(target, True, num_chains=40, num_samples=150, num_warmup=30)
     draws = mcmc.get_samples(group_by_chain=True)["beta"]
     mean, sd = target.mean["beta"], target.sd
-    # With replacement the noise of the batches, common to all chains, widens the posterior.
-    wide = 0.05 if sampler is SGWORLD else 0.6
-    assert np.abs((draws.mean((0, 1)) - mean) / sd).max() < SIGMAS * 1.5 / np.sqrt(40) + wide
-    assert np.abs(draws.std((0, 1)) / sd - 1).max() < 0.1 + wide
+    assert np.abs((draws.mean((0, 1)) - mean) / sd).max() < 0.1
+    assert np.abs(draws.std((0, 1)) / sd - 1).max() < 0.08
 
 
 @pytest.mark.filterwarnings("ignore")
