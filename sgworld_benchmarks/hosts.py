@@ -160,34 +160,27 @@ def worker(process, processes, address, core, draws, size, dim, batch_size, seed
     X, y = X[own].copy(), y[own].copy()
     warnings.simplefilter("ignore")  # such small steps do not mix
 
-    def timed(draws):
-        mcmc = SGWORLD(
-            model,
-            num_chains=1,
-            num_samples=draws,
-            num_warmup=0,
-            batch_size=batch_size,
-            step_size=STEP_SIZE,
-            gradient="plain",
-            steps_per_draw=-(-size // batch_size),
-            devices=jax.devices() if processes > 1 else None,
-            progress_bar=False,
-        )
-        for _ in range(2):  # the first run compiles
-            begin, processor = time.perf_counter(), time.process_time()
-            mcmc.run(jax.random.key(seed), X, y)
-            spent = time.perf_counter() - begin, time.process_time() - processor
-        return mcmc.plan, np.array(spent)
-
-    # Several hosts set each run up anew: what a few draws take is subtracted, epochs remain.
-    few = max(1, draws // 10)
-    _, before = timed(few)
-    plan, spent = timed(draws)
-    rows = (draws - few) * plan.dynamics.steps_per_draw * size / plan.num_batches
-    spent, processor = np.maximum(spent - before, 1e-3)
+    mcmc = SGWORLD(
+        model,
+        num_chains=1,
+        num_samples=draws,
+        num_warmup=0,
+        batch_size=batch_size,
+        step_size=STEP_SIZE,
+        gradient="plain",
+        steps_per_draw=-(-size // batch_size),
+        devices=jax.devices() if processes > 1 else None,
+        progress_bar=False,
+    )
+    for _ in range(2):  # the first run sets up and compiles
+        begin, processor = time.perf_counter(), time.process_time()
+        mcmc.run(jax.random.key(seed), X, y)
+        spent, used = time.perf_counter() - begin, time.process_time() - processor
+    plan = mcmc.plan
+    rows = draws * plan.dynamics.steps_per_draw * size / plan.num_batches
     exchanges = _exchanges() if processes > 1 else None
     if process == 0:
-        found = {"rows": rows / spent, "processor": rows / processor, "exchanges": exchanges}
+        found = {"rows": rows / spent, "processor": rows / used, "exchanges": exchanges}
         print(json.dumps(found), flush=True)
 
 

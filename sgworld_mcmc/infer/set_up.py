@@ -6,6 +6,7 @@ import jax
 from numpyro.util import is_prng_key
 
 from sgworld_mcmc.devices import layout_of
+from sgworld_mcmc.hosts import all_of
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import is_array, signature_of
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
@@ -81,8 +82,7 @@ class SetUp:
         """
         self._made = self._made._replace(data=None)
         data = self._placed(self._sampler.lay_out(plan, args, kwargs))
-        user = bool(jax.config.jax_enable_x64)
-        self._made = _Made(plan, data, data.model, args, kwargs, user)
+        self._lay_by(plan, data, args, kwargs)
 
     def make(
         self,
@@ -119,8 +119,7 @@ class SetUp:
                 plan, data = kept, self._sampler.lay_out(kept, args, kwargs)
             else:
                 plan, data = self._plan_and_data(rng_key, args, kwargs, init_params, num_chains)
-            user, data = bool(jax.config.jax_enable_x64), self._placed(data)
-            self._made = _Made(plan, data, data.model, args, kwargs, user)
+            self._lay_by(plan, self._placed(data), args, kwargs)
         return self.plan
 
     def identified_plan(self) -> RunPlan:
@@ -128,6 +127,13 @@ class SetUp:
         if self.plan.description.log_densities is not None:
             return self.plan
         return identified(self.plan, self._made.view, self._made.args, self._made.kwargs)
+
+    def _lay_by(self, plan: RunPlan, data: RunData, args: tuple, kwargs: dict) -> None:
+        contents = plan.description.contents
+        if self._sampler.on_hosts:  # of which the plan knows nothing: each host has its own
+            contents = contents_of(data.model.model, args, kwargs)
+        double = bool(jax.config.jax_enable_x64)
+        self._made = _Made(plan, data, data.model, args, kwargs, double, contents)
 
     def _placed(self, data: RunData) -> RunData:
         """Return the data on the devices of the run, if it has several."""
@@ -153,7 +159,11 @@ class SetUp:
         return self._sampler.prepare(key, args, kwargs, init_params, leading, num_chains, streams)
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
-        """Return whether the data that are laid out are those of these arguments."""
+        """Return whether the data that are laid out are those of these arguments, on all hosts."""
+        serves = self._serves_here(args, kwargs)
+        return all(all_of(serves)) if self._sampler.on_hosts else serves
+
+    def _serves_here(self, args: tuple, kwargs: dict) -> bool:
         made = self._made
         if made.data is None or made.double != bool(jax.config.jax_enable_x64):
             return False
@@ -163,9 +173,8 @@ class SetUp:
         if not all(a is b for a, b in zip(old, new, strict=True) if is_array(a)):
             return False
         # The elements of a NumPy array may have changed since.
-        before = made.plan.description.contents
         now = contents_of(made.data.model.model, args, kwargs)
-        return all(b in (a, None) for a, b in zip(before, now, strict=True))
+        return all(b in (a, None) for a, b in zip(made.contents, now, strict=True))
 
 
 class _Made(NamedTuple):
@@ -177,3 +186,4 @@ class _Made(NamedTuple):
     args: tuple = ()
     kwargs: dict = {}  # noqa: RUF012
     double: bool = False
+    contents: tuple[int | None, ...] = ()

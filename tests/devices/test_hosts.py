@@ -1,5 +1,6 @@
 """Runs on several hosts: local processes over loopback, one of which may be killed."""
 
+import json
 import os
 import signal
 import socket
@@ -21,13 +22,21 @@ SCRIPT = str(ROOT / "examples" / "several_hosts.py")
 PARTS, LONG = 4, 400
 
 
-def start(folder, processes, draws, run, *more):
-    """Start the processes of a run; their outputs are files of the folder."""
+def free_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def environment_of_host():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_FLAGS", None)
+    return environment
+
+
+def start(folder, processes, draws, run, *more):
+    """Start the processes of a run; their outputs are files of the folder."""
+    address, environment = free_address(), environment_of_host()
     found = []
     for number in range(processes):
         command = [sys.executable, "-W", "ignore", SCRIPT, "X.npy", "y.npy", "--run", run]
@@ -126,6 +135,25 @@ def test_a_lost_process_ends_the_run_and_another_number_goes_on(folder, whole, l
         str(folder) + "/", ""
     )
     assert apart(drawn(folder, processes, LONG, run), whole) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_second_run_keeps_the_set_up_unless_one_host_has_other_rows(folder):
+    address, script = free_address(), str(Path(__file__).parent / "two_runs.py")
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", script, address, str(number)],
+            cwd=folder,
+            env=environment_of_host(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    found = [json.loads(host.communicate(timeout=200)[0].splitlines()[-1]) for host in hosts]
+    assert found[0] == found[1] and found[0]["kept"] == [True, False]
+    same, other = found[0]["apart"]
+    assert same == 0 and other > 0.01
 
 
 @pytest.mark.slow
