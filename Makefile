@@ -68,4 +68,4 @@ $(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(STAMP)
 	@touch $@
 
 clean:  ## remove the environment and everything that was built
-	rm -rf $(VENV) out dist docs/_build docs/jupyter_execute
+	rm -rf .jax_cache $(VENV) out dist docs/_build docs/jupyter_execute

@@ -151,6 +151,15 @@ class Settings:
         return None not in (self.batch_size, self.step_size, self.gradient)
 
     @property
+    def kinetic_complete(self) -> bool:
+        """Whether kinetic dynamics needs no walk to the posterior: all is given, starts too."""
+        return self.start == "given" and None not in (
+            self.batch_size,
+            self.step_size,
+            self.friction,
+        )
+
+    @property
     def fixed(self) -> bool:
         """Whether the user has given anything on which the predicted error depends."""
         given = (self.batch_size, self.step_size, self.gradient, self.steps_per_draw)

@@ -18,13 +18,43 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 
-# Several tests compile the same programs. All worker processes share a cache of compiled programs,
-# which is removed when the tests have run.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sgworld-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Several tests compile the same programs, and the next run of the tests compiles nearly all of them
+# again. All worker processes share a folder of compiled programs, which begins with those of
+# earlier runs. They are kept when the tests have ended by themselves: a process that is killed may
+# leave half a file, which would be read for ever after.
+KEPT, MOST_BYTES = Path(__file__).parent.parent / ".jax_cache", 2**31
+
+
+def pytest_sessionfinish(exitstatus):
+    """Keep the programs that this run has compiled, if it has ended by itself."""
+    if FOLDER is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        for program in FOLDER.iterdir():
+            program.replace(KEPT / program.name)
+
+
+def _folder_of_programs():
+    """Return a new folder with the programs of earlier runs; None if a parent process has one."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return None
+    KEPT.mkdir(exist_ok=True)
+    kept = [path for path in KEPT.iterdir() if path.is_file()]
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=KEPT))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if sum(path.stat().st_size for path in kept) > MOST_BYTES:
+        for path in kept:
+            path.unlink(missing_ok=True)
+        kept = []
+    for path in kept:
+        os.link(path, folder / path.name)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    # XLA's own caches, of GPUs, would make the folder's name a part of what is compiled.
+    os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
+    return folder
+
+
+FOLDER = _folder_of_programs()
 
 import jax
 

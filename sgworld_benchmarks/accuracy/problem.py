@@ -57,6 +57,8 @@ class Problem(NamedTuple):
         the model itself.
     draws, warmup
         Numbers of draws and warm-up transitions of each of the four chains of the stored run.
+    acceptance
+        Acceptance probability that its step size is adapted to; more where the curvature varies.
     keywords
         Keyword arguments of the model.
     note
@@ -71,6 +73,7 @@ class Problem(NamedTuple):
     reference_model: Callable | None = None
     draws: int = 3000
     warmup: int = 600
+    acceptance: float = 0.9
     keywords: Mapping[str, Any] = MappingProxyType({})
     note: str = ""
 

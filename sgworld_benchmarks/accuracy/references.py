@@ -121,6 +121,7 @@ def regenerate(
         "chains": CHAINS,
         "warmup": problem.warmup,
         "draws": problem.draws,
+        "acceptance": problem.acceptance,
         "divergences": divergences,
         "rhat": _rounded(rhat),
         "seconds": round(time.perf_counter() - start, 1),
@@ -132,8 +133,8 @@ def regenerate(
         raise ValueError(
             f"The NUTS run of {name!r} is no reference: {divergences} divergences, effective "
             f"sample size {ess[low]:.0f} of {moments.names[low]}, R-hat "
-            f"{rhat[high]:.4f} of {moments.names[high]}. Raise the problem's `draws`, or "
-            "give it a `reference_model`."
+            f"{rhat[high]:.4f} of {moments.names[high]}. Raise the problem's `draws` or "
+            "`acceptance`, or give it a `reference_model`."
         )
     store(name, entry, path)
     return entry
@@ -203,7 +204,7 @@ def _nuts(problem, seed):
     model = problem.reference_model or problem.model
     with jax.enable_x64(True):
         mcmc = MCMC(
-            NUTS(model, dense_mass=True, target_accept_prob=0.9),
+            NUTS(model, dense_mass=True, target_accept_prob=problem.acceptance),
             num_warmup=problem.warmup,
             num_samples=problem.draws,
             num_chains=CHAINS,

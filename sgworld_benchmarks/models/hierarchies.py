@@ -121,7 +121,7 @@ def cafes() -> Problem:
     wait = effects[cafe, 0] + effects[cafe, 1] * afternoon + 0.5 * rng.normal(size=200)
     sites = ("a", "b", "sigma_cafe", "sigma", "Rho", "ab")
     data = (cafe, afternoon, representable(wait))
-    return Problem("varying slopes, LKJ", cafes_model, data, sites, draws=4000)
+    return Problem("varying slopes, LKJ", cafes_model, data, sites, draws=4000, acceptance=0.99)
 
 
 def cafes_model(cafe, afternoon, wait):
@@ -289,7 +289,8 @@ def poll() -> Problem:
     data = {"state": state, "age": age, "education": education, "female": female}
     vote = binary(rng, logits)
     sites = ("intercept", "female", "scales", "state")
-    return Problem("poll with four groupings", poll_model, (data, vote), sites)
+    title, given = "poll with four groupings", dict(draws=8000, acceptance=0.995)
+    return Problem(title, poll_model, (data, vote), sites, **given)
 
 
 def poll_model(data, vote):
@@ -335,7 +336,8 @@ def classes_in_schools() -> Problem:
     of_class = rng.integers(0, 45, 1200)
     y = representable(level[of_class] + rng.normal(size=1200))
     data = (of_class, school_of, y)
-    return Problem("nested groups", nested_model, data, ("mu", "taus", "sigma", "school"))
+    sites = ("mu", "taus", "sigma", "school")
+    return Problem("nested groups", nested_model, data, sites, acceptance=0.98)
 
 
 def nested_model(of_class, school_of, y):

@@ -55,7 +55,7 @@ def local_level() -> Problem:
     rng = np.random.default_rng(503)
     y = representable(np.cumsum(0.4 * rng.normal(size=100)) + rng.normal(size=100))
     sites = ("tau", "sigma", "level")
-    return Problem("local level, latent by scan", level_model, (y,), sites, draws=5000)
+    return Problem("local level, latent by scan", level_model, (y,), sites, draws=9000)
 
 
 def level_model(y):

@@ -44,6 +44,7 @@ def test_mean_errors_are_those_of_correlated_parameters():
     np.testing.assert_allclose(report.mean_shift, [0.4, 0, 0, 0], atol=0.12)
 
 
+@pytest.mark.slow
 def test_one_answer_for_all_forms_of_draws(tmp_path):
     chains = {site: x.reshape(4, 250, *x.shape[1:]) for site, x in DRAWS.items()}
     expected = audit(TARGET.model, chains, *TARGET.data)

@@ -79,6 +79,7 @@ def test_the_band_holds_uniform_ranks_as_often_as_it_says():
     assert 0.87 < inside / number < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_models_make_data_and_statistics(name):
     problem = make_model(name)

@@ -18,11 +18,13 @@ SECONDS = 0.5
 
 
 def start(*arguments):
+    # A killed process may leave half of a compiled program, which other tests must not read.
+    programs = str(Path(arguments[2]).parent / "programs")
     path = os.pathsep.join([str(HERE.parent.parent), str(HERE.parent)])
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", str(HERE / "killed_run.py"), *map(str, arguments)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "JAX_COMPILATION_CACHE_DIR": programs},
         text=True,
     )
 

@@ -81,6 +81,7 @@ def test_interrupted_runs_go_on_bit_for_bit(tmp_path, press, small_window, kind,
     assert str(again.bias_report()) == report
 
 
+@pytest.mark.slow
 def test_the_state_begins_a_longer_run_as_ever(tmp_path):
     whole = SGWORLD(models.gaussian, **{**SETTINGS, "num_samples": 120})
     whole.run(KEY, Y)

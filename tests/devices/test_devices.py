@@ -107,6 +107,7 @@ def test_refusals(kind, settings, says):
         kind(models.gaussian, **settings)
 
 
+@pytest.mark.slow
 def test_one_device_is_a_layout_too():
     arguments = models.regression_data()[1:]
     draws = []
@@ -118,6 +119,7 @@ def test_one_device_is_a_layout_too():
     np.testing.assert_allclose(draws[2], draws[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_saved_plan_knows_the_parts_of_its_rows(tmp_path):
     arguments = models.regression_data()[1:]
     mcmc = SGWORLD(models.gaussian, **FIXED, data_shards=3)

@@ -37,6 +37,8 @@ def environment_of_host():
 def start(folder, processes, draws, run, *more):
     """Start the processes of a run; their outputs are files of the folder."""
     address, environment = free_address(), environment_of_host()
+    # A killed process may leave half of a compiled program, which other tests must not read.
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "programs")
     found = []
     for number in range(processes):
         command = [sys.executable, "-W", "ignore", SCRIPT, "X.npy", "y.npy", "--run", run]

@@ -126,6 +126,7 @@ def test_slips_are_named(probabilities, labels, message):
         predictive_score(probabilities, labels)
 
 
+@pytest.mark.slow
 def test_the_page_has_a_panel_for_all_that_it_is_given(calibrated, tmp_path):
     probabilities, labels = calibrated[0][:200], calibrated[1][:200]
     draws = np.stack([[probabilities] * 10] * 2)

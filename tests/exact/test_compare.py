@@ -70,6 +70,7 @@ def test_noise_level_of_kl_and_ks():
     assert abs(ks.mean() - noise) < 4 * ks.std() / np.sqrt(60) + 0.02 * noise
 
 
+@pytest.mark.slow
 def test_exact_draws_show_no_error(posterior):
     result = posterior.compare(posterior.sample(jax.random.key(9), N))
     assert (np.abs(result.mean_error) < 4.5 * result.mean_error_se).all()

@@ -142,6 +142,7 @@ def test_everything_reads_the_draws_that_are_kept(first, press, capsys):
     assert mcmc.bias_report().names == ("mu",)
 
 
+@pytest.mark.slow
 def test_thinned_draws_are_kept_whole(first, press):
     mcmc = like(first, thinning=3)
     mcmc.run(KEY, Y)
@@ -191,6 +192,7 @@ def test_chains_one_after_the_other(first, press):
     assert mcmc.get_samples(group_by_chain=True)["mu"].shape == (2, 60)
 
 
+@pytest.mark.slow
 def test_the_first_of_several_chains_is_kept_in_part(first, press):
     mcmc = like(first, chain_method="sequential", num_chains=2, num_samples=40)
     mcmc.run(KEY, Y)

@@ -85,6 +85,7 @@ def test_a_polars_frame_is_taken_by_name_too():
     np.testing.assert_allclose(found["level"], expected["level"], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_several_columns_are_a_matrix():
     def model(table):
         beta = numpyro.sample("beta", dist.Normal(0, 5).expand([2]).to_event(1))
@@ -106,6 +107,7 @@ def test_only_the_columns_that_are_taken_are_data():
     assert list(names.values) == ["low", "middle", "high"]
 
 
+@pytest.mark.slow
 def test_a_matrix_of_all_columns_stays_an_array():
     def model(table, y):
         beta = numpyro.sample("beta", dist.Normal(0, 5).expand([table.shape[1]]).to_event(1))

@@ -25,6 +25,7 @@ def masked(x, y):
         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
 
+@pytest.mark.slow
 def test_rows_that_the_model_masks_may_be_missing():
     x, y = line(2000)
     y[::7] = np.nan

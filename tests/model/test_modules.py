@@ -48,6 +48,7 @@ def test_weights_are_latent_sites_and_rows_add_up(name):
     assert not any(site.kind in ("fixed", "mutable") for site in view.sites.values())
 
 
+@pytest.mark.slow
 def test_a_group_of_two_features_has_minibatches_in_a_run_too():
     """Where two features are nearly equal, its variance has few digits in double precision."""
     settings = {"step_size": 0.1, "gradient": "plain", "batch_size": 20, "start": "given"}

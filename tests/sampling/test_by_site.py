@@ -15,7 +15,11 @@ from sgworld_mcmc.infer import kernel
 from sgworld_mcmc.protocols import Integrator
 from sgworld_mcmc.sampling import by_site
 
-# Long enough segments, and many numbers, to be cut; nothing is tuned.
+SLOW = pytest.mark.slow
+# Long enough segments, and many numbers, to be cut; everything is given, and nothing is tuned.
+SIZES = {"w1": (150, 60), "b1": (60,), "w2": (60, 3), "b2": (3,)}
+NUMBERS = int(sum(np.prod(shape) for shape in SIZES.values()))
+POINTS = {site: np.full(shape, 0.1, np.float32) for site, shape in SIZES.items()}
 GIVEN = dict(
     num_chains=2,
     num_samples=3,
@@ -23,6 +27,8 @@ GIVEN = dict(
     batch_size=20,
     step_size=0.01,
     steps_per_draw=20,
+    preconditioner=np.ones(NUMBERS),
+    start="given",
     gradient="plain",
     progress_bar=False,
 )
@@ -50,19 +56,18 @@ def cuts(monkeypatch):
 @pytest.mark.parametrize(
     "sampler, settings",
     [
-        (SGWORLD, dict(dynamics="kinetic", friction=1.0)),
-        (SGWORLD, dict(dynamics="kinetic", friction=1.0, chain_method="sequential")),
-        (SGLD, dict(dynamics="kinetic", friction=1.0)),
+        pytest.param(SGWORLD, {}, id="vectorized"),
+        pytest.param(SGWORLD, {"chain_method": "sequential"}, id="sequential", marks=SLOW),
+        pytest.param(SGLD, {}, id="replacement", marks=SLOW),
     ],
-    ids=["vectorized", "sequential", "replacement"],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_draws_are_those_of_flat_positions(rows, cuts, monkeypatch, sampler, settings):
     model = partial(classifier, hidden=(60,), classes=3)
 
     def draws():
-        mcmc = sampler(model, **GIVEN, **settings)
-        mcmc.run(jax.random.key(0), *rows)
+        mcmc = sampler(model, dynamics="kinetic", friction=1.0, **GIVEN, **settings)
+        mcmc.run(jax.random.key(0), *rows, init_params=POINTS)
         return mcmc.get_samples(group_by_chain=True)
 
     apart = draws()
@@ -114,14 +119,10 @@ class Counting(Integrator):
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_integrator_of_somebody_else_has_flat_positions(rows, cuts):
-    sizes = {"w1": (150, 60), "b1": (60,), "w2": (60, 3), "b2": (3,)}
-    points = {site: np.full(shape, 0.1, np.float32) for site, shape in sizes.items()}
-    numbers = sum(np.prod(shape) for shape in sizes.values())
-    given = {**GIVEN, "step_size": 1e-5, "preconditioner": np.ones(numbers)}
     model = partial(classifier, hidden=(60,), classes=3)
-    mcmc = SGWORLD(model, integrator=Counting(), start="given", **given)
-    mcmc.run(jax.random.key(0), *rows, init_params=points)
+    mcmc = SGWORLD(model, integrator=Counting(), **GIVEN | {"step_size": 1e-5})
+    mcmc.run(jax.random.key(0), *rows, init_params=POINTS)
     motion = mcmc.last_state.motion
-    assert not any(cuts) and motion.position.shape == (2, numbers)
+    assert not any(cuts) and motion.position.shape == (2, NUMBERS)
     assert (motion.steps == motion.steps[0]).all() and motion.steps[0] >= 60
     assert np.isfinite(motion.position).all()

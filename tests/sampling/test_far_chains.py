@@ -73,6 +73,7 @@ def test_no_batch_leads_a_chain_farther_away_than_it_is(logistic):
     assert np.median(bounded[:, -1]) < 6 and bounded[:, -1].max() < RADIUS / 2
 
 
+@pytest.mark.slow
 def test_draws_near_the_center_do_not_feel_the_bound(logistic):
     """Chains that start where draws are make the same steps."""
     free, bounded = (distances(logistic, reach, radius=3.0, step_size=0.3) for reach in (None, 10))

@@ -28,7 +28,10 @@ def _run(target, share, sampler=SGWORLD, seed=1, **settings):
     return mcmc
 
 
-@pytest.mark.parametrize("order", ["batches", "symmetric", "once", "examples"])
+SLOW = [pytest.param(order, marks=pytest.mark.slow) for order in ("symmetric", "once", "examples")]
+
+
+@pytest.mark.parametrize("order", ["batches", *SLOW])
 @pytest.mark.filterwarnings("ignore")
 def test_all_chains_have_one_order_which_is_new_each_epoch(target, order):
     orders, dealings = [], []
@@ -69,6 +72,7 @@ def test_each_chain_has_the_posterior(target):
     assert np.abs(draws.std((0, 1)) / sd - 1).max() < 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_goes_on_in_the_same_stream(target, tmp_path):
     whole = _run(target, True, num_samples=8)
@@ -99,6 +103,7 @@ def test_wrong_settings(target, settings, error, match, tmp_path):
         sampler.run(jax.random.key(0), *data)
 
 
+@pytest.mark.slow
 def test_one_chain_may_share_with_nobody(target):
     mcmc = _run(target, True, num_chains=1, num_samples=200)
     assert jnp.isfinite(mcmc.get_samples()["beta"]).all()

@@ -59,6 +59,7 @@ def center_of(model, data):
         return fit_coordinates(generator, functions, feed, constants, None, settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [logistic, poisson])
 def test_the_mode_is_that_of_the_search_on_all_rows(model, monkeypatch):
     data = data_of(model)

@@ -234,6 +234,7 @@ class Backwards(FreshOrder):
         return order[::-1]
 
 
+@pytest.mark.slow
 def test_an_order_of_ones_own_is_given_beside_its_plan(tmp_path):
     mcmc = SGWORLD(models.gaussian, order=Backwards(), **FAST)
     mcmc.run(KEY, data())

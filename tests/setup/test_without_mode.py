@@ -251,6 +251,27 @@ def test_chains_begin_at_given_points():
     assert len({tuple(np.round(row[-5:], 6)) for row in first}) == 4
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_with_everything_given_chains_do_not_walk_before_the_first_draw(tmp_path):
+    scale, y = means_data()
+    points = {"mu": np.linspace(-1, 1, 2)[:, None] * np.ones((2, WIDTH), np.float32)}
+    given = dict(friction=1.0, step_size=1e-4, batch_size=8, steps_per_draw=16, start="given")
+    run = dict(num_warmup=0, num_samples=2, num_chains=2, progress_bar=False)
+    mcmc = SGWORLD(means, dynamics="kinetic", **run, **given)
+    mcmc.run(jax.random.key(0), scale, y, init_params=points)
+    draws = mcmc.get_samples(group_by_chain=True)["mu"]
+    # At unit speed, 16 steps of 1e-4 in coordinates of about unit scale lead no farther.
+    assert 0 < np.abs(draws[:, 0] - points["mu"]).max() < 0.02
+    fit = mcmc.plan.kinetic
+    assert np.isnan(fit.temperature) and fit.factor == 1
+    assert (fit.choice.step_size, fit.choice.batch_size, fit.choice.friction) == (1e-4, 8, 1.0)
+    assert abs(mcmc.bias_report().predicted_temperature_error) < 1e-4
+    mcmc.save_plan(tmp_path / "plan.npz")
+    again = SGWORLD(means, plan=tmp_path / "plan.npz", **run)
+    again.run(jax.random.key(0), scale, y)
+    np.testing.assert_array_equal(again.get_samples(group_by_chain=True)["mu"], draws)
+
+
 def curve(x, y=None, width=20):
     w1 = numpyro.sample("w1", dist.Normal(0, 1).expand([1, width]).to_event(2))
     b1 = numpyro.sample("b1", dist.Normal(0, 1).expand([width]).to_event(1))

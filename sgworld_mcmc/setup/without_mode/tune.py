@@ -62,7 +62,8 @@ class KineticFit(NamedTuple):
     factor
         The measured error of the velocities' temperature over the predicted one, at least 1.
     temperature
-        Mean squared velocity at the end of the burn-in, which should be the temperature.
+        Mean squared velocity at the end of the burn-in, which should be the temperature; NaN
+        without a burn-in.
     """
 
     choice: KineticChoice
@@ -102,9 +103,18 @@ def tune(
     stage("curvature and noise")
     found = find_curvature(problem, coordinates, positions)
     coordinates, positions = scaled_by_site(problem, coordinates, positions, found)
+    if settings.kinetic_complete:
+        return coordinates, positions, _as_given(problem, make_spectrum(found))
     walked, fit = _brought_to_posterior(problem, coordinates, positions, make_spectrum(found))
     starts = positions if settings.start == "given" else walked
     return coordinates, starts, fit
+
+
+def _as_given(problem: Problem, spectrum: Spectrum) -> KineticFit:
+    """Return what can be predicted of the user's settings at the user's starts."""
+    size, dimension = problem.model.size, problem.model.dimension
+    choice = choose_kinetic(spectrum, problem.settings, size, dimension, factor=1.0)
+    return KineticFit(choice, spectrum, 1.0, np.nan)
 
 
 def _brought_to_posterior(
@@ -176,6 +186,8 @@ def _compile(problem: Problem, chains: int) -> None:
         programs["adam"].compile(cast(positions), radii, order, coordinates, feed, constants)
     used, rows = problem.curvature_rows(positions)
     programs["lanczos"].compile(seed, cast(used), coordinates, rows, constants)
+    if settings.kinetic_complete:
+        return
     state = BurnIn(
         UBUState(cast(positions), cast(positions)), np.ones(chains, bool), cast(positions)
     )
