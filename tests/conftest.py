@@ -56,7 +56,7 @@ def _folder_of_programs():
 
 FOLDER = _folder_of_programs()
 
-import jax
+import jax  # noqa: E402 (the settings come first)
 
 # Files of fixtures have no examples, and share one name, under which Python finds one of them only.
 collect_ignore_glob = ["*conftest.py"]
