@@ -219,7 +219,8 @@ def improper_model(x, y):
 def plate_of_indices() -> Problem:
     """Take the rows in a plate by the indices that it returns."""
     x, y = line(827)
-    return Problem("indices of a full plate", indices_model, (x, y), LINE)
+    title = "indices of a full plate"
+    return Problem(title, indices_model, (x, y), LINE, reference_model=straight_line)
 
 
 def indices_model(x, y):

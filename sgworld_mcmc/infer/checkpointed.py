@@ -137,11 +137,14 @@ class CheckpointedMCMC(ReportedMCMC):
         on_disk = self._saved is not None and self._saved.on_disk
         return min(made, (1 + WAITING) * WINDOW_BYTES) if on_disk else made
 
-    def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
+    def _make_set_up(
+        self, rng_key, args, kwargs, init_params, stacklevel: int, draws: int = 0
+    ) -> RunPlan:
         if self._follows or (self._folder is not None and self.sampler.on_hosts):
             return self._set_up_on_hosts(rng_key, args, kwargs, init_params, stacklevel + 1)
         if self._folder is None:
-            return super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1)
+            return super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1, draws)
+        draws = 0 if self._on_disk else draws
         folder = self._folder
         arguments = flatten_arguments(self.sampler.model.fn, args, kwargs)
         shapes = {f"argument {name}": _shape(x) for name, x in arguments.items()}
@@ -156,7 +159,7 @@ class CheckpointedMCMC(ReportedMCMC):
             warn_of(self.data.model, stacklevel + 1)
         else:
             folder.begin(request)
-            super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1)
+            super()._make_set_up(rng_key, args, kwargs, init_params, stacklevel + 1, draws)
         hidden = self._hidden_fields(self._request["extra_fields"])
         self._saved = SavedRun(folder, self._every, self._on_disk, self.num_chains, hidden)
         if not folder.has_plan:

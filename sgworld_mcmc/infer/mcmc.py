@@ -214,7 +214,9 @@ class MinibatchMCMC(ChainsMCMC):
         try:
             read = self._read(args, kwargs)
             self._check_streamed(read.args, read.kwargs, extra_fields)
-            plan = self._make_set_up(rng_key, read.args, read.kwargs, init_params, stacklevel=4)
+            draws = self.num_samples // self.thinning
+            given = (rng_key, read.args, read.kwargs, init_params)
+            plan = self._make_set_up(*given, stacklevel=4, draws=draws)
             self._tell_forecast()
             hidden = self._hidden_fields(extra_fields)
             if self.num_chains > 1 and is_prng_key(rng_key):

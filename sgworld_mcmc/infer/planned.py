@@ -46,10 +46,13 @@ class PlannedMCMC(MCMC):
         """Return whether rows in files have to be streamed; None if the free memory decides."""
         return self._setup.streams(self._warmup_state is not None)
 
-    def _make_set_up(self, rng_key, args, kwargs, init_params, stacklevel: int) -> RunPlan:
+    def _make_set_up(
+        self, rng_key, args, kwargs, init_params, stacklevel: int, draws: int = 0
+    ) -> RunPlan:
+        """Make plan and data unless there are some; ``draws`` of each chain will be in memory."""
         resumed, chains, before = self._warmup_state is not None, self.num_chains, self.plan
         plan = self._setup.make(
-            rng_key, args, kwargs, init_params, resumed=resumed, num_chains=chains
+            rng_key, args, kwargs, init_params, resumed=resumed, num_chains=chains, draws=draws
         )
         if plan is not before:
             warn_of(self.data.model, stacklevel + 1)

@@ -74,7 +74,9 @@ class PreparedKernel(MCMCKernel):
         kwargs: dict,
         init_params: dict | None = None,
         leading: tuple[int, ...] | None = None,
+        *,
         chains: int = 4,
+        draws: int = 0,
         streams: bool | None = None,
     ) -> tuple[RunPlan, RunData]:
         """Check the model and its arguments, choose all settings, and lay the data out.
@@ -93,6 +95,8 @@ class PreparedKernel(MCMCKernel):
             The leading axis that the initial values must have; None allows any one, or none.
         chains
             Number of chains of the run, which begin apart where no mode is searched.
+        draws
+            Number of draws of each chain that will lie in memory, for which there must be room.
         streams
             Whether rows in files are streamed, as in :meth:`read`.
         """
@@ -109,7 +113,7 @@ class PreparedKernel(MCMCKernel):
                 seed, self._model, self._settings, args, kwargs, initial, self._models
             )
         return prepare(
-            seed, self._model, self._settings, args, kwargs, initial, self._models, chains
+            seed, self._model, self._settings, args, kwargs, initial, self._models, chains, draws
         )
 
     def lay_out(self, plan: RunPlan, args: tuple, kwargs: dict) -> RunData:

@@ -93,6 +93,7 @@ class SetUp:
         *,
         resumed: bool,
         num_chains: int,
+        draws: int = 0,
     ) -> RunPlan:
         """Make plan and data for these arguments, unless the present ones serve.
 
@@ -105,6 +106,8 @@ class SetUp:
             unless a run is continued.
         resumed
             Whether a run is continued, whose plan and partition are kept.
+        num_chains, draws
+            Number of chains, and of draws of each that will lie in memory.
         """
         if not ((resumed or init_params is None) and self._serves(args, kwargs)):
             if self._given is not None and init_params is not None and not resumed:
@@ -118,7 +121,8 @@ class SetUp:
             if kept is not None:  # raises if the data are others than those of the run
                 plan, data = kept, self._sampler.lay_out(kept, args, kwargs)
             else:
-                plan, data = self._plan_and_data(rng_key, args, kwargs, init_params, num_chains)
+                counts = num_chains, draws
+                plan, data = self._plan_and_data(rng_key, args, kwargs, init_params, *counts)
             self._lay_by(plan, self._placed(data), args, kwargs)
         return self.plan
 
@@ -143,7 +147,7 @@ class SetUp:
         tell(f"Devices: {layout}.")
         return layout.place_data(data)
 
-    def _plan_and_data(self, rng_key, args, kwargs, init_params, num_chains):
+    def _plan_and_data(self, rng_key, args, kwargs, init_params, num_chains, draws):
         if self._given is not None:
             return self._given, self._sampler.lay_out(self._given, args, kwargs)
         unpickled = self.plan is not None and self._made.view is None
@@ -155,8 +159,16 @@ class SetUp:
         # The set-up's random numbers come from NumPy's generator, seeded with the same key.
         key = rng_key if is_prng_key(rng_key) else rng_key[0]
         leading = (num_chains,) if num_chains > 1 else ()
-        streams = is_streamed(args, kwargs)
-        return self._sampler.prepare(key, args, kwargs, init_params, leading, num_chains, streams)
+        return self._sampler.prepare(
+            key,
+            args,
+            kwargs,
+            init_params,
+            leading,
+            chains=num_chains,
+            draws=draws,
+            streams=is_streamed(args, kwargs),
+        )
 
     def _serves(self, args: tuple, kwargs: dict) -> bool:
         """Return whether the data that are laid out are those of these arguments, on all hosts."""

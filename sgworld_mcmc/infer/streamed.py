@@ -6,8 +6,8 @@ from typing import Any
 
 from sgworld_mcmc.infer.planned import PlannedMCMC
 from sgworld_mcmc.progress import tell
+from sgworld_mcmc.setup.forecast import Forecast, forecast
 from sgworld_mcmc.setup.run_plan import RunData
-from sgworld_mcmc.setup.streamed.forecast import Forecast, forecast
 from sgworld_mcmc.streaming.arguments import is_streamed
 from sgworld_mcmc.streaming.portions import Portions
 
@@ -18,21 +18,32 @@ class StreamedMCMC(PlannedMCMC):
     """The part of :class:`~sgworld_mcmc.infer.mcmc.MinibatchMCMC` that knows of streamed rows."""
 
     def forecast(self) -> Forecast:
-        """Return what a run with the present set-up costs, if its rows are streamed.
+        """Return what a run with the present set-up costs.
 
         Returns
         -------
         Forecast
-            Rows, passes over the file, memory in bytes and seconds of reading, without those of the
-            set-up. ``print`` says them in words.
+            Rows, passes over the data, memory in bytes and, for streamed rows, seconds of reading,
+            without those of the set-up. ``print`` says them in words.
 
         Raises
         ------
         ValueError
-            If there has been no set-up, or its rows are in memory.
+            If there has been no set-up.
+
+        Examples
+        --------
+        >>> import jax
+        >>> from sgworld_mcmc import SGWORLD, exact
+        >>> target = exact.GaussianMean(num_data=1000)
+        >>> mcmc = SGWORLD(target.model, num_warmup=10, num_samples=90, steps_per_draw=20,
+        ...                batch_size=50, step_size=1e-3, gradient="plain")
+        >>> plan = mcmc.set_up(jax.random.key(0), *target.data)
+        >>> mcmc.forecast().passes  # the data have 20 batches
+        100.0
         """
-        if self.plan is None or self.plan.streaming is None:
-            raise ValueError("No rows are streamed: call set_up(...) or run(...) with such data.")
+        if self.plan is None:
+            raise ValueError("Nothing is known yet: call set_up(...) or run(...) first.")
         warmup = 0 if self._warmup_state is not None else self.num_warmup
         made = forecast(self.plan, warmup, self.num_samples, self._draws_bytes())
         chains = self.num_chains if self.chain_method == "sequential" else 1
@@ -41,7 +52,12 @@ class StreamedMCMC(PlannedMCMC):
         )
 
     def _draws_bytes(self) -> float:
-        """Return about how many bytes of draws are in memory: the sites, and the positions."""
+        """Return about how many bytes of draws are in memory: the sites, and the positions.
+
+        Zero if the user's own function says what is kept: its values are counted when it is traced.
+        """
+        if self.sampler.settings.keep is not None:
+            return 0.0
         draws = self.num_chains * self.num_samples // self.thinning
         return draws * 2 * 4 * (1 + self.plan.double) * self.plan.fit.dimension
 
@@ -77,12 +93,11 @@ class StreamedMCMC(PlannedMCMC):
             )
 
     def _tell_forecast(self) -> None:
-        """Say what a run on streamed rows will cost; raise if there is not the memory."""
-        if self.plan.streaming is None:
-            return
+        """Say what a run will cost; raise if streamed rows have not the memory."""
         ahead = self.forecast()
         tell(str(ahead))
-        ahead.check()
+        if self.plan.streaming is not None:
+            ahead.check()
 
 
 def _portions(program: Callable, state: Any, data: RunData) -> Portions:

@@ -14,6 +14,7 @@ import numpy as np
 
 from sgworld_mcmc.compilation import quick_jit
 from sgworld_mcmc.devices import Layout
+from sgworld_mcmc.memory import check_room
 from sgworld_mcmc.sampling.collection import Collected, Collection
 
 __all__ = ["Recipe", "collect_traced", "first_draws", "program_for", "recipe_of", "room_for"]
@@ -80,7 +81,13 @@ def collect_traced(state, args, kwargs, recipe: Recipe, collection: Collection) 
 
 
 def room_for(collection: Collection, state, args, kwargs, recipe: Recipe) -> Any:
-    """Return zeros for all draws, on the host; the first call moves them to the device."""
+    """Return zeros for all draws, on the host; the first call moves them to the device.
+
+    Raises
+    ------
+    MemoryError
+        If the machine has no room for so many.
+    """
     shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
     draws = collection.window or max(collection.draws, collection.room, 1)
 
@@ -89,8 +96,10 @@ def room_for(collection: Collection, state, args, kwargs, recipe: Recipe) -> Any
         shape = _with_axis(shape, draws, recipe.axis)
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):  # random keys
             return jnp.zeros(shape, x.dtype)
-        return np.zeros(shape, x.dtype)  # compiles nothing
+        return np.zeros(shape, x.dtype)  # compiles nothing, and takes no memory yet
 
+    copies = draws * max(1, collection.chains)
+    check_room(copies * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes)))
     return jax.tree.map(zeros, shapes)
 
 

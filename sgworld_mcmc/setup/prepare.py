@@ -6,9 +6,11 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from sgworld_mcmc.arrays import float_dtype
 from sgworld_mcmc.data.dealing import numbers_of
 from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.devices import layout_of
+from sgworld_mcmc.memory import check_room
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.progress import stage
@@ -41,6 +43,7 @@ def prepare(
     init_params: tuple[dict, tuple | None] | None,
     cache: dict,
     chains: int = 4,
+    draws: int = 0,
 ) -> tuple[RunPlan, RunData]:
     """Check the model and its arguments, choose all settings, and lay the data out.
 
@@ -55,11 +58,20 @@ def prepare(
         Models seen before, by the signature of their arguments.
     chains
         Number of chains of the run; without a mode each of them is brought to the posterior.
+    draws
+        Number of draws of each chain that will lie in memory.
+
+    Raises
+    ------
+    MemoryError
+        If the machine has no room for the draws.
     """
     stage("checking the model")
     generator = generator_of(seed)
     checked = check_model(generator, model, settings, args, kwargs, cache)
     view = checked.model
+    if settings.keep is None:
+        check_room(chains * draws * view.dimension * np.dtype(float_dtype()).itemsize)
     check_start(settings, init_params)
     check_random(settings, view)
     initial = initial_points(checked, init_params)
@@ -69,7 +81,7 @@ def prepare(
         if settings.batch_size is not None:
             raise
         see_whole(model, args, kwargs, cache, str(error))
-        return prepare(seed, model, settings, args, kwargs, init_params, cache, chains)
+        return prepare(seed, model, settings, args, kwargs, init_params, cache, chains, draws)
     if found is None:
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     posterior, precision = found

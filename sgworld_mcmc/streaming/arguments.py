@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from sgworld_mcmc.memory import fits
 from sgworld_mcmc.model.arguments import argument_names, is_array, leaf_name
 from sgworld_mcmc.model.number_arrays import check_values
 from sgworld_mcmc.streaming.arrays import ALL, ArraySource, is_on_disk
 from sgworld_mcmc.streaming.items import ItemSource, is_item_source
-from sgworld_mcmc.streaming.memory import fits
 from sgworld_mcmc.streaming.source import Source, StreamedArray
 
 __all__ = ["is_streamed", "open_arguments", "stream_rest"]

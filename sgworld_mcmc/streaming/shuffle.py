@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from sgworld_mcmc.memory import available_memory, readable
 from sgworld_mcmc.streaming.arrays import ALL, ArraySource
-from sgworld_mcmc.streaming.memory import available_memory, readable
 from sgworld_mcmc.streaming.shuffle_files import Created, Opened, open_inputs, outputs_of
 
 __all__ = ["shuffle_files"]

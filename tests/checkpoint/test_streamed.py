@@ -11,7 +11,8 @@ from same_runs import same
 from sgworld_mcmc import SGWORLD, InterruptedWarning, ParquetSource
 from sgworld_mcmc.checkpoint.writer import Writer
 from sgworld_mcmc.sampling import loop
-from sgworld_mcmc.setup.streamed import forecast, prepare
+from sgworld_mcmc.setup import forecast
+from sgworld_mcmc.setup.streamed import prepare
 from sgworld_mcmc.streaming import arguments
 from sgworld_mcmc.streaming.arrays import ArraySource
 

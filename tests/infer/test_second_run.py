@@ -33,9 +33,9 @@ def mcmc(compiled, monkeypatch):
     run.sampler.share(compiled.sampler)
     prepare, run.set_ups = run.sampler.prepare, 0
 
-    def counted(*args):
+    def counted(*args, **options):
         run.set_ups += 1
-        return prepare(*args)
+        return prepare(*args, **options)
 
     monkeypatch.setattr(run.sampler, "prepare", counted)
     return run

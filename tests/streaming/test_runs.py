@@ -11,7 +11,7 @@ import pytest
 from sgworld_benchmarks.streaming.problem import exact, model, write_problem
 from sgworld_mcmc import SGLD, SGWORLD, InterruptedWarning, TuningWarning
 from sgworld_mcmc.progress import watch
-from sgworld_mcmc.setup.streamed import forecast
+from sgworld_mcmc.setup import forecast
 from sgworld_mcmc.streaming.source import SourceError
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def test_defaults_are_right_and_read_the_file_twice(shared, folder):
     # Two passes, a quarter of the rows as a part in memory, and some chunks.
     assert mcmc.data.stream.rows.rows_read < 4 * SIZE
     assert "gradient of all rows" in [stage.name for stage in seen.stages()]
-    assert any("passes over the file" in text for text in seen.told)
+    assert any("passes over the data" in text for text in seen.told)
     report = str(mcmc.bias_report())
     assert "are streamed" in report and "Nothing to do" in report
     assert mcmc.to_arviz().posterior["beta"].shape == (4, 1000, DIM)
@@ -287,7 +287,7 @@ def test_forecast_and_chains_one_after_the_other(shared, folder):
         warnings.simplefilter("error", TuningWarning)
         mcmc.run(jax.random.key(4), *arrays(folder))
     check(mcmc.get_samples()["beta"], folder)
-    assert "passes over the file" in str(mcmc.forecast())
+    assert "s of reading at the rate so far" in str(mcmc.forecast())
 
 
 def test_too_little_memory_is_refused_before_the_work(shared, folder, monkeypatch):

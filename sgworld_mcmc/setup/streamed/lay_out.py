@@ -15,10 +15,10 @@ from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import Contents, arrays_of
 from sgworld_mcmc.setup.compiled_functions import functions_of
+from sgworld_mcmc.setup.forecast import check_memory
 from sgworld_mcmc.setup.lay_out import PlanMismatch, first_rows
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.streamed.check import check_streamed, streamed_settings
-from sgworld_mcmc.setup.streamed.forecast import check_memory
 from sgworld_mcmc.setup.streamed.part import part_again
 from sgworld_mcmc.setup.streamed.whole import WholeData
 from sgworld_mcmc.streaming.chunks import first_chunk

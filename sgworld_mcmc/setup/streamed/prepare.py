@@ -8,10 +8,12 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.in_memory import generator_of
+from sgworld_mcmc.memory import available_memory
 from sgworld_mcmc.progress import stage, tell
 from sgworld_mcmc.sampling.chain import Dynamics
 from sgworld_mcmc.settings import ORDERS, Settings
 from sgworld_mcmc.setup.choose import Choice, choose
+from sgworld_mcmc.setup.forecast import check_memory
 from sgworld_mcmc.setup.initial_points import initial_points
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements
@@ -30,14 +32,12 @@ from sgworld_mcmc.setup.streamed.check import (
     keeps_pieces,
     streamed_settings,
 )
-from sgworld_mcmc.setup.streamed.forecast import check_memory
 from sgworld_mcmc.setup.streamed.lay_out import describe_streamed, streamed_data
 from sgworld_mcmc.setup.streamed.part import Part, part_again
 from sgworld_mcmc.setup.streamed.posterior import find_posterior_of_part
 from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS, Grid, make_grid
-from sgworld_mcmc.streaming.memory import available_memory
 from sgworld_mcmc.streaming.rows import Rows
 
 __all__ = ["prepare_streamed"]

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from sgworld_mcmc.memory import readable
 from sgworld_mcmc.streaming.grid import Grid
-from sgworld_mcmc.streaming.memory import readable
 
 __all__ = ["DEAR", "Streaming"]
 

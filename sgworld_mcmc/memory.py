@@ -1,9 +1,9 @@
-"""How much memory there is, and how much of it the rows may take."""
+"""How much memory there is, and whether rows and draws fit in it."""
 
 import os
 from pathlib import Path
 
-__all__ = ["available_memory", "fits", "readable"]
+__all__ = ["available_memory", "check_room", "fits", "readable"]
 
 # Rows that take less than this part of the free memory are read, and a run goes as it does with
 # arrays in memory: the set-up and the run have a copy each, and the files' pages are cached.
@@ -19,6 +19,24 @@ def available_memory() -> int:
     and the limits of the process (``ulimit -d`` and ``-v``).
     """
     return max(0, min(_machine(), _control_group(), _limits()))
+
+
+def check_room(nbytes: float) -> None:
+    """Raise if draws of so many bytes do not fit in the free memory.
+
+    Raises
+    ------
+    MemoryError
+        The message says how much is needed, and what helps.
+    """
+    free = available_memory()
+    if nbytes > free:
+        raise MemoryError(
+            f"The draws would take {readable(nbytes)} of memory, and {readable(free)} are free. "
+            "Ask for fewer (`num_samples`, `num_chains`, `thinning`), keep functions of each draw "
+            "instead of all its sites (`keep`, for instance predictions), or write the draws to "
+            "disk: run(..., checkpoint=folder, draws='disk')."
+        )
 
 
 def fits(nbytes: int) -> bool:

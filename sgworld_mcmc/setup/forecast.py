@@ -1,10 +1,11 @@
-"""What a run on streamed rows will cost, said before it runs."""
+"""What a run will cost, said before it runs."""
 
+from math import inf
 from typing import NamedTuple
 
+from sgworld_mcmc.memory import available_memory, readable
 from sgworld_mcmc.setup.run_plan import RunPlan
 from sgworld_mcmc.streaming.chunks import BUFFERS
-from sgworld_mcmc.streaming.memory import available_memory, readable
 from sgworld_mcmc.streaming.rows import Rows
 
 __all__ = ["Forecast", "check_memory", "forecast"]
@@ -22,11 +23,12 @@ class Forecast(NamedTuple):
         Number of rows that each chain will visit in warm-up and draws. Vectorized chains share the
         reading.
     passes
-        The same in passes over the file, without those of the set-up.
+        The same in passes over the data, without those of the set-up.
     memory
-        Bytes of memory that the rows take at a time.
+        Bytes of memory that the draws take, and the streamed rows that are there at a time.
     seconds
-        Seconds that reading takes, at the rate at which the set-up has read.
+        Seconds that reading takes, at the rate at which the set-up has read a stream. Infinity for
+        rows in memory, of which the first draws tell: the time left is shown while a run goes.
     """
 
     rows: float
@@ -45,15 +47,21 @@ class Forecast(NamedTuple):
             )
 
     def __str__(self) -> str:
+        passes = f"{self.passes:.3g} passes over the data"
+        reading = f"{self.seconds:.3g} s of reading at the rate so far, "
         return (
-            f"Ahead: {self.rows:,.0f} rows ({self.passes:.3g} passes over the file), "
-            f"{self.seconds:.3g} s of reading at the rate so far, {readable(self.memory)} of rows "
-            "in memory."
+            f"Ahead: {self.rows:,.0f} rows for each chain ({passes}), "
+            f"{reading if self.seconds < inf else ''}{self._memory()}."
+        )
+
+    def _memory(self) -> str:
+        return (
+            f"about {readable(self.memory)} of memory" if self.memory else "and what `keep` keeps"
         )
 
 
 def forecast(plan: RunPlan, num_warmup: int, num_samples: int, draws_bytes: float = 0) -> Forecast:
-    """Predict what a run of a plan for streamed rows costs.
+    """Predict what a run of a plan costs.
 
     Parameters
     ----------
@@ -67,6 +75,8 @@ def forecast(plan: RunPlan, num_warmup: int, num_samples: int, draws_bytes: floa
     dynamics, streaming, size = plan.dynamics, plan.streaming, plan.description.size
     steps = num_warmup * dynamics.steps_per_warmup + num_samples * dynamics.steps_per_draw
     passes = steps / dynamics.num_batches
+    if streaming is None:
+        return Forecast(passes * size, passes, draws_bytes, inf)
     memory = BUFFERS * streaming.grid.chunk_rows * streaming.row_bytes
     rate = streaming.rows_per_second
     return Forecast(passes * size, passes, memory + draws_bytes, passes * size / rate)
