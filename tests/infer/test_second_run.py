@@ -99,7 +99,9 @@ def test_the_rows_of_the_last_run_are_let_go_before_the_next_set_up(mcmc, y, mon
     monkeypatch.setattr(
         mcmc.sampler,
         "prepare",
-        lambda *args: held.append((mcmc.data, mcmc._checked)) or prepare(*args),
+        lambda *args, **options: (
+            held.append((mcmc.data, mcmc._checked)) or prepare(*args, **options)
+        ),
     )
     mcmc.run(KEY, y + 1)
     assert held == [(None, None)]

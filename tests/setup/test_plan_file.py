@@ -47,7 +47,7 @@ def path(first, tmp_path):
 
 def test_the_same_key_gives_the_same_draws_without_a_set_up(first, path, monkeypatch):
     again = SGWORLD(models.gaussian, plan=path, **FAST)
-    monkeypatch.setattr(again.sampler, "prepare", lambda *_: pytest.fail("set up anew"))
+    monkeypatch.setattr(again.sampler, "prepare", lambda *_, **__: pytest.fail("set up anew"))
     again.run(KEY, data())
     np.testing.assert_array_equal(draws(again), draws(first))
     assert str(again.bias_report()) == str(first.bias_report())
@@ -77,7 +77,7 @@ def test_pickling_keeps_the_plan(first, monkeypatch):
     assert copy.data is None and copy.plan.step_size == first.plan.step_size
     np.testing.assert_array_equal(draws(copy), draws(first))
     with monkeypatch.context() as patch:
-        patch.setattr(copy.sampler, "prepare", lambda *_: pytest.fail("set up anew"))
+        patch.setattr(copy.sampler, "prepare", lambda *_, **__: pytest.fail("set up anew"))
         copy.run(KEY, data())
     np.testing.assert_array_equal(draws(copy), draws(first))
     # Other data are set up anew: nothing of the old plan is used for them.
