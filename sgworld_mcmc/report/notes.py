@@ -5,7 +5,8 @@ from scipy.special import chdtri
 
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.spread import spread_note
-from sgworld_mcmc.sampling.chain import Dynamics, SGMCMCState
+from sgworld_mcmc.sampling.chain import SGMCMCState
+from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.run_plan import RunPlan
 from sgworld_mcmc.slabs import by_slabs, r_hats, sample_sizes

@@ -20,7 +20,7 @@ from sgworld_mcmc.model.description import PROBED, describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.protocols import ArrayTree, Feed, Gradient
-from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of

@@ -14,7 +14,7 @@ from sgworld_mcmc.memory import check_room
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.progress import stage
-from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
 from sgworld_mcmc.setup.choose import Choice, choose

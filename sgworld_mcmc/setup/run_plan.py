@@ -16,7 +16,7 @@ from sgworld_mcmc.devices import Layout
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import ArrayTree, Coordinates, Feed
-from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.measurements import Measurements

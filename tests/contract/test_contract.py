@@ -16,7 +16,8 @@ from tolerances import SIGMAS
 
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
 from sgworld_mcmc.kernels.epoch import run_epoch, start
-from sgworld_mcmc.sampling.chain import Dynamics, clock_of, draw, initial_state
+from sgworld_mcmc.sampling.chain import clock_of, draw, initial_state
+from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.settings import COORDINATES, FEEDS, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.theory.affine_recursion import stationary_variance
 

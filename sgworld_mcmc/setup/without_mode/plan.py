@@ -10,7 +10,7 @@ from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.integrators.ubu import UBU
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.sampling.chain import Dynamics
+from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
