@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sgworld_mcmc.devices import on_this_host
+from sgworld_mcmc.device_layout import on_this_host
 
 __all__ = ["is_key", "on_host", "written"]
 

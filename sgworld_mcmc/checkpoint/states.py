@@ -12,7 +12,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.checkpoint.copies import is_key
-from sgworld_mcmc.devices import on_this_host
+from sgworld_mcmc.device_layout import on_this_host
 
 __all__ = ["Point", "States", "host_leaves", "like"]
 

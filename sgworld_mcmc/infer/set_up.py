@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from numpyro.util import is_prng_key
 
-from sgworld_mcmc.devices import layout_of
+from sgworld_mcmc.device_layout import layout_of
 from sgworld_mcmc.hosts import all_of
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.model.arguments import is_array, signature_of

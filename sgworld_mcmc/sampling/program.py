@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.compilation import quick_jit
-from sgworld_mcmc.devices import Layout
+from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.memory import check_room
 from sgworld_mcmc.sampling.collection import Collected, Collection
 

@@ -9,7 +9,7 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.arrow import Arrow
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import first_batches, is_large
-from sgworld_mcmc.devices import is_spread
+from sgworld_mcmc.device_layout import is_spread
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.setup.arrow_hessian import (
     ArrowHessian,

@@ -12,7 +12,7 @@ from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, is_large
-from sgworld_mcmc.devices import Layout
+from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions

@@ -7,7 +7,7 @@ import numpy as np
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import first_batches, generator_of, head, is_large
-from sgworld_mcmc.devices import Layout, layout_of
+from sgworld_mcmc.device_layout import Layout, layout_of
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.progress import stage
 from sgworld_mcmc.protocols import Coordinates

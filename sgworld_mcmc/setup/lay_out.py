@@ -15,7 +15,7 @@ from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, generator_of, is_large, joined, shuffle, take_rows
-from sgworld_mcmc.devices import Layout, layout_of
+from sgworld_mcmc.device_layout import Layout, layout_of
 from sgworld_mcmc.model.description import PROBED, describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import count_rows, stage

@@ -10,7 +10,7 @@ from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import head, is_large
-from sgworld_mcmc.devices import is_spread
+from sgworld_mcmc.device_layout import is_spread
 from sgworld_mcmc.progress import count_rows, is_counting
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions

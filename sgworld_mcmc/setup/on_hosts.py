@@ -15,7 +15,7 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.dealing import LEAST_NUMBERS, extra_rows
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import generator_of
-from sgworld_mcmc.devices import Layout, layout_of
+from sgworld_mcmc.device_layout import Layout, layout_of
 from sgworld_mcmc.hosts import from_first
 from sgworld_mcmc.model.description import ModelDescription, describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel

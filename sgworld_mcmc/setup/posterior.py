@@ -8,7 +8,7 @@ import numpy as np
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import is_large
-from sgworld_mcmc.devices import Layout
+from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.gradients.batch_expansions import BatchExpansions
 from sgworld_mcmc.gradients.taylor import Taylor, TaylorControls
 from sgworld_mcmc.progress import count_rows

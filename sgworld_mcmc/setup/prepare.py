@@ -9,7 +9,7 @@ import numpy as np
 from sgworld_mcmc.arrays import float_dtype
 from sgworld_mcmc.data.dealing import numbers_of
 from sgworld_mcmc.data.in_memory import generator_of
-from sgworld_mcmc.devices import layout_of
+from sgworld_mcmc.device_layout import layout_of
 from sgworld_mcmc.memory import check_room
 from sgworld_mcmc.model.description import describe
 from sgworld_mcmc.model.errors import NotMinibatchable

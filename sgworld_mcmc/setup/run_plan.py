@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sgworld_mcmc.devices import Layout
+from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import ArrayTree, Coordinates, Feed
