@@ -13,18 +13,7 @@ import numpy as np
 from sgworld_mcmc.checks import check_choice, check_integer, check_positive
 from sgworld_mcmc.devices import Devices
 from sgworld_mcmc.integrators.ubu import UBU
-from sgworld_mcmc.members import (
-    COORDINATES,
-    FEEDS,
-    GRADIENTS,
-    INTEGRATORS,
-    NOISES,
-    ORDERS,
-    WITHOUT_REPLACEMENT,
-    choose_integrator,
-    members,
-    resolve,
-)
+from sgworld_mcmc.members import GRADIENTS, ORDERS, choose_integrator, resolve
 from sgworld_mcmc.protocols import Coordinates, Integrator, Order
 from sgworld_mcmc.spellings import (
     check_functions,
@@ -36,21 +25,7 @@ from sgworld_mcmc.spellings import (
     read_steps_per_draw,
 )
 
-# The tables are a part of this module for those who ask it what a user may give.
-__all__ = [
-    "COORDINATES",
-    "FEEDS",
-    "GRADIENTS",
-    "INTEGRATORS",
-    "NOISES",
-    "ORDERS",
-    "WITHOUT_REPLACEMENT",
-    "Settings",
-    "choose_integrator",
-    "make_settings",
-    "members",
-    "resolve",
-]
+__all__ = ["Settings", "make_settings"]
 
 
 @dataclass(frozen=True, kw_only=True)

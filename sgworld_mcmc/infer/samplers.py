@@ -9,7 +9,8 @@ from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.data.orders.replacement import Replacement
 from sgworld_mcmc.infer.kernel import SGMCMCKernel
 from sgworld_mcmc.infer.mcmc import MinibatchMCMC
-from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, make_settings, resolve
+from sgworld_mcmc.members import ORDERS, WITHOUT_REPLACEMENT, resolve
+from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.plan_file import load_plan
 from sgworld_mcmc.setup.run_plan import RunPlan
 

@@ -19,8 +19,8 @@ from sgworld_mcmc.kernels.epoch import (
     run_epoch,
     start,
 )
+from sgworld_mcmc.members import ORDERS, resolve
 from sgworld_mcmc.protocols import ArrayLikeTree, Feed, Order, PRNGKey
-from sgworld_mcmc.settings import ORDERS, resolve
 
 __all__ = ["SGDInfo", "SGDState", "as_top_level_api", "build_kernel", "init"]
 

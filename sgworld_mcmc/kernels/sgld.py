@@ -9,9 +9,9 @@ from blackjax.base import SamplingAlgorithm
 
 from sgworld_mcmc.integrators.normals import draw_normals
 from sgworld_mcmc.kernels.epoch import Schedule, value_at
+from sgworld_mcmc.members import choose_integrator
 from sgworld_mcmc.protocols import ArrayLikeTree, ArrayTree, PRNGKey
 from sgworld_mcmc.sampling.sweep import is_finite
-from sgworld_mcmc.settings import choose_integrator
 
 __all__ = ["SGLDInfo", "SGLDState", "as_top_level_api", "build_kernel", "init"]
 

@@ -20,8 +20,8 @@ from sgworld_mcmc.kernels.epoch import (
     run_epoch,
     start,
 )
+from sgworld_mcmc.members import ORDERS, WITHOUT_REPLACEMENT, choose_integrator, resolve
 from sgworld_mcmc.protocols import ArrayLikeTree, Feed, Integrator, Order, PRNGKey
-from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT, choose_integrator, resolve
 
 __all__ = ["SGWORLDInfo", "SGWORLDState", "as_top_level_api", "build_kernel", "init"]
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgworld_mcmc.members import NOISES
 from sgworld_mcmc.report.check import Check
 from sgworld_mcmc.report.quantity_mixing import QuantityMixing
-from sgworld_mcmc.settings import NOISES
 
 __all__ = ["BiasReport"]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.protocols import ArrayTree, Coordinates
-from sgworld_mcmc.settings import GRADIENTS
 
 __all__ = ["batch_moments"]
 

@@ -14,9 +14,9 @@ from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.dealing import even_size
 from sgworld_mcmc.data.dealt_by_group import deal_by_group
 from sgworld_mcmc.data.in_memory import random_order, take_rows
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.protocols import Coordinates
-from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.row_noise import RowNoise, batch_factor, weighted

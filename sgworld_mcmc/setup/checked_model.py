@@ -13,6 +13,7 @@ from sgworld_mcmc.checks import check_integer
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.contents import examine, fingerprint
 from sgworld_mcmc.data.in_memory import PART_ROWS, is_large, random_order, take_rows
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array
 from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
@@ -20,7 +21,7 @@ from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import check_observed
 from sgworld_mcmc.model.user_functions import check_functions
 from sgworld_mcmc.progress import count_rows
-from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.seen_models import see_model, see_whole, view_of
 

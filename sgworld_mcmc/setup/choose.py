@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import chdtri
 
 from sgworld_mcmc.data.dealing import batch_count, even_size
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.protocols import Order
-from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.draw_spacing import MOST_STEPS, draw_spacing
 from sgworld_mcmc.setup.predict import Prediction, predict, scheme_of

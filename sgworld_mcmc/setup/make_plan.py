@@ -10,11 +10,12 @@ import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.data.dealing import batch_count, is_shared
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.protocols import ArrayTree, Coordinates, Feed
 from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
-from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.lay_out import controls_of, reach_of
 from sgworld_mcmc.setup.measurements import Measurements, measure

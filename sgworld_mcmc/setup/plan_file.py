@@ -16,10 +16,10 @@ import numpy as np
 
 from sgworld_mcmc.gradients.batch_expansions import BatchExpansions, Crossing, GroupBlocks
 from sgworld_mcmc.gradients.taylor import TaylorControls
+from sgworld_mcmc.members import COORDINATES, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.model.description import ModelDescription
 from sgworld_mcmc.protocols import Integrator, Order
 from sgworld_mcmc.sampling.dynamics import Dynamics
-from sgworld_mcmc.settings import COORDINATES, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.choose import Choice
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit

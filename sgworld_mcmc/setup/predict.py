@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.checks import check_choice
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.protocols import Order
-from sgworld_mcmc.settings import GRADIENTS
 from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.batch_terms import batch_terms
 from sgworld_mcmc.setup.request import Request
@@ -79,7 +79,7 @@ def predict(
     Parameters
     ----------
     kind
-        A name in :data:`sgworld_mcmc.settings.GRADIENTS`.
+        A name in :data:`sgworld_mcmc.members.GRADIENTS`.
     step_size
         Step size in the sampler's coordinates.
     scheme

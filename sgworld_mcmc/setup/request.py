@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from sgworld_mcmc.data.dealing import is_shared
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.protocols import Integrator, Order
-from sgworld_mcmc.settings import GRADIENTS, Settings
+from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.batch_noise import FOR_EACH, batch_ladder
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.protocols import Coordinates
-from sgworld_mcmc.settings import GRADIENTS
 
 __all__ = ["RowNoise", "batch_factor", "measure_noise", "summarise_noise", "weighted"]
 

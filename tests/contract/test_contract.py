@@ -16,9 +16,9 @@ from tolerances import SIGMAS
 
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
 from sgworld_mcmc.kernels.epoch import run_epoch, start
+from sgworld_mcmc.members import COORDINATES, FEEDS, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.sampling.chain import clock_of, draw, initial_state
 from sgworld_mcmc.sampling.dynamics import Dynamics
-from sgworld_mcmc.settings import COORDINATES, FEEDS, GRADIENTS, INTEGRATORS, ORDERS
 from sgworld_mcmc.theory.affine_recursion import stationary_variance
 
 SIZE, BATCH_SIZE, COUNT, DIM = 11, 3, 4, 2

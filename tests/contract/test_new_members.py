@@ -11,8 +11,8 @@ import pytest
 
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.gradients.taylor import Taylor
+from sgworld_mcmc.members import COORDINATES, GRADIENTS
 from sgworld_mcmc.protocols import Coordinates
-from sgworld_mcmc.settings import COORDINATES, GRADIENTS
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import sgworld_mcmc as sg
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import FixedPartition, partition
 from sgworld_mcmc.gradients.weighting import batch_estimate, epoch_mean
-from sgworld_mcmc.settings import ORDERS, WITHOUT_REPLACEMENT
+from sgworld_mcmc.members import ORDERS, WITHOUT_REPLACEMENT
 
 # Compiling takes most of the time: nothing here runs long.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})

@@ -16,9 +16,9 @@ from sgworld_mcmc import SGLD, SGWORLD, audit, exact, nonequilibrium
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.integrators.averaged import Averaged
 from sgworld_mcmc.integrators.euler import Euler
+from sgworld_mcmc.members import GRADIENTS, ORDERS
 from sgworld_mcmc.sampling.chain import clock_of, draw, initial_state
 from sgworld_mcmc.sampling.dynamics import Dynamics
-from sgworld_mcmc.settings import GRADIENTS, ORDERS
 
 GIVEN = {"step_size": 0.05, "batch_size": 60, "num_samples": 8, "num_warmup": 2, "num_chains": 2}
 

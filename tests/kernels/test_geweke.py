@@ -19,7 +19,7 @@ from tolerances import SIGMAS
 import sgworld_mcmc as sg
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import partition
-from sgworld_mcmc.settings import WITHOUT_REPLACEMENT
+from sgworld_mcmc.members import WITHOUT_REPLACEMENT
 
 SIZE, BATCH_SIZE, CHAINS, ROUNDS = 10, 3, 4000, 40
 COUNT = -(-SIZE // BATCH_SIZE)

@@ -32,7 +32,7 @@ from sgworld_mcmc import exact
 from sgworld_mcmc.data.dealing import deal_rows
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import partition
-from sgworld_mcmc.settings import WITHOUT_REPLACEMENT
+from sgworld_mcmc.members import WITHOUT_REPLACEMENT
 from sgworld_mcmc.theory.stationary_recursion import stationary_moments
 
 # Compiling takes most of the time: half the time to compile, as fast to run.

@@ -19,7 +19,7 @@ import sgworld_mcmc as sg
 from sgworld_mcmc.data.dealt_rows import DealtRows
 from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.kernels import SGLDInfo, SGLDState, SGWORLDInfo, SGWORLDState
-from sgworld_mcmc.settings import WITHOUT_REPLACEMENT
+from sgworld_mcmc.members import WITHOUT_REPLACEMENT
 
 # Compiling takes most of the time: nothing here runs long.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})

@@ -12,7 +12,7 @@ from blackjax.util import run_inference_algorithm
 import sgworld_mcmc as sg
 from sgworld_mcmc.data.fixed_partition import partition
 from sgworld_mcmc.kernels import SGDInfo, SGDState
-from sgworld_mcmc.settings import WITHOUT_REPLACEMENT
+from sgworld_mcmc.members import WITHOUT_REPLACEMENT
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 

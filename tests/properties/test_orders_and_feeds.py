@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgworld_mcmc.gradients.weighting import batch_estimate
-from sgworld_mcmc.settings import FEEDS, ORDERS
+from sgworld_mcmc.members import FEEDS, ORDERS
 
 # Every new shape is compiled.
 few = settings(max_examples=20, deadline=None, derandomize=True)

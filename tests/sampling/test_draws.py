@@ -9,9 +9,9 @@ import pytest
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.integrators.averaged import Averaged
+from sgworld_mcmc.members import GRADIENTS, ORDERS
 from sgworld_mcmc.sampling.chain import clock_of, draw, initial_state
 from sgworld_mcmc.sampling.dynamics import Dynamics
-from sgworld_mcmc.settings import GRADIENTS, ORDERS
 
 COUNT, EPOCHS = 11, 6
 

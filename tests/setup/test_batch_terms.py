@@ -12,7 +12,8 @@ from sgworld_mcmc.infer import SGMCMCKernel
 from sgworld_mcmc.infer.mcmc import MinibatchMCMC
 from sgworld_mcmc.integrators.averaged import Averaged
 from sgworld_mcmc.integrators.euler import Euler
-from sgworld_mcmc.settings import ORDERS, make_settings, resolve
+from sgworld_mcmc.members import ORDERS, resolve
+from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.batch_terms import batch_terms
 from sgworld_mcmc.setup.choose import choose
 from sgworld_mcmc.setup.draw_spacing import draw_spacing

@@ -8,7 +8,7 @@ from scipy.special import polygamma
 from sgworld_mcmc import exact
 from sgworld_mcmc.infer import SGMCMCKernel
 from sgworld_mcmc.integrators.averaged import Averaged
-from sgworld_mcmc.settings import ORDERS, resolve
+from sgworld_mcmc.members import ORDERS, resolve
 from sgworld_mcmc.setup.choose import _of_partition, candidates, choose
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.draw_spacing import draw_spacing

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.data.contents import examine
+from sgworld_mcmc.members import ORDERS
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
@@ -17,7 +18,7 @@ from sgworld_mcmc.model.observed_values import check_observed
 from sgworld_mcmc.model.python_values import WithAnswers
 from sgworld_mcmc.model.random_parts import depends_on_first
 from sgworld_mcmc.model.user_functions import check_functions
-from sgworld_mcmc.settings import ORDERS, Settings
+from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_settings
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.seen_models import see_model, view_of

@@ -8,10 +8,11 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.in_memory import generator_of
+from sgworld_mcmc.members import ORDERS
 from sgworld_mcmc.memory import available_memory
 from sgworld_mcmc.progress import stage, tell
 from sgworld_mcmc.sampling.dynamics import Dynamics
-from sgworld_mcmc.settings import ORDERS, Settings
+from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.forecast import check_memory
 from sgworld_mcmc.setup.initial_points import initial_points
