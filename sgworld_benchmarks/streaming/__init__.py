@@ -5,7 +5,9 @@ equations, from which the exact posterior follows, are added up while the rows a
 
 * a fresh process with a limit of its data segment runs the defaults on the memory maps: seconds,
   passes over the file, largest anonymous memory, and errors of means and standard deviations;
-* epochs with plain gradients are timed on streamed rows and on the same rows in memory, in turn.
+* epochs with plain gradients are timed on streamed rows and on the same rows in memory, in turn;
+* with ``--disk`` instead, epochs of the file while it is not in the page cache, and reading it from
+  end to end, in turn.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sgworld_benchmarks.streaming.disk import disk_rates
 from sgworld_benchmarks.streaming.epochs import epochs
 from sgworld_benchmarks.streaming.problem import write_problem
 from sgworld_mcmc.checks import check_integer
@@ -41,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epoch-rows", type=int, default=2_000_000, help="rows of the timed epochs; 0 for none"
     )
+    parser.add_argument(
+        "--disk",
+        action="store_true",
+        help="instead: epochs of a file that is not in the page cache, against reading it",
+    )
     parser.add_argument("--folder", default=None, help="where the files are made (temporary)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument("--json", default=None, metavar="PATH", help="write the numbers there")
@@ -56,6 +64,16 @@ def run_cli(namespace: argparse.Namespace) -> int:
     try:
         print(f"writing {rows:,} rows of {dim} regressors", flush=True)
         write_problem(folder, rows, dim, namespace.seed, ordered=namespace.sorted)
+        if namespace.disk:
+            found["disk"] = disk_rates(folder, namespace.seed)
+            for made in found["disk"]:
+                print(
+                    f"{made['bytes'] / 1e9:.3g} GB, {made['chains']} chains: sequential reads "
+                    f"{made['sequential'] / 1e6:.0f} MB/s, an epoch {made['epochs'] / 1e6:.0f} "
+                    f"MB/s, ratio {made['ratio']:.0%} ({min(made['ratios']):.0%} to "
+                    f"{max(made['ratios']):.0%} in single turns)"
+                )
+            return _write(namespace.json, found)
         command = [sys.executable, "-m", "sgworld_benchmarks.streaming.limited", str(folder)]
         command += [str(namespace.limit), str(namespace.seed)]
         made = subprocess.run(command, capture_output=True, text=True)
@@ -74,8 +92,12 @@ def run_cli(namespace: argparse.Namespace) -> int:
                 )
     finally:
         shutil.rmtree(folder)
-    if namespace.json:
-        Path(namespace.json).write_text(json.dumps(found, indent=1))
+    return _write(namespace.json, found)
+
+
+def _write(path: str | None, found: dict) -> int:
+    if path:
+        Path(path).write_text(json.dumps(found, indent=1))
     return 0
 
 

@@ -10,7 +10,7 @@ from sgworld_benchmarks.streaming.problem import model
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.progress import watch
 
-__all__ = ["epochs"]
+__all__ = ["epochs", "ready"]
 
 # Batch size, chains and order of each comparison.
 CASES = ((1000, 4, "batches"), (1000, 4, "examples"), (1000, 1, "batches"), (1000, 1, "examples"))
@@ -25,7 +25,8 @@ def epochs(folder: Path, rows: int, seed: int) -> list[dict]:
     found = []
     for batch_size, chains, order in CASES:
         kept = {True: [], False: []}
-        runs = {s: _ready(X, y, batch_size, chains, order, s, seed) for s in (True, False)}
+        case = (X, y, batch_size, chains, order)
+        runs = {stream: ready(*case, stream=stream, seed=seed) for stream in (True, False)}
         for turn in range(TURNS):
             for stream, mcmc in runs.items():
                 with watch() as seen:
@@ -49,7 +50,9 @@ def epochs(folder: Path, rows: int, seed: int) -> list[dict]:
     return found
 
 
-def _ready(X, y, batch_size: int, chains: int, order: str, stream: bool, seed: int) -> SGWORLD:
+def ready(
+    X, y, batch_size: int, chains: int, order: str, *, stream: bool, seed: int, epochs: int = EPOCHS
+) -> SGWORLD:
     """Return a sampler that is set up and compiled; a call of ``run`` makes the epochs."""
     count = -(-len(y) // batch_size)
     # A step size far below stability: the time of a step does not depend on it.
@@ -63,7 +66,7 @@ def _ready(X, y, batch_size: int, chains: int, order: str, stream: bool, seed: i
         step_size=1e-6,
         steps_per_draw=count,
         num_warmup=0,
-        num_samples=EPOCHS,
+        num_samples=epochs,
         num_chains=chains,
     )
     with warnings.catch_warnings():
