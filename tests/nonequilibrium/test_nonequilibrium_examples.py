@@ -184,3 +184,13 @@ def test_idx_errors_name_the_file(tmp_path):
     with pytest.raises(SystemExit) as stop:
         example["main"]([f"--data={tmp_path}"])
     assert stop.value.code == 2
+
+
+def test_fluctuation_theorem(tmp_path, capsys):
+    """The batches' noise, which depends on the position, is told from Gaussian noise."""
+    arguments = ["--runs=80", "--steps=8000", f"--out={tmp_path}"]
+    found, path = load("fluctuation_theorem")["main"](arguments)
+    for length in (1, 3, 10):
+        assert abs(found["gaussian", length].z_score) < 4.5
+    assert found["batches", 1].z_score > 4
+    assert path.stat().st_size > 10_000 and "stretches of 10" in capsys.readouterr().out
