@@ -1,6 +1,6 @@
 """The error and the warning about a model that cannot be cut into minibatches."""
 
-__all__ = ["NotMinibatchable", "WholeDataWarning"]
+__all__ = ["NotMinibatchable", "WholeDataWarning", "whole_data_note"]
 
 
 class NotMinibatchable(ValueError):
@@ -12,3 +12,9 @@ class NotMinibatchable(ValueError):
 
 class WholeDataWarning(UserWarning):
     """A model cannot be cut into minibatches: every step takes the gradient of all rows."""
+
+
+def whole_data_note(size: int, reason: str) -> str:
+    """Return what :class:`WholeDataWarning` says of a model with observations of ``size`` rows."""
+    rows = f"all {size} rows" if size > 1 else "the whole log density"
+    return f"Every step takes the gradient of {rows}, because there are no minibatches: {reason}"

@@ -28,6 +28,9 @@ from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
 
 __all__ = ["minibatch_model", "whole_data_model"]
 
+# A message names no more sites than this.
+MOST_NAMED = 3
+
 
 def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchModel:
     """Find the data among a model's arguments and make a :class:`MinibatchModel`.
@@ -243,7 +246,7 @@ def _number_of_rows(sites: dict[str, Site], lengths: dict[str, int]) -> int:
         found = {f"argument {name}": length for name, length in lengths.items()}
     if not found:
         raise NotMinibatchable(
-            f"No array argument has the leading axis of the observations {unmatched}: the "
+            f"No array argument has the leading axis of the observations {_some(unmatched)}: the "
             f"arguments' leading axes are {lengths or 'none'}. Pass the data as arguments of "
             "run(...), rows first; data that the model closes over cannot be minibatched."
         )
@@ -286,3 +289,10 @@ def _latent_inside(name: str, where: str) -> NotMinibatchable:
         f"The latent site {name!r} lies inside {where}: it has a value for each row, and a "
         "minibatch would see only some of them. Marginalise it for minibatches."
     )
+
+
+def _some(shapes: dict[str, tuple]) -> str:
+    """Return the first shapes of many in words: a loop of sites has one for each row."""
+    named = [f"{name!r} {shape}" for name, shape in shapes.items()]
+    more = len(named) - MOST_NAMED
+    return ", ".join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

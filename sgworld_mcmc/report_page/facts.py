@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sgworld_mcmc.model.errors import whole_data_note
 from sgworld_mcmc.report.divergence import divergence_note
 from sgworld_mcmc.report_page.elements import number, pairs, paragraph, table
 
@@ -37,10 +38,7 @@ def run_warnings(mcmc: Any) -> list[str]:
     found = [divergence_note(mcmc.last_state)]
     plan = mcmc._drawn_with or mcmc.plan
     if plan is not None and plan.description.reason is not None:
-        found.append(
-            f"Every step takes the gradient of all {plan.description.size} rows, because there "
-            f"are no minibatches: {plan.description.reason}"
-        )
+        found.append(whole_data_note(plan.description.size, plan.description.reason))
     if mcmc._asked is not None:
         draws, chains = mcmc._asked
         found.append(

@@ -16,7 +16,7 @@ from sgworld_mcmc.data.in_memory import PART_ROWS, is_large, random_order, take_
 from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array
-from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning
+from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning, whole_data_note
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import check_observed
 from sgworld_mcmc.model.user_functions import check_functions
@@ -144,8 +144,7 @@ def warn_of(view: MinibatchModel, stacklevel: int) -> None:
     """Warn of what a user may not expect: no minibatches, or sites not sampled or not kept."""
     if view.reason is not None:
         warnings.warn(
-            f"Every step takes the gradient of all {view.num_rows} rows, because there are no "
-            f"minibatches: {view.reason}",
+            whole_data_note(view.num_rows, view.reason),
             WholeDataWarning,
             stacklevel=stacklevel + 1,
         )

@@ -69,6 +69,19 @@ def filtered(X, y):
     numpyro.sample("y", dist.Normal(X[keep] @ coefficients(), 1), obs=y[keep])
 
 
+def loop_of_sites(y):
+    """A site for each row, in a loop of Python."""
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    for row in range(len(y)):
+        numpyro.sample(f"y{row}", dist.Normal(mu, 1), obs=y[row])
+
+
+def test_many_sites_are_named_in_part():
+    words = r"gradient of the whole log density, .*observations 'y0' \(\), .* and 9 more: "
+    with pytest.warns(WholeDataWarning, match=words):
+        SGWORLD(loop_of_sites, **QUICK).run(KEY, Y[:12])
+
+
 @pytest.mark.parametrize(
     ("model", "data", "reason"),
     [
