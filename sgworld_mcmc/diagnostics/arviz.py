@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 
@@ -140,7 +141,8 @@ def _keeps(mcmc):
 def _seen_with(mcmc, bound, posterior):
     """Return what is seen of a model with its draws, and the draws of its latent sites."""
     sites = {} if _keeps(mcmc) else posterior
-    view = model_groups.inspect_model(bound, {k: np.asarray(v[0, 0]) for k, v in sites.items()})
+    # JAX arrays: a scan takes the values of its latent sites by a traced index.
+    view = model_groups.inspect_model(bound, {k: jnp.asarray(v[0, 0]) for k, v in sites.items()})
     if _keeps(mcmc):  # what has the name of a site may have another shape
         sites = {k: v for k, v in posterior.items() if v.shape[2:] == view.shapes.get(k)}
     return view, {name: sites[name] for name in view.latents if name in sites}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
@@ -32,6 +33,14 @@ class BoundModel(NamedTuple):
         model = wrap(handlers.seed(self.model, rng_key))
         model = handlers.substitute(model, data=latents)
         return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+
+    def on_device(self) -> "BoundModel":
+        """Return the model with JAX arrays, of which a traced index takes rows."""
+
+        def to_jax(x):
+            return jnp.asarray(x) if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" else x
+
+        return self._replace(**jax.tree.map(to_jax, dict(args=self.args, kwargs=self.kwargs)))
 
 
 class ModelView(NamedTuple):
@@ -121,6 +130,8 @@ def log_likelihood(bound: BoundModel, view: ModelView, draws: Mapping[str, np.nd
         ``site -> (chains, draws, rows...)``.
     """
 
+    bound = bound.on_device()
+
     def pointwise(latents):
         # The key decides nothing, since every latent has a given value.
         trace = bound.trace(jax.random.key(0), latents)
@@ -146,6 +157,7 @@ def predict(
     dict of str to numpy.ndarray
         ``site -> (chains, draws, *shape of the observed value)``.
     """
+    bound = bound.on_device()
     chains, count = jax.tree.leaves(draws)[0].shape[:2]
     keys = jax.random.split(rng_key, chains * count)
 

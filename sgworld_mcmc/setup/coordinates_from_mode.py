@@ -26,6 +26,7 @@ __all__ = [
     "coordinates_at",
     "coordinates_of",
     "fit_coordinates",
+    "fitted_gaussian",
     "set_up_feed",
 ]
 
@@ -108,7 +109,8 @@ def fit_coordinates(
             ends = _comparable(found, losses, best, scaled.coordinates, search)
             if len(ends) >= SEVERAL_ENDS:
                 return None
-        fitted = _fitted_gaussian(search, initial)
+        # A random point may be far out in a tail: start half way to the origin.
+        fitted = fitted_gaussian(search, initial[0] / 2)
         if fitted is not None:
             return fitted
     return CoordinateFit(
@@ -160,12 +162,14 @@ def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
     return grow(search, position)
 
 
-def _fitted_gaussian(search: ModeSearch, initial: np.ndarray) -> CoordinateFit | None:
-    """Return coordinates from a Gaussian fitted to the posterior, if no usable mode was found."""
+def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:
+    """Return coordinates from a Gaussian fitted to the posterior, where no mode is usable.
+
+    None in many dimensions. The fit begins at ``start`` (D,).
+    """
     if search.dimension > GAUSSIAN_DIMENSION:
         return None
-    # A random point may be far out in a tail: start half way to the origin.
-    mean, factor = search.gaussian(initial[0] / 2)
+    mean, factor = search.gaussian(start)
     hessian, scaled = search.curvature(mean, search.feed.num_batches)
     return CoordinateFit(
         Dense(np.asarray(mean, float), np.asarray(factor, float)),

@@ -9,13 +9,16 @@ from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.theory.shrinkage import pool_parts
 
-__all__ = ["MOST_LOST", "adapted", "is_far", "with_width"]
+__all__ = ["MOST_LOST", "adapted", "is_far", "with_width", "without_strays"]
 
 # A posterior this much wider, narrower or farther from the center than the Gaussian there, in
 # standard deviations along some parameter, is given new coordinates.
 WIDE, NARROW, FAR = 2.0, 0.4, 0.8
 # If a larger fraction of the chains is lost, the others say little about the posterior.
 MOST_LOST = 0.5
+# A chain strays if it is so many standard deviations, told by the median deviation, from the median
+# of all along some coordinate. If more than this fraction stray, they are a part of the posterior.
+STRAY, MOST_STRAYS = 8.0, 0.25
 # The mean curvature is that of Hessians at several draws: the first number over the dimension
 # says at how many, within the limits that follow.
 CURVATURE_NUMBERS, CURVATURE_DRAWS = 3200, (4, 32)
@@ -46,6 +49,18 @@ def is_far(
     narrow = pilot.variance.min() < NARROW
     far = np.abs(pilot.mean / sd).max() > FAR
     return bool(far or narrow or (wide and wide_is_far and not fit.by_curvature))
+
+
+def without_strays(positions: np.ndarray) -> np.ndarray:
+    """Return the (P, D) positions but for the few that lie far from all others.
+
+    A chain that is about to be lost may be hundreds of standard deviations away: a few of them
+    would move the mean of all to where there is no posterior.
+    """
+    away = np.abs(positions - np.median(positions, 0))
+    sd = 1.4826 * np.median(away, 0)
+    strays = (away > STRAY * sd).any(1)
+    return positions if strays.mean() > MOST_STRAYS else positions[~strays]
 
 
 def adapted(

@@ -9,12 +9,15 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.setup.batch_noise import BatchNoise, measure_batches
 from sgworld_mcmc.setup.coordinates_by_group import recentred
+from sgworld_mcmc.setup.coordinates_from_mode import fitted_gaussian
 from sgworld_mcmc.setup.coordinates_from_pilots import (
     MOST_LOST,
     adapted,
     is_far,
     with_width,
+    without_strays,
 )
+from sgworld_mcmc.setup.mode_search import ModeSearch
 from sgworld_mcmc.setup.pilot_chains import independent, other_pilots, reference_pilots
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.row_noise import RowNoise, summarise_noise
@@ -32,6 +35,9 @@ NOISE_ROWS, NOISE_NUMBERS, FEWEST_ROWS = 2**19, 2**23, 256
 # Noise is measured at this many draws at most, in all and for each chain: many are needed, since
 # only draws in the tails show the noise there.
 NOISE_DRAWS, MOST_ENDS = 256, 4
+# If a larger fraction of the chains about a mode is lost even at the smallest step, the mass is
+# elsewhere, and the others need many rounds to go there.
+LOST_AT_MODE = 0.2
 # The change of the curvature is measured over a shift of the mean by this many posterior standard
 # deviations, on this many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4
@@ -81,9 +87,17 @@ def measure(
     chains, last = len(positions), None
     parts = None if posterior.structure is None else posterior.parts()
     batches = None if parts is None else _of_batches(generator, posterior, positions)
+    stage("pilot chains")
+    first, at_mass = reference_pilots(generator, posterior, positions, batches), False
+    if adapt and first[0][0].diverged > LOST_AT_MODE:
+        found = _at_mass(generator, posterior)
+        if found is not None:
+            (posterior, positions, first), at_mass = found, True
     for number in range(ROUNDS + 1):
         stage("pilot chains")
-        pilots, ends, moved_by = reference_pilots(generator, posterior, positions, batches)
+        if number > 0:
+            first = reference_pilots(generator, posterior, positions, batches)
+        pilots, ends, moved_by = first
         positions = ends if len(ends) >= FEWEST_CHAINS else positions
         if last is not None and pilots[0].step_size < last[2][0].step_size:
             # The chains have drifted to where the posterior is stiffer than it was before.
@@ -106,6 +120,7 @@ def measure(
         last = (posterior, positions, pilots, moved_by) if fit.by_curvature else None
         lost = len(pilots) > 1 or fit.by_curvature
         stage("coordinates")
+        positions = without_strays(positions)
         other, moved = adapted(posterior, positions, lost)
         few = pilots[0].diverged > MOST_LOST and not other.fit.by_curvature
         if other is posterior or few:
@@ -131,9 +146,34 @@ def measure(
         noise,
         steps,
         ends[0] * np.sqrt(posterior.temperature),
-        number > 0,
+        number > 0 or at_mass,
         min(pilot.diverged for pilot in pilots),
     )
+
+
+def _at_mass(generator: np.random.Generator, posterior: Posterior) -> tuple | None:
+    """Return the posterior about a Gaussian fitted to it, positions there and what pilots find.
+
+    The mode may lie elsewhere: that of a non-centred hierarchy is where the scale is largest. None
+    if the coordinates are fitted already or there are too many, or if pilots are lost there too:
+    the curvature at the mode then says more.
+    """
+    before = posterior.fit
+    if before.fitted or posterior.whole is not None or posterior.structure is not None:
+        return None
+    stage("coordinates")
+    with jax.enable_x64(posterior.functions.model.precise):
+        feed, constants = posterior.feed_double, posterior.constants_double
+        search = ModeSearch(posterior.functions, feed, constants, generator)
+        fit = fitted_gaussian(search, np.asarray(before.coordinates.center))
+    if fit is None:
+        return None
+    found = dict(converged=before.converged, gain=before.gain, other_modes=before.other_modes)
+    posterior = posterior._replace(fit=fit._replace(modes=before.modes, **found))
+    positions = gaussian_draws(generator, posterior)
+    stage("pilot chains")
+    pilots = reference_pilots(generator, posterior, positions)
+    return (posterior, positions, pilots) if len(pilots[0]) == 1 else None
 
 
 def _same_points(before: Posterior, after: Posterior, z: np.ndarray) -> np.ndarray:

@@ -147,7 +147,8 @@ class ModeSearch(NamedTuple):
             change = np.asarray(search.position) - np.asarray(position)
             moved = scaled.coordinates.distance(change)
             position = search.position
-            if moved < 0.1 or not np.isfinite(moved):
+            arrived = moved < 0.1 and float(search.gain) < SETTLED
+            if arrived or not np.isfinite(moved):
                 break
         return search, hessian, scaled
 

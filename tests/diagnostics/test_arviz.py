@@ -9,10 +9,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.contrib.control_flow import scan
 from numpyro.infer import HMC, MCMC, NUTS
 from scipy import stats
 from scipy.special import logsumexp
 
+from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.diagnostics import arviz as our_arviz
 from sgworld_mcmc.diagnostics import model_groups, to_arviz
 
@@ -247,6 +249,36 @@ def test_events_masks_dict_arguments_and_handlers():
     assert tree["observed_data"]["v"].dims == ("row", "component")
     assert tree["posterior"]["mu"].dims == ("chain", "draw", "group", "mu_dim_1")
     assert set(tree["constant_data"].data_vars) == {"table.which", "weight"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_latents_in_a_scan_and_rows_by_the_index_of_a_plate():
+    """Both take NumPy arrays by a traced index, in groups that are made for all draws at once."""
+    y = np.random.default_rng(0).normal(size=30)
+
+    def walk(y):
+        phi = numpyro.sample("phi", dist.Uniform(-1, 1))
+
+        def step(h, value):
+            h = numpyro.sample("h", dist.Normal(phi * h, 1.0))
+            numpyro.sample("y", dist.Normal(h, 1.0), obs=value)
+            return h, None
+
+        scan(step, 0.0, y)
+
+    def by_index(x, y):
+        b = numpyro.sample("b", dist.Normal(0, 1))
+        with numpyro.plate("rows", 30) as rows:
+            numpyro.sample("y", dist.Normal(b * x[rows], 1.0), obs=y[rows])
+
+    for model, data in ((walk, (y,)), (by_index, (y, 2 * y))):
+        mcmc = SGWORLD(model, num_samples=20, num_warmup=20, num_chains=2, progress_bar=False)
+        mcmc.run(jax.random.key(0), *data)
+        terms = mcmc.to_arviz().log_likelihood["y"]
+        samples = mcmc.get_samples(group_by_chain=True)
+        mean = samples["h"] if model is walk else samples["b"][..., None] * y
+        expected = stats.norm.logpdf(data[-1], mean, 1)
+        np.testing.assert_allclose(terms, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_subsampled_plate_is_refused(mcmc):

@@ -9,10 +9,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from sgworld_mcmc import SGWORLD
+from sgworld_mcmc import SGWORLD, TuningWarning
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
-from sgworld_mcmc.setup.coordinates_from_pilots import adapted, is_far
+from sgworld_mcmc.setup.coordinates_from_pilots import adapted, is_far, without_strays
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.posterior import Posterior
 
@@ -126,3 +126,42 @@ def test_curvature_is_that_of_the_draws_where_it_is_finite():
     # Around a point where there is no Hessian nothing changes.
     far, same = adapted(cliff, positions + 5, True)
     assert far is cliff and same[0, 0] == 5.5
+
+
+def test_strays_are_left_out_unless_they_are_many():
+    rng = np.random.default_rng(0)
+    positions = rng.normal(size=(100, 5)) * [1, 10, 0.1, 1, 1]
+    assert without_strays(positions) is positions or len(without_strays(positions)) == 100
+    positions[[3, 50], [0, 2]] = 400.0, -5.0
+    kept = without_strays(positions)
+    assert len(kept) == 98 and abs(kept).max() < 100
+    positions[:40, 4] += 100.0  # another mode
+    assert len(without_strays(positions)) == 100
+
+
+def clinics(clinic, x, y):
+    """Non-centred, whose mode lies at twice to seven times the scale of the mass."""
+    mu = numpyro.sample("mu", dist.Normal(0, 2))
+    tau = numpyro.sample("tau", dist.HalfCauchy(1))
+    b = numpyro.sample("b", dist.Normal(0, 1))
+    with numpyro.plate("clinics", 40):
+        level = mu + tau * numpyro.sample("alpha_decentered", dist.Normal(0, 1))
+    with numpyro.plate("rows", x.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(logits=level[clinic] + b * x), obs=y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [0, 1, 2])
+def test_a_mode_that_is_far_from_the_mass_is_left_whatever_the_key(key):
+    rng = np.random.default_rng(5)
+    clinic, x = np.repeat(np.arange(40), 150), rng.normal(size=6000)
+    logits = -1 + 0.6 * rng.normal(size=40)[clinic] + 0.5 * x
+    y = (rng.random(6000) < 1 / (1 + np.exp(-logits))).astype(float)
+    mcmc = SGWORLD(clinics, progress_bar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TuningWarning)
+        mcmc.run(jax.random.key(key), clinic, x, y)
+    # The intercepts of 40 clinics, each known to 0.2, have nearly the marginal scale.
+    tau = mcmc.get_samples()["tau"]
+    assert 0.4 < tau.mean() < 0.8 and 0.05 < tau.std() < 0.12
+    assert mcmc.plan.measurements.lost == 0
