@@ -13,6 +13,8 @@ __all__ = ["BiasReport"]
 
 # Number of parameters shown in the table; the arrays hold all.
 SHOWN = 20
+# A measured error or shift beyond this says nothing but that draws lie far outside the posterior.
+ABSURD = 1000.0
 # A prediction and a measurement disagree if they differ by more than this many standard errors and
 # by more than this relative error of the variance.
 SIGMAS = 4.0
@@ -169,10 +171,13 @@ class BiasReport(NamedTuple):
             ]
             if self.stein is not None:
                 stein = self.stein
-                row += [
-                    f"{stein.variance_error[i]:+.1%} ± {stein.variance_error_se[i]:.1%}",
-                    f"{stein.mean_shift[i]:+.3f} ± {stein.mean_shift_se[i]:.3f}",
-                ]
+                if max(abs(stein.variance_error[i]), abs(stein.mean_shift[i])) > ABSURD:
+                    row += ["no measure: draws far away", ""]
+                else:
+                    row += [
+                        f"{stein.variance_error[i]:+.1%} ± {stein.variance_error_se[i]:.1%}",
+                        f"{stein.mean_shift[i]:+.3f} ± {stein.mean_shift_se[i]:.3f}",
+                    ]
             table.add_row(*row)
         buffer = io.StringIO()
         Console(file=buffer, width=120, force_jupyter=False).print(table)

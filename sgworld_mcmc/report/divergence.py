@@ -25,12 +25,14 @@ def divergence_note(last_state: Any) -> str | None:
         if step >= 0
     )
     size = float(np.max(np.asarray(last_state.step_size)))
+    whole = np.shape(last_state.order)[-1] == 1
+    larger = "" if whole else " raise `batch_size`,"
     return (
         f"A chain diverged: {where} (in {calls} calls, warm-up included). Its position became "
         "infinite, or left the mode by more than 10 000 posterior standard deviations. The "
         "chain is stopped: its later draws repeat the last one before and are marked in "
         "get_extra_fields()['diverging']. Do not use them. Reduce `step_size` (it was "
-        f"{size:.3g} in preconditioned coordinates), raise `batch_size`, or start nearer to "
+        f"{size:.3g} in preconditioned coordinates),{larger} or start nearer to "
         "the mode with `init_params`. If the posterior is a funnel, its mode is no good "
         "centre: use a non-centred parametrisation, or NUTS."
     )

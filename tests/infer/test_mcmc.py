@@ -18,6 +18,7 @@ from numpyro.infer import MCMC
 from tolerances import assert_moments
 
 from sgworld_mcmc import SGLD, SGWORLD, DivergenceWarning, exact
+from sgworld_mcmc.report.divergence import divergence_note
 from sgworld_mcmc.sampling.program import program_for
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.theory.variance_bias import order_mean_shift
@@ -188,6 +189,12 @@ def test_divergence_is_reported_and_leaves_finite_draws(small, target):
     assert np.isfinite(found).all()
     assert diverging[:, -1].all()
     np.testing.assert_array_equal(found[diverging], found[:, -1:].repeat(40, 1)[diverging])
+    report = mcmc.bias_report()
+    stein = report.stein._replace(variance_error=np.full(2, -4.8e33))
+    assert "no measure: draws far away" in str(report._replace(stein=stein))
+    assert "raise `batch_size`" in divergence_note(mcmc.last_state)
+    whole = mcmc.last_state._replace(order=np.zeros((2, 1), np.int32))
+    assert "batch_size" not in divergence_note(whole)
 
 
 @pytest.mark.slow
