@@ -235,7 +235,9 @@ class ReportedMCMC(StreamedMCMC):
         exclude_deterministic
             Whether to leave out deterministic sites. What ``keep`` has kept is always shown.
         """
-        if self._states is None or self.sampler.settings.keep is None:
+        if self._states is None:
+            raise ValueError("There are no draws to summarise: call run(...) first.")
+        if self.sampler.settings.keep is None:
             super().print_summary(prob, exclude_deterministic)
             return
         print_summary(named_leaves(self.get_samples(group_by_chain=True)), prob=prob)

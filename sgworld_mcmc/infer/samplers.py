@@ -205,6 +205,12 @@ class SGLD(MinibatchMCMC):
 _RUN = inspect.signature(MinibatchMCMC.__init__).parameters
 _SETTINGS = inspect.signature(make_settings).parameters
 _INTERNAL = ("self", "sampler", "chains")
+# What a run takes is no setting of the object.
+_OF_RUN = tuple(
+    name
+    for name, parameter in inspect.signature(MinibatchMCMC.run).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY or name == "rng_key"
+)
 
 
 def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCKernel, dict]:
@@ -219,6 +225,8 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
     """
     known = [name for name in (*_RUN, *_SETTINGS) if name not in _INTERNAL]
     for name in given:
+        if name in _OF_RUN:
+            raise TypeError(f"{cls.__name__} has no setting {name!r}: it belongs to run(...).")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f" Did you mean {close[0]!r}?" if close else ""

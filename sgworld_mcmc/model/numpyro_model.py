@@ -173,7 +173,8 @@ class MinibatchModel:
             if np.shape(params[site]) != leading + self.shapes[site]:
                 raise ValueError(
                     f"`{name}[{site!r}]` has shape {np.shape(params[site])}, expected "
-                    f"{leading + self.shapes[site]}" + (" (chains first)." if leading else ".")
+                    f"{leading + self.shapes[site]}"
+                    + (f" (chains first) or {self.shapes[site]} for all." if leading else ".")
                 )
 
     def log_densities(

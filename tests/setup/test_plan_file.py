@@ -206,6 +206,9 @@ def test_misspelt_settings_are_named():
         TypeError, match=r"SGWORLD has no setting 'stepsize'. Did you mean 'step_si"
     ):
         SGWORLD(models.gaussian, stepsize=1)
+    for name in ("init_params", "rng_key", "checkpoint"):
+        with pytest.raises(TypeError, match=rf"no setting '{name}': it belongs to run\("):
+            SGWORLD(models.gaussian, **{name: None})
     with pytest.raises(TypeError, match="SGLD has no setting 'order'"):
         SGLD(models.gaussian, order="batches")
     with pytest.raises(ValueError, match="with replacement: use SGLD"):
