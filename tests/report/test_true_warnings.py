@@ -122,9 +122,13 @@ def test_a_few_draws_make_up_the_standard_deviation_of_a_lognormal():
 
 
 def test_lost_pilot_chains_are_those_of_a_banana():
-    """The posterior of (a, b) is bent along b = 100 a^2, and its ends are hardly reached."""
+    """The posterior of (a, b) is bent along b = 100 a^2, and its ends are hardly reached.
+
+    In so many dimensions no Gaussian is fitted to the posterior, about which none might be lost.
+    """
 
     def model(y):
+        numpyro.sample("others", dist.Normal(0, 1).expand([300]).to_event(1))
         a = numpyro.sample("a", dist.Normal(0, 1))
         b = numpyro.sample("b", dist.Normal(0, 100))
         numpyro.sample("y", dist.Normal(b - 100 * a**2, 1), obs=y)
