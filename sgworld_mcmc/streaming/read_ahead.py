@@ -1,7 +1,9 @@
 """Make the values of an iterator in a thread, ahead of their use."""
 
+import atexit
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,6 +34,7 @@ class ReadAhead:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(values,), daemon=True)
         self._thread.start()
+        _RUNNING.add(self)
 
     def __iter__(self) -> Iterator:
         return self
@@ -59,6 +62,11 @@ class ReadAhead:
         """Let the thread end."""
         self._stop.set()
 
+    def wait(self, seconds: float) -> None:
+        """Let the thread end, and wait for it, at most so long."""
+        self.close()
+        self._thread.join(seconds)
+
     def _work(self, values: Callable[[], Iterator]) -> None:
         try:
             for value in values():
@@ -76,3 +84,14 @@ class ReadAhead:
             except queue.Full:
                 continue
         return False
+
+
+# A thread that is still reading, or copying to a device, when Python ends would abort the process.
+_RUNNING: weakref.WeakSet[ReadAhead] = weakref.WeakSet()
+LONGEST_WAIT = 10.0
+
+
+@atexit.register
+def _wait_for_all() -> None:
+    for each in list(_RUNNING):
+        each.wait(LONGEST_WAIT)

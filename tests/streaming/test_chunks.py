@@ -1,5 +1,8 @@
 """Chunks visit every row exactly once an epoch, whatever the sizes, and depend on the seed only."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -114,3 +117,20 @@ def test_a_row_that_is_not_finite_any_more_is_named():
     rows.leaves[1].origin[[600, 610], 1] = np.nan, np.inf
     with pytest.raises(SourceError, match=r"`X` has NaN or infinity in row 6[01]0 .*has changed"):
         epochs_of(rows, grid, True, grid.chunks)
+
+
+def test_python_waits_at_its_end_for_threads_that_still_read():
+    """A thread in a library's code would abort the process: the end of its work is seen."""
+    program = (
+        "import time\n"
+        "from sgworld_mcmc.streaming.read_ahead import ReadAhead\n"
+        "def values():\n"
+        "    yield 1\n"
+        "    time.sleep(0.5)\n"
+        "    print('read to the end', flush=True)\n"
+        "    yield 2\n"
+        "ahead = ReadAhead(values, depth=1)\n"
+        "next(ahead)\n"
+    )
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert made.returncode == 0 and made.stdout == "read to the end\n"
