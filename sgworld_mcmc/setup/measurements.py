@@ -8,8 +8,8 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.setup.batch_noise import BatchNoise, measure_batches
+from sgworld_mcmc.setup.coordinates_at_mass import about_mass
 from sgworld_mcmc.setup.coordinates_by_group import recentred
-from sgworld_mcmc.setup.coordinates_from_mode import fitted_gaussian
 from sgworld_mcmc.setup.coordinates_from_pilots import (
     MOST_LOST,
     adapted,
@@ -17,7 +17,6 @@ from sgworld_mcmc.setup.coordinates_from_pilots import (
     with_width,
     without_strays,
 )
-from sgworld_mcmc.setup.mode_search import ModeSearch
 from sgworld_mcmc.setup.pilot_chains import independent, other_pilots, reference_pilots
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.row_noise import RowNoise, summarise_noise
@@ -37,7 +36,7 @@ NOISE_ROWS, NOISE_NUMBERS, FEWEST_ROWS = 2**19, 2**23, 256
 NOISE_DRAWS, MOST_ENDS = 256, 4
 # If a larger fraction of the chains about a mode is lost even at the smallest step, the mass is
 # elsewhere, and the others need many rounds to go there.
-LOST_AT_MODE = 0.2
+LOST_AT_MODE = 0.02
 # The change of the curvature is measured over a shift of the mean by this many posterior standard
 # deviations, on this many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4
@@ -89,10 +88,9 @@ def measure(
     batches = None if parts is None else _of_batches(generator, posterior, positions)
     stage("pilot chains")
     first, at_mass = reference_pilots(generator, posterior, positions, batches), False
-    if adapt and first[0][0].diverged > LOST_AT_MODE:
-        found = _at_mass(generator, posterior)
-        if found is not None:
-            (posterior, positions, first), at_mass = found, True
+    found = about_mass(generator, posterior, first[0]) if adapt else None
+    if found is not None:
+        (posterior, positions, first), at_mass = found, True
     for number in range(ROUNDS + 1):
         stage("pilot chains")
         if number > 0:
@@ -149,31 +147,6 @@ def measure(
         number > 0 or at_mass,
         min(pilot.diverged for pilot in pilots),
     )
-
-
-def _at_mass(generator: np.random.Generator, posterior: Posterior) -> tuple | None:
-    """Return the posterior about a Gaussian fitted to it, positions there and what pilots find.
-
-    The mode may lie elsewhere: that of a non-centred hierarchy is where the scale is largest. None
-    if the coordinates are fitted already or there are too many, or if pilots are lost there too:
-    the curvature at the mode then says more.
-    """
-    before = posterior.fit
-    if before.fitted or posterior.whole is not None or posterior.structure is not None:
-        return None
-    stage("coordinates")
-    with jax.enable_x64(posterior.functions.model.precise):
-        feed, constants = posterior.feed_double, posterior.constants_double
-        search = ModeSearch(posterior.functions, feed, constants, generator)
-        fit = fitted_gaussian(search, np.asarray(before.coordinates.center))
-    if fit is None:
-        return None
-    found = dict(converged=before.converged, gain=before.gain, other_modes=before.other_modes)
-    posterior = posterior._replace(fit=fit._replace(modes=before.modes, **found))
-    positions = gaussian_draws(generator, posterior)
-    stage("pilot chains")
-    pilots = reference_pilots(generator, posterior, positions)
-    return (posterior, positions, pilots) if len(pilots[0]) == 1 else None
 
 
 def _same_points(before: Posterior, after: Posterior, z: np.ndarray) -> np.ndarray:

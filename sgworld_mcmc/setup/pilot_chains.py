@@ -47,6 +47,9 @@ LIMIT = 1e3
 # more steps where the posterior is wide in these coordinates, up to SLOWEST times as many.
 BURN_IN, STEPS, MOST_NORMALS = 100, 200, 2**22
 SLOWEST = 10.0
+# Chains make up to LONGER times as many counted steps where a step of all of them computes fewer
+# numbers than this, rows times chains times parameters.
+CHEAP, LONGER = 2**22, 10
 
 
 class PilotGradient(NamedTuple):
@@ -163,6 +166,9 @@ def _pilot(
     slow = min(fit.width, SLOWEST)
     burn_in = round(slow * min(max(4, round(3 / step_size)), BURN_IN))
     counted = round(slow * min(max(30, round(6 / step_size)), STEPS))
+    rows = moved_by.feed.size / moved_by.feed.num_batches
+    # Where a step costs next to nothing, longer chains see more of the tails.
+    counted *= int(np.clip(CHEAP / (rows * positions.size), 1, LONGER))
     chains = _cast(start_chains(generator, positions, h, positions.shape[1]), dtype)
     length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
     for done in range(0, burn_in + counted, length):

@@ -71,7 +71,8 @@ def fit_discretisation(
     ----------
     pilots
         Pilots whose error is too large for the expansion are not used, unless there is no other.
-        If a chain diverged, only step sizes smaller by ``margin`` than its own are used.
+        If a chain diverged, or if the error was out of range, only step sizes smaller by ``margin``
+        than its own are used: between the two there may be any error.
     independent
         Number of independent directions that the Q directions are worth; default Q.
     margin
@@ -83,7 +84,7 @@ def fit_discretisation(
     """
     pilots = sorted(pilots, key=lambda pilot: pilot.step_size)
     reference, rest = pilots[0], pilots[1:]
-    failed = [pilot.step_size for pilot in pilots if pilot.diverged > 0]
+    failed = [p.step_size for p in pilots if p.diverged > 0 or not is_in_range(reference, p)]
     largest = min(failed) / margin if failed else max(pilot.step_size for pilot in pilots)
     usable = [p for p in rest if p.step_size <= largest and np.isfinite(p.variance).all()]
     usable = [p for p in usable if is_in_range(reference, p)] or usable[:1]

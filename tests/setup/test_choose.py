@@ -205,6 +205,8 @@ def test_pilots_with_large_errors_are_not_extrapolated():
     np.testing.assert_allclose(found.mean, b, rtol=0.2)
     np.testing.assert_allclose(found.displacement, 0.2, atol=0.01)  # at h = 0
     np.testing.assert_allclose(found.spread, 1.0, atol=0.01)
+    # At 1/2 the error is out of range: just below it nothing is known.
+    assert found.largest == 0.125
 
 
 def test_a_thousand_directions_are_judged_together():
