@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -15,6 +16,7 @@ __all__ = [
     "check_integer",
     "check_key",
     "check_positive",
+    "user_frame",
 ]
 
 
@@ -107,3 +109,12 @@ def check_finite(arrays: dict[str, object]) -> None:
         )
     if problems:
         raise ValueError("; ".join(problems) + ". Remove or impute these rows before sampling.")
+
+
+def user_frame() -> int:
+    """Return the ``stacklevel`` at which a warning names the first line outside of this package."""
+    level, frame = 1, sys._getframe(1)
+    package = __name__.partition(".")[0]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -17,6 +17,7 @@ from sgworld_mcmc.model.arguments import (
 )
 from sgworld_mcmc.model.enumeration import check_enumerable
 from sgworld_mcmc.model.errors import NotMinibatchable
+from sgworld_mcmc.model.index_range import index_reads
 from sgworld_mcmc.model.module_state import module_sites
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import observed_values
@@ -47,7 +48,7 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
     lengths = {name: leaf.shape[0] for name, leaf in arrays.items() if leaf.ndim > 0}
     given = model
     try:
-        model, sites, prototype = _traced(model, layout, tuple(arrays.values()))
+        model, sites, prototype, trace = _traced(model, layout, tuple(arrays.values()))
     except Exception as error:
         try:
             _describe(FullData(model), *_with_values(layout, arrays))
@@ -78,7 +79,9 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
             raise _latent_inside(name, f"the plate {sorted(inside)[0]!r}")
     if size > 1:
         _check_shapes(model, layout, plates, sites, args, kwargs)
-    return _without_idle_keys(MinibatchModel(model, layout, plates, sites, prototype), args, kwargs)
+    made = MinibatchModel(model, layout, plates, sites, prototype)
+    made.indices = index_reads(trace, first=1)
+    return _without_idle_keys(made, args, kwargs)
 
 
 def whole_data_model(model: Callable, args: tuple, kwargs: dict, reason: str) -> MinibatchModel:
@@ -95,15 +98,16 @@ def whole_data_model(model: Callable, args: tuple, kwargs: dict, reason: str) ->
     layout, arrays = _layout(model, args, kwargs)
     whole = WholeLayout(*layout._replace(size=1))
     try:
-        model, sites, prototype = _traced(model, whole, tuple(arrays.values()))
+        model, sites, prototype, trace = _traced(model, whole, tuple(arrays.values()))
     except Exception:
         layout, *nothing = _with_values(layout, arrays)
         whole = WholeLayout(*layout._replace(size=1))
-        sites, prototype = _describe(FullData(model), whole, *nothing)
+        sites, prototype, trace = _describe(FullData(model), whole, *nothing)
     _check_sites(sites)
     observed = [site.shape[0] for site in sites.values() if site.kind == "observed" and site.shape]
     made = MinibatchModel(model, whole, frozenset(), sites, prototype)
     made.num_rows, made.reason = max(observed, default=1), reason
+    made.indices = index_reads(trace, first=1)
     return _without_idle_keys(made, args, kwargs)
 
 
@@ -149,8 +153,8 @@ def _with_values(layout: ArgumentLayout, arrays: dict) -> tuple[ArgumentLayout, 
     return layout._replace(kinds=kinds, statics=tuple(every)), (), ()
 
 
-def _traced(model: Callable, layout: ArgumentLayout, arrays: tuple) -> tuple[Callable, dict, dict]:
-    """Return the model, with answers to what it asks of the arrays, its sites and its latents."""
+def _traced(model: Callable, layout: ArgumentLayout, arrays: tuple) -> tuple:
+    """Return the model, with answers to what it asks of the arrays, and what describes it."""
     try:
         return model, *_describe(FullData(model), layout, (), arrays)
     except QUESTIONS:
@@ -181,7 +185,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: tuple) -> tuple:
-    """Return the sites of a model and the unconstrained latents' shapes; nothing is computed."""
+    """Return a model's sites, its unconstrained latents' shapes and its trace.
+
+    Nothing is computed. The trace's first input is the key.
+    """
     sites = {}
 
     def run(rng_key, rows, constants):
@@ -212,8 +219,9 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
         sites.update(module_sites(trace, list(latents)))
         return latents
 
-    prototype = jax.eval_shape(run, jax.random.key(0), rows, constants)
-    return sites, prototype
+    made = jax.make_jaxpr(run, return_shape=True)
+    trace, prototype = made(jax.random.key(0), rows, constants)
+    return sites, prototype, trace
 
 
 def _check_sites(sites: dict[str, Site]) -> None:
@@ -266,7 +274,7 @@ def _check_shapes(model, layout, plates, sites, args, kwargs) -> None:
     kind = jax.dtypes.canonicalize_dtype
     rows = tuple(jax.ShapeDtypeStruct((count, *x.shape[1:]), kind(x.dtype)) for x in data)
     try:
-        halves, _ = _describe(RowPlates(model, plates, count), layout, rows, constants)
+        halves, *_ = _describe(RowPlates(model, plates, count), layout, rows, constants)
     except Exception as error:
         names = [n for n, kind in zip(layout.names, layout.kinds, strict=True) if kind == "data"]
         raise NotMinibatchable(

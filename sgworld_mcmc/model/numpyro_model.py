@@ -18,6 +18,7 @@ from numpyro.distributions.util import sum_rightmost
 from sgworld_mcmc.model.arguments import ArgumentLayout
 from sgworld_mcmc.model.enumeration import SUMMED, enumerated_terms
 from sgworld_mcmc.model.errors import NotMinibatchable
+from sgworld_mcmc.model.index_range import IndexRead
 from sgworld_mcmc.model.plates import RowPlates
 from sgworld_mcmc.model.random_parts import RANDOM, FreshState, key_at
 from sgworld_mcmc.model.reverse_only import with_forward_mode
@@ -51,6 +52,8 @@ class MinibatchModel:
     reverse_only
         Whether the model calls functions that refuse forward-mode derivatives: second derivatives
         are made of reverse ones then.
+    indices
+        What the model indexes by its arguments (:mod:`sgworld_mcmc.model.index_range`).
     dimension
         Length D of the flat unconstrained position.
     num_rows
@@ -82,6 +85,7 @@ class MinibatchModel:
         self.shapes = {name: prototype[name].shape for name in self.latents}
         self.precise, self.reverse_only = False, False
         self.num_rows, self.reason = layout.size, None
+        self.indices: list[IndexRead] = []
         self.dimension = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self._remember()
 

@@ -17,6 +17,7 @@ from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array
 from sgworld_mcmc.model.errors import NotMinibatchable, WholeDataWarning, whole_data_note
+from sgworld_mcmc.model.index_range import check_indices
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import check_observed
 from sgworld_mcmc.model.user_functions import check_functions
@@ -119,7 +120,9 @@ def check_model(
         order = helper.submit(random_order, generator, base.size, settings.data_shards)
         contents = _examined(base, model, args, kwargs)
         observed = {name: site.values for name, site in base.sites.items() if site.values}
-        check_observed(observed, arrays_of(model, args, kwargs))
+        arrays = arrays_of(model, args, kwargs)
+        check_observed(observed, arrays)
+        check_indices(base.indices, arrays)
         order = order.result()
     with jax.enable_x64(base.precise):
         some = order[:PART_ROWS] if is_large(base.size) else order

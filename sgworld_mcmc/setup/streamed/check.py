@@ -13,6 +13,7 @@ from sgworld_mcmc.data.contents import examine
 from sgworld_mcmc.members import ORDERS
 from sgworld_mcmc.model.additivity import check_minibatching
 from sgworld_mcmc.model.errors import NotMinibatchable
+from sgworld_mcmc.model.index_range import check_indices
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import check_observed
 from sgworld_mcmc.model.python_values import WithAnswers
@@ -118,7 +119,9 @@ def check_streamed(
         part = rows.part()
     observed = {name: site.values for name, site in base.sites.items() if site.values}
     some = _with_part(base, args, kwargs, part.rows)
-    check_observed(observed, arrays_of(model, *some))
+    arrays = arrays_of(model, *some)
+    check_observed(observed, arrays)
+    check_indices(base.indices, arrays)
     with jax.enable_x64(base.precise):
         whole = jax.tree.map(np.asarray, constants)
         try:
