@@ -10,6 +10,9 @@ thousands of latents is too noisy in few draws: this favours NUTS.
 Where NUTS would take hours it is run on fewer rows with as many groups, and its seconds are
 multiplied by what a gradient of all rows costs, in gradients of those. A posterior of fewer rows is
 wider, and NUTS needs no more gradients for a draw of it: this favours NUTS too.
+
+With ``--kinetic`` overdamped Langevin dynamics are compared with kinetic ones in place of NUTS. Both
+choose their own batches and step sizes.
 """
 
 import numpy as np
@@ -79,29 +82,39 @@ def add_arguments(parser) -> None:
     parser.add_argument("--draws", type=int, default=500, help="of NUTS at most (500)")
     parser.add_argument("--nuts-rows", type=int, help="rows for NUTS, if not all (all)")
     parser.add_argument("--max-seconds", type=float, default=600.0, help="for NUTS's draws (600)")
+    words = "compare overdamped with kinetic dynamics, not with NUTS"
+    parser.add_argument("--kinetic", action="store_true", help=words)
 
 
 def run_cli(namespace) -> int:
     """Run with the parsed options, print what both cost, and return 0."""
-    ours, other = compare(
-        namespace.problem,
-        seed=namespace.seed,
-        warmup=namespace.warmup,
-        draws=namespace.draws,
-        max_seconds=namespace.max_seconds,
-        nuts_rows=namespace.nuts_rows,
-    )
-    _, size, groups = PROBLEMS[namespace.problem]
-    print(f"{namespace.problem}: N={size}, {groups} groups; seconds to a worst ESS of {WANTED}")
-    rows = "" if namespace.nuts_rows is None else f" on {namespace.nuts_rows} rows, scaled"
-    for label, cost in (("SGWORLD", ours), (f"NUTS, warm-up {namespace.warmup}{rows}", other)):
+    name, rows = namespace.problem, namespace.nuts_rows
+    make, size, groups = PROBLEMS[name]
+    if namespace.kinetic:
+        model, data = make(size, groups)
+        labels = ("overdamped", "kinetic")
+        costs = [run_sgworld(model, data, namespace.seed, dynamics=kind) for kind in labels]
+    else:
+        few = "" if rows is None else f" on {rows} rows, scaled"
+        labels = ("SGWORLD", f"NUTS, warm-up {namespace.warmup}{few}")
+        costs = compare(
+            name,
+            seed=namespace.seed,
+            warmup=namespace.warmup,
+            draws=namespace.draws,
+            max_seconds=namespace.max_seconds,
+            nuts_rows=rows,
+        )
+    print(f"{name}: N={size}, {groups} groups; seconds to a worst ESS of {WANTED}")
+    for label, cost in zip(labels, costs, strict=True):
         print(
             f"{label:18} {cost.seconds:8.1f} s ({cost.before:.1f} s before the first draw, "
             f"{cost.draws} draws in {cost.drawing:.1f} s, worst ESS {cost.ess:.0f}, "
             f"{cost.epochs:.2f} passes for each effective draw)"
         )
-    print(f"ratio {other.seconds / ours.seconds:.1f}")
-    if namespace.nuts_rows is None:
+    ours, other = costs
+    print(f"ratio {other.seconds / ours.seconds:.1f}; of passes {other.epochs / ours.epochs:.2f}")
+    if namespace.kinetic or rows is None:
         far, wide = disagreement(ours, other)
         print(f"shared parameters differ by at most {far:.2f} sd, their log sd by {wide:.2f}")
     return 0

@@ -7,7 +7,7 @@ from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.report.control_run import control_check
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.kinetic_report import KineticReport, Temperatures
-from sgworld_mcmc.report.notes import schedule_notes
+from sgworld_mcmc.report.notes import few_effective_note, schedule_notes
 from sgworld_mcmc.report.quantities import quantity_names
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.slabs import r_hats, sample_sizes
@@ -65,8 +65,8 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
             "errors are, cannot be told from so few.",
         ]
     r_hat = _r_hat(draws.positions)
+    names = (*quantity_names(_first_draw(draws.checks["quantities"])), "potential")
     if np.nanmax(r_hat) > LARGEST_R_HAT:
-        names = (*quantity_names(_first_draw(draws.checks["quantities"])), "potential")
         worst = int(np.nanargmax(r_hat))
         share = np.mean(r_hat > LARGEST_R_HAT)
         return [
@@ -108,7 +108,8 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
             f"The tolerance {plan.tolerance:g} could not be met: the predicted error of the "
             f"temperature is {choice.error:.2g}. " + _cure(plan)
         )
-    return notes
+    chains = draws.positions.shape[0]
+    return notes + few_effective_note(sample_sizes(draws.positions), chains * count, names)
 
 
 def measured_temperatures(model: MinibatchModel, draws: Draws, temperature: float) -> Temperatures:

@@ -71,7 +71,8 @@ def make_report(
         posterior = posterior_of(plan, data, strategy)
         found = plan.measurements
         if found is None:
-            _, found = measure(generator_of(np.zeros(2, np.uint32)), posterior, adapt=False)
+            generator = generator_of(np.zeros(2, np.uint32))
+            _, found = measure(generator, posterior, dynamics.integrator, adapt=False)
         made = predicted_errors(plan, found, draws.step_size)
         half = predicted_errors(plan, found, draws.step_size / 2)
         with np.errstate(invalid="ignore"):  # infinite predictions of both have no difference

@@ -1,5 +1,7 @@
 """The notes on a run, which appear in its report and are issued as warnings."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import chdtri
 
@@ -11,11 +13,13 @@ from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.run_plan import RunPlan
 from sgworld_mcmc.slabs import by_slabs, r_hats, sample_sizes
 
-__all__ = ["notes_of", "schedule_notes"]
+__all__ = ["few_effective_note", "notes_of", "schedule_notes"]
 
 # The probability that chains which agree are said not to, if the autocorrelation time of their
 # draws is the one that the package aims at.
 CHANCE, AUTOCORRELATION = 1e-4, 2.2
+# Draws that are worth fewer independent ones than this are too few for any summary.
+FEWEST_EFFECTIVE = 100
 
 
 def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
@@ -119,7 +123,24 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     if chains * draws >= 400:
         sizes = sample_sizes(positions)
         notes += spread_note(flat, sizes, np.asarray(found.starts)[:, moving])
+        notes += few_effective_note(sizes, chains * draws)
     return notes
+
+
+def few_effective_note(sizes: np.ndarray, count: int, names: Sequence[str] = ()) -> list[str]:
+    """Return a note if ``count`` draws are worth few, by the effective sample sizes (Q,).
+
+    R-hat says nothing of this: chains that agree may know next to nothing.
+    """
+    if count < 4 * FEWEST_EFFECTIVE or not np.nanmin(sizes) < FEWEST_EFFECTIVE:
+        return []
+    worst = int(np.nanargmin(sizes))
+    which = f" of {names[worst]}" if names else ""
+    return [
+        f"The {count} draws are worth {sizes[worst]:.0f} independent ones{which} (effective sample "
+        f"size): that mean is known to {sizes[worst] ** -0.5:.2f} posterior standard deviations. "
+        "Raise `num_samples` or `steps_per_draw`."
+    ]
 
 
 def _largest_r_hat(chains: int, draws: int, dimension: int) -> float:

@@ -173,6 +173,9 @@ class ArrowSearch(NamedTuple):
             made, bound = self.rows.expand(center, used), -np.inf
             if made is not None:
                 here, shift, bound = self._look(made, center, half, draws, used, mean)
+                # Where the Hessian is not convex at one center, it is hardly convex at the next: a
+                # parameter would seem to be known hundreds of times less well there.
+                mean = mean or here.mean
             if not (np.isfinite(bound) and bound >= best - SLACK):
                 # Close to the center the bound and the mean gradient need not agree.
                 if last is None or length < SHORTEST or last.converged:

@@ -68,7 +68,7 @@ class SetUpFunctions:
         self.products = compiled(self._products, once)
         self.mixed = compiled(self._mixed, once)
         self.noise = compiled(self._noise, static_argnames=("block", "length"))
-        self.pilot = compiled(self._pilot, static_argnames="gradient")
+        self.pilot = compiled(self._pilot, static_argnames=("gradient", "integrator"))
         self.offsets = compiled(self._offsets, work, static_argnames="gradient")
         self.gradients = compiled(self._gradients, work)
         static = ("length", "gradient")
@@ -163,6 +163,7 @@ class SetUpFunctions:
         temperature,
         *,
         gradient,
+        integrator,
     ):
         target = self._tempered(coordinates, constants, temperature)
 
@@ -171,7 +172,7 @@ class SetUpFunctions:
             one = lambda x: gradient(target, controls, feed, x, batch, index)  # noqa: E731
             return jax.lax.map(one, z, batch_size=CHAINS)
 
-        return advance_chains(chains, fresh, order, clock, each, coordinates.along)
+        return advance_chains(chains, fresh, order, clock, each, coordinates.along, integrator)
 
     def _offsets(self, coordinates, feed, constants, *, gradient):
         """Return (M, D) offsets, which the sampler's control variates need for every batch."""

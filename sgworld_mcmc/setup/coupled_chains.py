@@ -1,9 +1,10 @@
 """Short pilot chains, which measure the bias that a step size causes without minibatches.
 
-On a Gaussian posterior averaged noise has no bias at any step size. On others the bias grows as
-h^2, with a factor that depends on the posterior. The pilot runs many chains at a few step sizes.
-Each is coupled to a chain on the standard Gaussian with the same noise, whose moments are known
-exactly: the difference of the two is measured with far less Monte Carlo noise than either moment.
+On a Gaussian posterior averaged noise has no bias at any step size, and that of other integrators
+is known. On other posteriors the bias grows as h^2, with a factor that depends on the posterior.
+The pilot runs many chains at a few step sizes. Each is coupled to a chain on the standard Gaussian
+with the same noise, whose moments are known exactly: the difference of the two is measured with
+far less Monte Carlo noise than either moment.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgworld_mcmc.integrators.averaged import Averaged, AveragedState
+from sgworld_mcmc.protocols import ArrayTree, Integrator
 
 __all__ = [
     "Pilot",
@@ -62,8 +64,8 @@ class PilotChains(NamedTuple):
         Four (P, Q) sums: of y and y^2, and of x and x^2 of the linear partners.
     """
 
-    chains: AveragedState
-    partners: AveragedState
+    chains: ArrayTree
+    partners: ArrayTree
     alive: jax.Array
     sums: tuple[jax.Array, ...]
 
@@ -92,14 +94,26 @@ class PilotClock(NamedTuple):
 
 
 def start_chains(
-    generator: np.random.Generator, positions: np.ndarray, step_size: float, directions: int
+    generator: np.random.Generator,
+    positions: np.ndarray,
+    step_size: float,
+    directions: int,
+    integrator: Integrator,
 ) -> PilotChains:
-    """Return chains before their first step; their partners are stationary and independent."""
-    noise, rest = generator.standard_normal((2, *positions.shape))
-    partners = np.sqrt(1 - step_size / 2) * rest + np.sqrt(step_size / 2) * noise
+    """Return chains before their first step.
+
+    Their partners are independent, and stationary or, but for averaged noise, nearly so.
+    """
     alive = np.ones(len(positions), bool)
     sums = (np.zeros((len(positions), directions)),) * 4
-    chains, partners = AveragedState(positions, noise), AveragedState(partners, noise)
+    noise, rest = generator.standard_normal((2, *positions.shape))
+    if isinstance(integrator, Averaged):
+        partners = np.sqrt(1 - step_size / 2) * rest + np.sqrt(step_size / 2) * noise
+        chains, partners = AveragedState(positions, noise), AveragedState(partners, noise)
+        return PilotChains(chains, partners, alive, sums)
+    # The same key: a chain and its partner begin with the same velocity.
+    key = jax.random.key(generator.integers(2**32, dtype=np.uint32))
+    chains, partners = (integrator.init(key, jnp.asarray(x)) for x in (positions, rest))
     return PilotChains(chains, partners, alive, sums)
 
 
@@ -110,16 +124,18 @@ def advance_chains(
     clock: PilotClock,
     gradient: Callable,
     along: Callable,
+    integrator: Integrator,
 ) -> PilotChains:
-    """Make Langevin steps with averaged noise.
+    """Make steps of an integrator.
 
     Parameters
     ----------
     pilot
         The chains from :func:`start_chains` or from the last call.
     fresh
-        (S, P, D) standard normal numbers. They are an argument because JAX's random numbers
-        would take a third of the time in which a pilot is compiled.
+        (S, n, P, D) standard normal numbers, or (S, P, D) for an integrator that takes one vector
+        of them in a step. They are an argument because JAX's random numbers would take a third of
+        the time in which a pilot is compiled.
     order
         (S,) int32 batch numbers of the steps.
     clock
@@ -129,28 +145,33 @@ def advance_chains(
     along
         Function from (P, D) positions to the (P, Q) components whose moments are taken.
     """
-    integrator, h = Averaged(), clock.step_size
+    h = clock.step_size
 
     def step(number, pilot):
         index, normals = order[number], fresh[number]
+        if integrator.normals != 1:
+            normals = tuple(normals)
         new = integrator.step(pilot.chains, lambda z: gradient(z, index), normals, h, 1.0)
         partners = integrator.step(pilot.partners, lambda z: -z, normals, h, 1.0)
-        alive = pilot.alive & jnp.all(jnp.abs(new.position) <= clock.limit, axis=1)
-        z = jnp.where(alive[:, None], new.position, pilot.chains.position)
-        y, x = along(z), along(partners.position)
+        inside = jnp.abs(integrator.position(new)) <= clock.limit
+        alive = pilot.alive & jnp.all(inside, axis=1)
+        chains = jax.tree.map(lambda a, b: jnp.where(alive[:, None], a, b), new, pilot.chains)
+        y, x = along(integrator.position(chains)), along(integrator.position(partners))
         counts = number >= clock.burn_in
         values = (y, y**2, x, x**2)
         sums = tuple(s + jnp.where(counts, v, 0) for s, v in zip(pilot.sums, values, strict=True))
-        return PilotChains(AveragedState(z, normals), partners, alive, sums)
+        return PilotChains(chains, partners, alive, sums)
 
     return jax.lax.fori_loop(0, clock.steps, step, pilot)
 
 
-def summarise_pilot(pilot: PilotChains, counted: int, step_size: float) -> Pilot:
+def summarise_pilot(
+    pilot: PilotChains, counted: int, step_size: float, expected: float = 1.0
+) -> Pilot:
     """Return the moments, with the linear partners as control variates in each direction.
 
-    The partners' exact moments are 0 and 1 at every step size below 2, because their noise is
-    averaged. ``counted`` is the number of steps that were summed.
+    The partners' mean is 0, and their variance is ``expected``: 1 at every step size below 2 if
+    their noise is averaged. ``counted`` is the number of steps that were summed.
     """
     alive = np.asarray(pilot.alive)
     diverged = 1 - alive.mean()
@@ -162,7 +183,7 @@ def summarise_pilot(pilot: PilotChains, counted: int, step_size: float) -> Pilot
     mean, mean_error = _controlled(first, linear_first, 0.0)
     # The moment is taken about the estimated mean, whose noise has an effect of second order only.
     centred = second - 2 * mean * first + mean**2
-    variance, variance_error = _controlled(centred, linear_second, 1.0)
+    variance, variance_error = _controlled(centred, linear_second, expected)
     return Pilot(step_size, mean, mean_error, variance, variance_error, diverged)
 
 

@@ -59,7 +59,7 @@ def explore(
     if always or not settings.complete:
         searched = settings.start != "given"
         adapt = settings.adapt and posterior.fit.curved and searched and not settings.complete
-        posterior, measurements = measure(generator, posterior, adapt)
+        posterior, measurements = measure(generator, posterior, settings.integrator, adapt)
     if settings.complete:
         starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
     else:

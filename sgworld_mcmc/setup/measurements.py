@@ -7,6 +7,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.progress import count_rows, stage
+from sgworld_mcmc.protocols import Integrator
 from sgworld_mcmc.setup.batch_noise import BatchNoise, measure_batches
 from sgworld_mcmc.setup.coordinates_at_mass import about_mass
 from sgworld_mcmc.setup.coordinates_by_group import recentred
@@ -17,10 +18,20 @@ from sgworld_mcmc.setup.coordinates_from_pilots import (
     with_width,
     without_strays,
 )
-from sgworld_mcmc.setup.pilot_chains import independent, other_pilots, reference_pilots
+from sgworld_mcmc.setup.pilot_chains import (
+    independent,
+    other_pilots,
+    pilots_of,
+    reference_pilots,
+)
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.row_noise import RowNoise, summarise_noise
-from sgworld_mcmc.setup.step_error import Discretisation, fit_discretisation
+from sgworld_mcmc.setup.step_error import (
+    Discretisation,
+    fit_discretisation,
+    fit_integrator,
+    without_step,
+)
 
 __all__ = ["Measurements", "measure"]
 
@@ -67,12 +78,14 @@ class Measurements(NamedTuple):
 
 
 def measure(
-    generator: np.random.Generator, posterior: Posterior, adapt: bool
+    generator: np.random.Generator, posterior: Posterior, integrator: Integrator, adapt: bool
 ) -> tuple[Posterior, Measurements]:
     """Run pilot chains around the center, and measure the rows' noise at their draws.
 
     Parameters
     ----------
+    integrator
+        What the run will use. The pilots that find coordinates have averaged noise.
     adapt
         Whether the coordinates may be changed to those of the pilot chains.
 
@@ -129,7 +142,12 @@ def measure(
     directions = posterior.coordinates.directions
     # Coordinates from a mean Hessian fit less well: pilots that are short see less than a run does.
     margin = 4.0 if parts is None or posterior.fit.mean else 2.0
-    steps = fit_discretisation(pilots, independent(directions), parts, margin)
+    given = independent(directions), parts, margin
+    steps = fit_discretisation(pilots, *given)
+    if integrator.law is None and pilots[0].diverged == 0:
+        reference = without_step(pilots[0], steps)
+        others = pilots_of(integrator, generator, posterior, moved_by, positions, reference)
+        steps = fit_integrator(others, reference, steps, *given)
     if posterior.fit.by_curvature:
         posterior = with_width(posterior, steps.spread)
         steps = steps._replace(largest=min(steps.largest, 1 / posterior.fit.stiffness))

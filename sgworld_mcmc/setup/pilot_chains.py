@@ -12,8 +12,9 @@ from sgworld_mcmc.data.in_memory import cut, first_batches, head, take_rows
 from sgworld_mcmc.gradients.control_variate import ControlVariate
 from sgworld_mcmc.gradients.plain import Plain
 from sgworld_mcmc.gradients.taylor import Taylor
+from sgworld_mcmc.integrators.averaged import Averaged
 from sgworld_mcmc.progress import count_rows
-from sgworld_mcmc.protocols import ArrayTree, Gradient
+from sgworld_mcmc.protocols import ArrayTree, Gradient, Integrator
 from sgworld_mcmc.setup.batch_noise import BatchNoise
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.coupled_chains import (
@@ -24,8 +25,16 @@ from sgworld_mcmc.setup.coupled_chains import (
 )
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.step_error import is_in_range
+from sgworld_mcmc.theory.affine_recursion import is_stable, relative_variance_error
 
-__all__ = ["PilotGradient", "control_variates", "independent", "other_pilots", "reference_pilots"]
+__all__ = [
+    "PilotGradient",
+    "control_variates",
+    "independent",
+    "other_pilots",
+    "pilots_of",
+    "reference_pilots",
+]
 
 # Pilot chains use all rows up to this number, and above it minibatches of the second number.
 WHOLE = 4096
@@ -35,6 +44,9 @@ PILOT_BATCHES = 512
 # The first of these step sizes at which no chain is lost is the reference. It is doubled as long
 # as the error is small, and at most to one.
 REFERENCES = (1 / 8, 1 / 32, 1 / 128)
+# The first step size of other integrators. It is doubled once if the error is small, and else
+# halved at most so many times.
+FIRST, MOST_HALVINGS = 1 / 4, 4
 # The same for models with groups, whose coordinates fit better: steps of thousands of parameters
 # cost more. At most so many of their batches are copied.
 DEALT_REFERENCES, DEALT_BATCHES = (1 / 4, 1 / 8, 1 / 32, 1 / 128), 64
@@ -43,6 +55,7 @@ DEALT_REFERENCES, DEALT_BATCHES = (1 / 4, 1 / 8, 1 / 32, 1 / 128), 64
 HALVINGS = 2
 # A chain with a larger coordinate is lost.
 LIMIT = 1e3
+AVERAGED = Averaged()
 # Largest numbers of burn-in steps, of counted steps, and of random numbers at a time. Chains make
 # more steps where the posterior is wide in these coordinates, up to SLOWEST times as many.
 BURN_IN, STEPS, MOST_NORMALS = 100, 200, 2**22
@@ -144,6 +157,31 @@ def other_pilots(
     return pilots, ends
 
 
+def pilots_of(
+    integrator: Integrator, generator, posterior, moved_by, positions, reference: Pilot
+) -> list[Pilot]:
+    """Run pilots of an integrator whose errors only those on a Gaussian are known.
+
+    Their variances are divided by those that the integrator has on the standard Gaussian, so that
+    what is left of the differences from the reference is due to the posterior's shape.
+    """
+
+    def run(h):
+        pilot, _ = _pilot(generator, posterior, moved_by, positions, h, integrator)
+        return pilot, pilot.diverged == 0 and is_in_range(reference, pilot)
+
+    h = FIRST
+    pilot, near = run(h)
+    if near:
+        return [pilot, run(2 * h)[0]]
+    pilots = [pilot]
+    while not near and len(pilots) <= MOST_HALVINGS:
+        h /= 2
+        pilot, near = run(h)
+        pilots.insert(0, pilot)
+    return pilots
+
+
 def independent(directions: np.ndarray | None) -> float | None:
     """Return how many independent directions the Q unit vectors (Q, D) are worth.
 
@@ -155,26 +193,39 @@ def independent(directions: np.ndarray | None) -> float | None:
 
 
 def _pilot(
-    generator, posterior: Posterior, moved_by: PilotGradient, positions, step_size: float
+    generator,
+    posterior: Posterior,
+    moved_by: PilotGradient,
+    positions,
+    step_size: float,
+    integrator: Integrator = AVERAGED,
 ) -> tuple[Pilot, np.ndarray]:
     """Run chains for about three relaxation times of burn-in and six or more that count.
 
     Return their moments, and where the chains ended that were not lost.
     """
     fit, dtype = posterior.fit, float_dtype()
-    h = step_size / fit.extremes()[0]
+    h, expected = step_size / fit.extremes()[0], 1.0
+    if integrator.law is None:
+        if not is_stable(integrator, h):
+            nothing = np.full(positions.shape[1], np.nan)
+            return Pilot(step_size, nothing, nothing, nothing, nothing, 1.0), positions
+        expected += float(relative_variance_error(integrator, h, 1, 0.0, law="replacement"))
     slow = min(fit.width, SLOWEST)
     burn_in = round(slow * min(max(4, round(3 / step_size)), BURN_IN))
     counted = round(slow * min(max(30, round(6 / step_size)), STEPS))
     rows = moved_by.feed.size / moved_by.feed.num_batches
     # Where a step costs next to nothing, longer chains see more of the tails.
     counted *= int(np.clip(CHEAP / (rows * positions.size), 1, LONGER))
-    chains = _cast(start_chains(generator, positions, h, positions.shape[1]), dtype)
-    length = int(np.clip(MOST_NORMALS // positions.size, 1, BURN_IN))
+    chains = start_chains(generator, positions, h, positions.shape[1], integrator)
+    chains = _cast(chains, dtype)
+    vectors = integrator.normals
+    shape = positions.shape if vectors == 1 else (vectors, *positions.shape)
+    length = int(np.clip(MOST_NORMALS // max(1, np.prod(shape)), 1, BURN_IN))
     for done in range(0, burn_in + counted, length):
         steps = min(length, burn_in + counted - done)
         count_rows(steps * moved_by.feed.size / moved_by.feed.num_batches)
-        fresh = generator.standard_normal((length, *positions.shape), dtype.type)
+        fresh = generator.standard_normal((length, *shape), dtype.type)
         order = generator.integers(0, moved_by.feed.num_batches, length).astype(np.int32)
         clock = PilotClock(
             dtype.type(h),
@@ -193,10 +244,17 @@ def _pilot(
             posterior.constants,
             posterior.temperature,
             gradient=moved_by.gradient,
+            integrator=integrator,
         )
     # A lost chain has stopped far out, at the limit or where the gradient explodes: it is left out.
     ends = np.asarray(chains.chains.position, float)[np.asarray(chains.alive)]
-    return summarise_pilot(chains, counted, step_size), ends
+    return _relative_to(expected, summarise_pilot(chains, counted, step_size, expected)), ends
+
+
+def _relative_to(expected: float, pilot: Pilot) -> Pilot:
+    """Return a pilot whose variances are in units of those that the integrator gives a Gaussian."""
+    variance, error = pilot.variance / expected, pilot.variance_error / expected
+    return pilot._replace(variance=variance, variance_error=error)
 
 
 def _cast(tree, dtype):

@@ -73,8 +73,8 @@ def predict(
 ) -> Prediction | None:
     """Predict the errors of one setting (docs/theory.md, B1, B5, B10, B13 to B15).
 
-    None if the setting is not stable. For an integrator without closed forms the errors are those
-    on a Gaussian posterior (B19, B20).
+    None if the setting is not stable. For an integrator without closed forms the errors on a
+    Gaussian posterior follow from its matrices (B19, B20).
 
     Parameters
     ----------
@@ -108,12 +108,10 @@ def predict(
     # A wider distribution feels more of the posterior's skewness: its mean moves farther away
     # from the mode.
     shift = steps.displacement * (parts["batch noise"] + parts["curvature noise"])
-    if request.integrator.law is not None:
-        # Pilot chains have measured what a posterior that is no Gaussian adds. They measure it for
-        # overdamped dynamics only.
-        nonlinear, moved = steps.errors(step_size * request.stiffest)
-        parts["step size"] = nonlinear + np.zeros_like(batch)
-        shift = shift + moved
+    # Pilot chains have measured what a posterior that is no Gaussian adds.
+    nonlinear, moved = steps.errors(step_size * request.stiffest)
+    parts["step size"] = nonlinear + np.zeros_like(batch)
+    shift = shift + moved
     if GRADIENTS[kind].needs == 0 and request.order.period and count > 1:
         moved = terms.moved * batch_factor(batch_size, request.size)
         shift = shift + moved * noise.coupling

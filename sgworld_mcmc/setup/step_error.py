@@ -7,7 +7,14 @@ import numpy as np
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.theory.shrinkage import pool_parts
 
-__all__ = ["Discretisation", "fit_discretisation", "is_in_range", "unmeasured"]
+__all__ = [
+    "Discretisation",
+    "fit_discretisation",
+    "fit_integrator",
+    "is_in_range",
+    "unmeasured",
+    "without_step",
+]
 
 # This many standard errors are subtracted from the size of each coefficient: if the true ones are
 # zero, the largest of a few estimates is about two standard errors.
@@ -20,7 +27,7 @@ TINY = 1e-12
 
 
 class Discretisation(NamedTuple):
-    """Error of full gradients with averaged noise, along Q directions, as a function of h.
+    """Error of full gradients beyond that on a Gaussian, along Q directions, as a function of h.
 
     Attributes
     ----------
@@ -105,6 +112,35 @@ def fit_discretisation(
         displacement=np.nan_to_num(displacement),
         spread=np.nan_to_num(spread / np.maximum(1 + grown, 0.5), nan=1.0),
     )
+
+
+def fit_integrator(
+    pilots: list[Pilot],
+    reference: Pilot,
+    steps: Discretisation,
+    independent: float | None = None,
+    parts: tuple[tuple[np.ndarray, float], ...] | None = None,
+    margin: float = 4.0,
+) -> Discretisation:
+    """Fit the coefficients of another integrator, given those of averaged noise.
+
+    Parameters
+    ----------
+    pilots
+        Pilots of the integrator, from :func:`sgworld_mcmc.setup.pilot_chains.pilots_of`.
+    reference
+        What :func:`without_step` returns: the moments at a step size of zero.
+    steps
+        The coefficients of averaged noise, from whose pilots the reference was made.
+    """
+    found = fit_discretisation([reference, *pilots], independent, parts, margin)
+    return found._replace(displacement=steps.displacement, spread=steps.spread)
+
+
+def without_step(pilot: Pilot, steps: Discretisation) -> Pilot:
+    """Return the moments at a step size of zero, with the errors of this pilot."""
+    mean = steps.displacement * np.sqrt(steps.spread)
+    return pilot._replace(step_size=0.0, mean=mean, variance=steps.spread, diverged=0.0)
 
 
 def is_in_range(reference: Pilot, larger: Pilot) -> bool:

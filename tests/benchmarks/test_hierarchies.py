@@ -1,5 +1,7 @@
 """The benchmark of hierarchies, on a small one."""
 
+import argparse
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,21 @@ def test_both_samplers_agree_on_a_small_hierarchy(monkeypatch):
     assert ours.ess > 400 and ours.epochs < 2
     far, wide = run.disagreement(ours, other)
     assert far < 0.4 and wide < 0.3  # with the Monte Carlo errors of a short run of NUTS
+
+
+@pytest.mark.slow
+def test_kinetic_and_overdamped_dynamics_agree(monkeypatch, capsys):
+    monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, 20_000, 320)})
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    options = parser.parse_args(["--kinetic"])
+    options.problem = "centred"
+    assert run.run_cli(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("overdamped") and lines[2].startswith("kinetic")
+    far = float(lines[-1].split("at most ")[1].split(" sd")[0])
+    assert far < 0.25  # with the Monte Carlo errors of both
+    assert 0.2 < float(lines[-2].rsplit(" ", 1)[1]) < 5
 
 
 @pytest.mark.slow
