@@ -11,8 +11,8 @@ Where NUTS would take hours it is run on fewer rows with as many groups, and its
 multiplied by what a gradient of all rows costs, in gradients of those. A posterior of fewer rows is
 wider, and NUTS needs no more gradients for a draw of it: this favours NUTS too.
 
-With ``--kinetic`` overdamped Langevin dynamics are compared with kinetic ones in place of NUTS. Both
-choose their own batches and step sizes.
+With ``--kinetic`` overdamped Langevin dynamics are compared with kinetic ones in place of NUTS.
+Both choose their own batches and step sizes.
 """
 
 import numpy as np

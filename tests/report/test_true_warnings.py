@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGWORLD, TuningWarning
-from sgworld_mcmc.setup import measurements
+from sgworld_mcmc.setup import measurements, pilot_chains
 from sgworld_mcmc.setup.step_error import unmeasured
 
 pytestmark = [
@@ -79,8 +79,10 @@ def test_few_draws_of_many_parameters_agree():
     assert not any("do not agree" in note for note in mcmc.bias_report().notes)
 
 
-def test_draws_that_spread_differently_visit_what_the_pilot_chains_did_not():
+def test_draws_that_spread_differently_visit_what_the_pilot_chains_did_not(monkeypatch):
     """Two modes, between which a chain changes now and then; the exact sd is that of a grid."""
+    # Longer pilots, which cost next to nothing here, visit both.
+    monkeypatch.setattr(pilot_chains, "LONGER", 1)
     y = 3.0 + 4 * (Y[:16] - Y[:16].mean())
     mcmc = warned("spread differently", two_modes, y, 4.0, num_samples=20_000)
     grid = np.linspace(-12, 12, 4001)
