@@ -72,6 +72,9 @@ def build_kernel(order: str | Order = "batches") -> Callable:
             return jax.tree.map(jax.numpy.negative, grad_estimator(position, rows))
 
         rows_key, order_key = jax.random.split(rng_key)
+        if isinstance(batches, IndependentRows):
+            # Each is new: to draw them with replacement would repeat some of them.
+            state = state._replace(order=jax.numpy.arange(batches.num_batches, dtype="int32"))
         return run_epoch(
             (rows_key, rng_key, order_key),  # no noise is drawn
             state,

@@ -107,13 +107,20 @@ def test_rows_seen_in_an_epoch(order):
         assert abs(sums.mean() - marks.sum()) < 4.5 * standard_error
 
 
-def test_replacement_noise_is_exactly_one_over_the_batch_size():
-    """Rows drawn independently: the covariance C of section 4 is that of the examples over B."""
+@pytest.mark.parametrize("batch_size", [SIZE, SIZE // 4])
+def test_replacement_noise_is_exactly_one_over_the_batch_size(batch_size):
+    """Rows drawn independently: the covariance C of section 4 is that of the examples over B.
+
+    An epoch of M batches adds M independent gradients.
+    """
     linear = lambda x, rows: jnp.mean(rows @ x)  # noqa: E731
-    algorithm = sg.sgd(jax.grad(linear), ROWS - ROWS.mean(0), SIZE, 1.0, order="replacement")
+    algorithm = sg.sgd(jax.grad(linear), ROWS - ROWS.mean(0), batch_size, 1.0, order="replacement")
     moved = jax.vmap(lambda k: algorithm.step(k, algorithm.init(jnp.zeros(2), k))[0].position)
     gradients = np.asarray(jit(moved)(jax.random.split(jax.random.key(0), 20_000)), np.float64)
-    expected = np.cov(ROWS.T, ddof=0) / SIZE
+    count = -(-SIZE // batch_size)
+    lengths = np.full(count, SIZE // count)
+    lengths[: SIZE % count] += 1
+    expected = np.cov(ROWS.T, ddof=0) * (1 / lengths).sum()
     products = gradients[:, :, None] * gradients[:, None, :]
     error = products.std(axis=0) / np.sqrt(len(products))
     assert np.all(np.abs(products.mean(axis=0) - expected) < 4.5 * error)
