@@ -27,6 +27,11 @@ __all__ = [
 ]
 
 
+# A chain that one step moves by so many standard deviations, to a place farther out than where it
+# was, has been thrown there: the step is too large for the curvature in that tail.
+THROWN = 9.0
+
+
 class Pilot(NamedTuple):
     """Moments of pilot chains at one step size, along Q directions of unit length.
 
@@ -153,8 +158,10 @@ def advance_chains(
             normals = tuple(normals)
         new = integrator.step(pilot.chains, lambda z: gradient(z, index), normals, h, 1.0)
         partners = integrator.step(pilot.partners, lambda z: -z, normals, h, 1.0)
-        inside = jnp.abs(integrator.position(new)) <= clock.limit
-        alive = pilot.alive & jnp.all(inside, axis=1)
+        before, after = integrator.position(pilot.chains), integrator.position(new)
+        inside = jnp.abs(after) <= clock.limit
+        thrown = (jnp.abs(after - before) > THROWN) & (jnp.abs(after) > jnp.abs(before))
+        alive = pilot.alive & jnp.all(inside & ~thrown, axis=1)
         chains = jax.tree.map(lambda a, b: jnp.where(alive[:, None], a, b), new, pilot.chains)
         y, x = along(integrator.position(chains)), along(integrator.position(partners))
         counts = number >= clock.burn_in
