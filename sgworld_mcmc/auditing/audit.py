@@ -22,7 +22,7 @@ from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.checked_model import check_model
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
-from sgworld_mcmc.slabs import r_hats, sample_sizes
+from sgworld_mcmc.slabs import largest_r_hat, r_hats, sample_sizes
 
 __all__ = ["Auditor", "audit"]
 
@@ -133,7 +133,11 @@ class Auditor:
         positions = self._positions(values)
         chains, count, dimension = positions.shape
         if chains * count < FEW:
-            raise ValueError(f"`draws` has {chains * count} draws, too few for an audit.")
+            raise ValueError(
+                f"`draws` has {chains * count} draws: an audit needs {FEW} of them or more."
+            )
+        r_hat = float(np.max(r_hats(positions))) if chains > 1 and count > 3 else np.nan
+        agree = not r_hat > largest_r_hat(chains, count, dimension)
         positions = _thinned(positions)
         allowed = int(np.clip(BUDGET / (view.num_rows * dimension), FEWEST, MOST))
         each = min(positions.shape[1], max(1, allowed // chains))
@@ -143,7 +147,8 @@ class Auditor:
         stage("gradients at the draws")
         g = _scores(self._checked, coordinates, z)
         _check_scores(g)
-        return _report(view.scalar_names(), positions, coordinates, z, g)
+        made = _report(view.scalar_names(), positions, coordinates, z, g)
+        return made._replace(r_hat=r_hat, agree=agree)
 
 
 def _thinned(positions: np.ndarray) -> np.ndarray:
@@ -189,6 +194,8 @@ def _report(
         ess=ess,
         num_chains=chains,
         num_draws=draws,
+        r_hat=np.nan,
+        agree=True,
         notes=tuple(_notes(positions, ess, isinstance(coordinates, Diagonal))),
     )
 

@@ -42,6 +42,10 @@ class AuditReport(NamedTuple):
         Effective sample sizes of the draws that were looked at.
     num_chains, num_draws : int
         Numbers of chains, and of draws looked at in each.
+    r_hat : float
+        The largest R-hat of all draws; NaN for a single chain.
+    agree : bool
+        Whether it is no larger than that of chains which agree may be.
     notes : tuple of str
         What the audit could not see, or should not be trusted about.
     """
@@ -58,17 +62,25 @@ class AuditReport(NamedTuple):
     ess: np.ndarray
     num_chains: int
     num_draws: int
+    r_hat: float
+    agree: bool
     notes: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no error was found, at a level of 1 %."""
-        return self.p_value >= LEVEL
+        """Whether no error was found, at a level of 1 %, and the chains agree."""
+        return self.p_value >= LEVEL and self.agree
 
     def verdict(self) -> str:
         """Return what the audit says, in a sentence or two."""
         far = np.abs(self.mean_shift) / np.maximum(self.mean_shift_se, 1e-300)
         wide = np.abs(np.log(self.width_ratio)) / np.maximum(self.width_ratio_se, 1e-300)
+        if self.p_value >= LEVEL and not self.agree:
+            return (
+                f"The chains do not agree (R-hat {self.r_hat:.2f}), so that not all of them are "
+                f"the posterior's. The gradients alone do not show it (p = {self.p_value:.2g}): "
+                "draws that depend on each other are worth few independent ones."
+            )
         if self.passed:
             return (
                 f"No error was found (p = {self.p_value:.2g}). Errors that would have been: of a "

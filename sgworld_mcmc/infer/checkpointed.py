@@ -62,7 +62,8 @@ class CheckpointedMCMC(ReportedMCMC):
             raise TypeError(f"`resume` must be True or False, not {resume!r}.")
         check_positive("every", every)
         if checkpoint is None:
-            for name, needed in (("resume", resume), ("draws='disk'", draws == "disk")):
+            given = {"every": every != DEFAULTS["every"], "resume": resume}
+            for name, needed in (given | {"draws='disk'": draws == "disk"}).items():
                 if needed:
                     raise ValueError(f"`{name}` needs `checkpoint`, the folder to write to.")
             return

@@ -58,21 +58,29 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
     """Return what a user should know about the draws, in whole sentences."""
     notes = schedule_notes(plan.dynamics, draws.last_state)
     count = draws.positions.shape[1]
-    if count < 20 or not np.isfinite(draws.positions).all():
+    names = (*quantity_names(_first_draw(draws.checks["quantities"])), "potential")
+    infinite = ~np.isfinite(draws.positions)
+    if infinite.any() and np.isfinite(draws.checks["kinetic"]).all():
+        place = int(np.argmax(infinite.any((0, 1))))
+        return [
+            *notes,
+            f"The quantity {names[place]} is NaN or infinite at {int(infinite[..., place].sum())} "
+            "draws: whether the chains have mixed, and how large the errors are, cannot be told.",
+        ]
+    if count < 20 or infinite.any():
         return [
             *notes,
             f"There are {count} draws in a chain: whether the chains have mixed, and how large the "
             "errors are, cannot be told from so few.",
         ]
     r_hat = _r_hat(draws.positions)
-    names = (*quantity_names(_first_draw(draws.checks["quantities"])), "potential")
     if np.nanmax(r_hat) > LARGEST_R_HAT:
         worst = int(np.nanargmax(r_hat))
-        share = np.mean(r_hat > LARGEST_R_HAT)
+        above = int(np.sum(r_hat > LARGEST_R_HAT))
         return [
             *notes,
             f"The chains have not mixed: R-hat is {r_hat[worst]:.2f} for {names[worst]}, and above "
-            f"{LARGEST_R_HAT:g} for {share:.0%} of the quantities. Raise `num_samples` or "
+            f"{LARGEST_R_HAT:g} for {above} of {len(r_hat)} quantities. Raise `num_samples` or "
             "`steps_per_draw`; if chains stay in modes of their own, more of them (`num_chains`) "
             "average over the modes.",
         ]

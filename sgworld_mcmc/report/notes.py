@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import chdtri
 
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.spread import spread_note
@@ -11,13 +10,10 @@ from sgworld_mcmc.sampling.chain import SGMCMCState
 from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.run_plan import RunPlan
-from sgworld_mcmc.slabs import by_slabs, r_hats, sample_sizes
+from sgworld_mcmc.slabs import by_slabs, largest_r_hat, r_hats, sample_sizes
 
 __all__ = ["few_effective_note", "notes_of", "schedule_notes"]
 
-# The probability that chains which agree are said not to, if the autocorrelation time of their
-# draws is the one that the package aims at.
-CHANCE, AUTOCORRELATION = 1e-4, 2.2
 # Draws that are worth fewer independent ones than this are too few for any summary.
 FEWEST_EFFECTIVE = 100
 
@@ -104,7 +100,7 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     flat = positions.reshape(chains * draws, -1)
     if chains > 1:
         r_hat = float(np.max(r_hats(positions)))
-        if r_hat > _largest_r_hat(chains, draws, int(moving.sum())):
+        if r_hat > largest_r_hat(chains, draws, int(moving.sum())):
             # What follows compares all draws with one Gaussian: it would say the same again.
             return [
                 f"The chains do not agree (R-hat {r_hat:.2f}): they have not mixed. Raise "
@@ -141,15 +137,3 @@ def few_effective_note(sizes: np.ndarray, count: int, names: Sequence[str] = ())
         f"size): that mean is known to {sizes[worst] ** -0.5:.2f} posterior standard deviations. "
         "Raise `num_samples` or `steps_per_draw`."
     ]
-
-
-def _largest_r_hat(chains: int, draws: int, dimension: int) -> float:
-    """Return the R-hat that chains which agree do not exceed, 1.1 or more.
-
-    Each chain is split in two. With m halves of n draws and the autocorrelation time t, R-hat
-    squared exceeds one by about chi^2(m - 1) t / (n (m - 1)): the largest of thousands of
-    parameters, of few draws, exceeds 1.1 by chance.
-    """
-    halves, length = 2 * chains, draws // 2
-    largest = chdtri(halves - 1, CHANCE / dimension) / (halves - 1)
-    return max(1.1, float(np.sqrt(1 + largest * AUTOCORRELATION / length)))

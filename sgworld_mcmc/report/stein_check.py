@@ -47,13 +47,15 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     streamed = posterior.whole is not None
     parts = streamed or (affordable < FEWEST and is_large(posterior.size))
     number = int(np.clip(PART_DRAWS if parts else affordable, FEWEST, chains * draws / 2))
+    # Each part has rows of its own.
+    number = min(number, posterior.size) if parts else number
     each = max(number // chains, 1)
     chosen = positions[:, np.linspace(0, draws - 1, each).astype(int)]
     flat = chosen.reshape(-1, dimension)
     coordinates, tau = posterior.coordinates, posterior.temperature
     if parts:
         rows = min(posterior.size // 2, int(budget / (4 * PART_COST * dimension)))
-        length = min(max(rows // len(flat), PART_ROWS), posterior.size // len(flat))
+        length = max(min(max(rows // len(flat), PART_ROWS), posterior.size // len(flat)), 1)
         gradients = _part_gradients(posterior, flat, length)
     else:
         gradients = _gradients(posterior, flat)

@@ -61,11 +61,16 @@ def _file_of(array: np.ndarray) -> tuple[int, int] | None:
         number = os.open(base.filename, os.O_RDONLY)
     except OSError:  # the file is gone, and its pages are still there
         return None
-    same = os.fstat(number)
+    length = os.fstat(number).st_size
     away = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    if same.st_size < base.offset + base.nbytes:
+    if length < base.offset + base.nbytes:
         os.close(number)
-        return None
+        # To touch a page of the map that the file has no more would end the process.
+        raise ValueError(
+            f"The file {str(base.filename)!r} of a memory map has {length} bytes, and the map "
+            f"{base.offset + base.nbytes}: it was cut short after the map was made. Restore the "
+            "file, or open it anew."
+        )
     return number, base.offset + away
 
 

@@ -17,11 +17,15 @@ def is_item_source(value: object) -> bool:
     That is Grain's ``RandomAccessDataSource``; no class of Grain is asked for.
     """
     known = list | tuple | str | bytes | Mapping | np.ndarray
-    if isinstance(value, known) or not hasattr(type(value), "__getitem__"):
+    kind = type(value)
+    if isinstance(value, known) or not hasattr(kind, "__getitem__"):
         return False
-    if not hasattr(type(value), "__len__") or hasattr(value, "dtype") or hasattr(value, "columns"):
+    # The class is asked: a data set of an HDF5 file that is closed raises an error.
+    if not hasattr(kind, "__len__") or hasattr(kind, "dtype") or hasattr(kind, "columns"):
         return False
     try:
+        if hasattr(value, "dtype") or hasattr(value, "columns"):
+            return False
         return len(value) > 0 and isinstance(value[0], Mapping)
     except Exception:
         return False

@@ -160,7 +160,7 @@ GOOD = {"mu": np.zeros(100), "sigma": np.ones(100)}
         (GOOD | {"mu": np.zeros(90)}, ValueError, "differ in their numbers of chains and draws"),
         (GOOD | {"mu": np.full(100, np.nan)}, ValueError, r"`draws\['mu'\]` has NaN"),
         (GOOD | {"sigma": -np.ones(100)}, ValueError, "sigma outside of the support"),
-        ({"mu": np.zeros(9), "sigma": np.ones(9)}, ValueError, "9 draws, too few"),
+        ({"mu": np.zeros(9), "sigma": np.ones(9)}, ValueError, "9 draws: an audit needs"),
         (GOOD, ValueError, "the same in all draws"),
         ([1, 2], TypeError, "must be a dict of arrays by site"),
         ({}, TypeError, "must be a dict of arrays by site"),
@@ -174,3 +174,17 @@ def test_slips_are_named(draws, error, message):
 def test_predictive_sites_and_other_names_are_ignored():
     draws = DRAWS | {"y": np.zeros((1000, 7))}
     assert audit(TARGET.model, draws, *TARGET.data).passed
+
+
+def test_one_chain_that_is_wrong_among_right_ones_does_not_pass():
+    draws = {site: x.reshape(4, 250, *x.shape[1:]).copy() for site, x in DRAWS.items()}
+    assert audit(TARGET.model, draws, *TARGET.data).agree
+    for values in draws.values():
+        values[0] += values.std((0, 1))
+    report = audit(TARGET.model, draws, *TARGET.data)
+    assert not report.passed
+    if report.p_value > 0.01:  # the disagreement makes all draws worth few
+        assert report.r_hat > 1.1 and "do not agree" in report.verdict()
+    # A single chain of its own is told by the gradients.
+    first = {site: x[0] for site, x in draws.items()}
+    assert audit(TARGET.model, first, *TARGET.data).p_value < 0.01

@@ -300,3 +300,18 @@ def test_too_little_memory_is_refused_before_the_work(shared, folder, monkeypatc
     with pytest.raises(MemoryError, match=r"takes about .* MB of memory, and 100 kB are free"):
         sampler(shared).run(jax.random.key(5), *arrays(folder))
     assert plan.streaming.passes == 2
+
+
+def test_few_streamed_rows_are_checked(tmp_path):
+    write_problem(tmp_path, 41, DIM, 0)
+    mcmc = SGWORLD(model, stream=True, num_samples=500)
+    mcmc.run(jax.random.key(0), *arrays(tmp_path))
+    check(mcmc.get_samples()["beta"], tmp_path)
+    assert np.isfinite(mcmc.bias_report().stein.variance_error).all()
+
+
+def test_rows_in_random_order_are_not_alike_for_plain_gradients(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mcmc = SGWORLD(model, stream=True, gradient="plain", num_samples=10, num_chains=1)
+        assert mcmc.set_up(jax.random.key(3), *arrays(folder)).streaming.alike == 1

@@ -191,3 +191,18 @@ def test_a_row_that_is_not_finite_is_named(kind, data, tmp_path):
         rows.check_finite(1000, memory)
     with pytest.raises(SourceError, match=r"row 1234 .* its source has changed since\. Restore it"):
         rows.check_finite(1000, memory, again=True)
+
+
+def test_a_mapped_file_that_was_cut_short_is_named(tmp_path, data):
+    mapped = memmap(tmp_path, *data)
+    with open(tmp_path / "X.npy", "r+b") as file:
+        file.truncate(4096)
+    with pytest.raises(ValueError, match=r"X\.npy' of a memory map has 4096 bytes, .* cut short"):
+        open_arguments(model, mapped, {}, True)
+
+
+def test_a_file_that_is_closed_before_the_run_is_named(tmp_path, data):
+    given = hdf5(tmp_path, *data)
+    given[0].file.close()
+    with pytest.raises((ValueError, TypeError), match=r"its file is closed"):
+        open_arguments(model, given, {}, True)

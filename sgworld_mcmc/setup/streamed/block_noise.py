@@ -48,9 +48,10 @@ class BlockFactors(NamedTuple):
         """Return the factors if rows are shuffled within a chunk: those of batches are one."""
         return self._replace(batches={kind: np.ones_like(x) for kind, x in self.batches.items()})
 
-    def alike(self) -> float:
-        """Return the largest factor of all: one if neighbours are not alike."""
-        return float(max(np.max(x) for part in self for x in part.values()))
+    def alike(self, kind: str | None = None) -> float:
+        """Return the largest factor of this kind of gradient, or of all: one if none are alike."""
+        kinds = self.blocks if kind is None else (kind,)
+        return float(max(np.max(part[kind]) for part in self for kind in kinds))
 
 
 def chunk_time(integrator: Integrator, step_size: float, steps: int, curvature: float) -> float:

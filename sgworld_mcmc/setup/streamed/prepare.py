@@ -87,7 +87,7 @@ def prepare_streamed(
         posterior, measurements, starts = explore(generator, posterior, settings, always=True)
         posterior = posterior.with_gradient()
         factors = _factors(posterior, part, blocks, measurements)
-        alike = factors.alike()
+        alike = factors.alike(settings.gradient)
         settings, factors = _ordered(settings, factors, alike)
         stage("choosing settings")
         request = _request(settings, posterior, rows)
