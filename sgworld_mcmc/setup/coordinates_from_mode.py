@@ -36,6 +36,8 @@ BATCH_ROWS = 5000
 CONVERGED = 1e-3
 # Searches that end in so many other places, none of them a mode, show a posterior without one.
 SEVERAL_ENDS = 2
+# The curvature is looked at in so many given points at most.
+SOME_POINTS = 4
 # A full covariance is fitted to the posterior without a mode up to this dimension.
 GAUSSIAN_DIMENSION = 300
 
@@ -132,10 +134,12 @@ def coordinates_at(
     constants: tuple,
     points: np.ndarray,
     settings: Settings,
-) -> CoordinateFit:
+) -> CoordinateFit | None:
     """Return coordinates about the most probable of (S, D) points, from the curvature there.
 
-    Nothing is searched: chains that start at the points stay as far apart as they are.
+    Nothing is searched: chains that start at the points stay as far apart as they are. None if the
+    potential is convex at none of the points, as that of a network is nowhere, and if the settings
+    allow a set-up without a mode.
     """
     search = ModeSearch(functions, feed, constants, generator)
     count = feed.num_batches
@@ -143,6 +147,10 @@ def coordinates_at(
     losses = np.array([finite_loss(each) for each in found])
     center = np.asarray(points[int(np.argmin(losses))], float)
     hessian, scaled = search.curvature(center, count)
+    if scaled.indefinite and settings.may_go_without_mode and functions.model.reason is None:
+        others = (search.curvature(np.asarray(x, float), count)[1] for x in points[:SOME_POINTS])
+        if all(other.indefinite for other in others):
+            return None
     return CoordinateFit(
         coordinates_of(settings, center, scaled, hessian),
         None if hessian is None else np.asarray(hessian, float),

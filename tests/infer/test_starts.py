@@ -103,3 +103,36 @@ def test_a_temperature_schedule_ends_at_the_posterior():
     hot = SGWORLD(target.model, temperature=cooling, num_warmup=1, num_samples=200)
     with pytest.warns(UserWarning, match="temperature still changes"):
         hot.run(KEY, *target.data)
+
+
+def curves(x, y):
+    """A network, whose potential is convex nowhere near its posterior."""
+    w = numpyro.sample("w", dist.Normal(0, 2).expand([8]).to_event(1))
+    b = numpyro.sample("b", dist.Normal(0, 1).expand([8]).to_event(1))
+    v = numpyro.sample("v", dist.Normal(0, 0.5).expand([8]).to_event(1))
+    with numpyro.plate("rows", len(x)):
+        numpyro.sample("y", dist.Normal(jnp.tanh(x[:, None] * w + b) @ v, 0.2), obs=y)
+
+
+@pytest.mark.slow
+def test_a_network_goes_on_from_draws_of_its_posterior():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, 200).astype(np.float32)
+    y = (np.sin(2 * x) + 0.2 * rng.normal(size=200)).astype(np.float32)
+    first = SGWORLD(curves, num_chains=4, num_samples=500, progress_bar=False)
+    first.run(KEY, x, y)
+    draws = first.get_samples(group_by_chain=True)
+    ends = {site: np.asarray(value[:, -1]) for site, value in draws.items()}
+    again = SGWORLD(curves, num_chains=4, num_samples=500, start="given", progress_bar=False)
+    again.run(jax.random.key(1), x, y, init_params=ends)
+    assert again.plan.kinetic is not None
+
+    def predictions(mcmc):
+        s = mcmc.get_samples()
+        grid = jnp.linspace(-2, 2, 9)
+        hidden = jnp.tanh(grid[:, None, None] * s["w"] + s["b"][None])
+        return np.asarray((hidden * s["v"]).sum(-1)).T
+
+    one, other = predictions(first), predictions(again)
+    assert np.abs((one.mean(0) - other.mean(0)) / one.std(0)).max() < 0.3
+    assert np.abs(np.log(other.std(0) / one.std(0))).max() < 0.3

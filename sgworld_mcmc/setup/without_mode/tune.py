@@ -97,7 +97,10 @@ def tune(
     _compile(problem, chains if initial is None else max(chains, len(initial)))
     coordinates = prior_coordinates(problem)
     positions = first_points(problem, coordinates, initial, chains)
-    if settings.start != "given":
+    given, before = positions, coordinates
+    if not settings.kinetic_complete:
+        # Where the chains start does not matter here: the settings are those that suit the
+        # posterior, and given points may be far from it.
         stage("first steps of each chain")
         positions = descended(problem, coordinates, positions, initial is not None)
     stage("curvature and noise")
@@ -106,8 +109,9 @@ def tune(
     if settings.kinetic_complete:
         return coordinates, positions, _as_given(problem, make_spectrum(found))
     walked, fit = _brought_to_posterior(problem, coordinates, positions, make_spectrum(found))
-    starts = positions if settings.start == "given" else walked
-    return coordinates, starts, fit
+    if settings.start == "given":
+        walked = coordinates.to_z(before.to_model(given))
+    return coordinates, walked, fit
 
 
 def _as_given(problem: Problem, spectrum: Spectrum) -> KineticFit:
@@ -180,7 +184,7 @@ def _compile(problem: Problem, chains: int) -> None:
     positions = np.zeros((chains, model.dimension))
     with contextlib.suppress(NotImplementedError):  # an improper prior has no draws
         programs["prior"].compile(seed, problem.prior_rows, constants)
-    if settings.start != "given":
+    if not settings.kinetic_complete:
         order, feed = np.zeros(ADAM_STEPS, np.int32), problem.adam_feed
         radii = cast(np.array(RADII))
         programs["adam"].compile(cast(positions), radii, order, coordinates, feed, constants)
