@@ -162,7 +162,7 @@ def advance_chains(
         inside = jnp.abs(after) <= clock.limit
         thrown = (jnp.abs(after - before) > THROWN) & (jnp.abs(after) > jnp.abs(before))
         alive = pilot.alive & jnp.all(inside & ~thrown, axis=1)
-        chains = jax.tree.map(lambda a, b: jnp.where(alive[:, None], a, b), new, pilot.chains)
+        chains = _of_the_living(alive, new, pilot.chains)
         y, x = along(integrator.position(chains)), along(integrator.position(partners))
         counts = number >= clock.burn_in
         values = (y, y**2, x, x**2)
@@ -170,6 +170,17 @@ def advance_chains(
         return PilotChains(chains, partners, alive, sums)
 
     return jax.lax.fori_loop(0, clock.steps, step, pilot)
+
+
+def _of_the_living(alive: jax.Array, new: ArrayTree, old: ArrayTree) -> ArrayTree:
+    """Return the new states of the chains that are alive, and the old ones of the others."""
+
+    def one(a, b):
+        if jnp.shape(a)[:1] != alive.shape:  # no chain's own, such as a count of steps
+            return a
+        return jnp.where(alive.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(one, new, old)
 
 
 def summarise_pilot(

@@ -45,9 +45,6 @@ NOISE_ROWS, NOISE_NUMBERS, FEWEST_ROWS = 2**19, 2**23, 256
 # Noise is measured at this many draws at most, in all and for each chain: many are needed, since
 # only draws in the tails show the noise there.
 NOISE_DRAWS, MOST_ENDS = 256, 4
-# If a larger fraction of the chains about a mode is lost even at the smallest step, the mass is
-# elsewhere, and the others need many rounds to go there.
-LOST_AT_MODE = 0.02
 # The change of the curvature is measured over a shift of the mean by this many posterior standard
 # deviations, on this many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4

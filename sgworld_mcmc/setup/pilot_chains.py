@@ -247,7 +247,7 @@ def _pilot(
             integrator=integrator,
         )
     # A lost chain has stopped far out, at the limit or where the gradient explodes: it is left out.
-    ends = np.asarray(chains.chains.position, float)[np.asarray(chains.alive)]
+    ends = np.asarray(integrator.position(chains.chains), float)[np.asarray(chains.alive)]
     return _relative_to(expected, summarise_pilot(chains, counted, step_size, expected)), ends
 
 
