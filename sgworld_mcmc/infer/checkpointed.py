@@ -62,8 +62,7 @@ class CheckpointedMCMC(ReportedMCMC):
             raise TypeError(f"`resume` must be True or False, not {resume!r}.")
         check_positive("every", every)
         if checkpoint is None:
-            given = {"every": every != DEFAULTS["every"], "resume": resume}
-            for name, needed in (given | {"draws='disk'": draws == "disk"}).items():
+            for name, needed in (("resume", resume), ("draws='disk'", draws == "disk")):
                 if needed:
                     raise ValueError(f"`{name}` needs `checkpoint`, the folder to write to.")
             return

@@ -128,14 +128,3 @@ def test_memory_does_not_grow_with_the_draws(tmp_path, monkeypatch):
     stored = mcmc.draws_on_disk
     assert mcmc.draws().spacing == 5 and stored.made == 200_000
     assert mcmc.to_arviz()["posterior"]["x"].shape == (2, 200_000, 100)
-
-
-@pytest.mark.slow
-def test_a_file_of_draws_that_is_gone_is_said(tmp_path):
-    _, disk = pair(tmp_path)
-    chunks = [
-        p for p in (tmp_path / "run/draws.zarr/posterior/b").rglob("*") if "zarr" not in p.name
-    ]
-    max((p for p in chunks if p.is_file()), key=lambda p: p.stat().st_size).unlink()
-    with pytest.raises(OSError, match=r"files of 'posterior/b' .* are gone"):
-        disk.get_samples()

@@ -160,7 +160,7 @@ def test_arguments_that_make_no_sense(tmp_path, no_work):
         run(resume="yes")
     with pytest.raises(ValueError, match="`draws` must be one of"):
         run(draws="zarr")
-    for options in ({"resume": True}, {"draws": "disk"}, {"every": 5}):
+    for options in ({"resume": True}, {"draws": "disk"}):
         with pytest.raises(ValueError, match="needs `checkpoint`"):
             run(checkpoint=None, **options)
     with pytest.raises(ValueError, match="chain_method"):

@@ -192,6 +192,7 @@ def test_a_tolerance_that_no_setting_meets_is_said():
         rare_counts,
         COUNTS[1:],
         tolerance=1e-18,
+        key=jax.random.key(1),  # one whose pilot chains see an error at all
         num_samples=20,
     )
     choice, x = mcmc.plan.choice, np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
