@@ -157,11 +157,11 @@ def _read(equation, outer: dict, made: dict, inputs: dict, constants: dict) -> I
     """Return what an operation reads, if its index comes from arguments in a few operations."""
     operand, index = (_outermost(variable, outer) for variable in equation.invars)
     steps, used = [], []
-    known_before = _trace_back(index, made, inputs, constants, steps, used)
+    is_known = _trace_back(index, made, inputs, constants, steps, used)
     # An index of literals alone is the model's own.
     given = [each for step, _ in steps for each in step.invars if isinstance(each, Var)]
     held = any(variable in constants for variable in given)
-    if not known_before or not (used or held):
+    if not is_known or not (used or held):
         return None
     axes = equation.params["dimension_numbers"].start_index_map
     sizes = tuple(equation.params["slice_sizes"][axis] for axis in axes)

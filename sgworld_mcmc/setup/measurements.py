@@ -29,7 +29,6 @@ from sgworld_mcmc.setup.row_noise import RowNoise, summarise_noise
 from sgworld_mcmc.setup.step_error import (
     Discretisation,
     fit_discretisation,
-    fit_integrator,
     without_step,
 )
 
@@ -144,7 +143,7 @@ def measure(
     if integrator.law is None and pilots[0].diverged == 0:
         reference = without_step(pilots[0], steps)
         others = pilots_of(integrator, generator, posterior, moved_by, positions, reference)
-        steps = fit_integrator(others, reference, steps, *given)
+        steps = fit_discretisation([reference, *others], *given)
     if posterior.fit.by_curvature:
         posterior = with_width(posterior, steps.spread)
         steps = steps._replace(largest=min(steps.largest, 1 / posterior.fit.stiffness))

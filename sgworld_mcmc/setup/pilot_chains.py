@@ -144,8 +144,9 @@ def other_pilots(
         larger, end = _pilot(generator, posterior, moved_by, positions, h)
         near = larger.diverged == 0 and is_in_range(pilot, larger)
         pilots, ends = [*pilots, larger], [*ends, end] if near else ends
-    if near or larger.diverged > 0 or len(ends) > 1:
+    if near or len(ends) > 1:
         return pilots, ends
+    # The reference alone says nothing of its own error.
     for _ in range(HALVINGS):
         smaller, end = _pilot(generator, posterior, moved_by, ends[0], pilot.step_size / 2)
         if smaller.diverged > 0:

@@ -10,7 +10,6 @@ from sgworld_mcmc.theory.shrinkage import pool_parts
 __all__ = [
     "Discretisation",
     "fit_discretisation",
-    "fit_integrator",
     "is_in_range",
     "unmeasured",
     "without_step",
@@ -77,7 +76,6 @@ def fit_discretisation(
     Parameters
     ----------
     pilots
-        Pilots whose error is too large for the expansion are not used, unless there is no other.
         If a chain diverged, or if the error was out of range, only step sizes smaller by ``margin``
         than its own are used: between the two there may be any error.
     independent
@@ -93,14 +91,16 @@ def fit_discretisation(
     reference, rest = pilots[0], pilots[1:]
     failed = [p.step_size for p in pilots if p.diverged > 0 or not is_in_range(reference, p)]
     largest = min(failed) / margin if failed else max(pilot.step_size for pilot in pilots)
-    usable = [p for p in rest if p.step_size <= largest and np.isfinite(p.variance).all()]
-    usable = [p for p in usable if is_in_range(reference, p)] or usable[:1]
+    usable = [p for p in rest if p.step_size < min(failed, default=np.inf)]
     squares = [p.step_size**2 for p in (reference, *usable)]
     variances, means = zip(*(_relative(reference, p) for p in (reference, *usable)), strict=True)
     independent = len(reference.mean) if independent is None else independent
     if parts is None or len(squares) < 2:
         parts = ((slice(None), independent),)
     variance, variance_error = pool_parts(*_slope(squares, variances), parts)
+    if len(squares) < 2 and failed and reference.diverged == 0:
+        # Nothing was measured below the step that failed. There the error was out of range.
+        variance = np.full(len(reference.mean), RANGE / min(failed) ** 2)
     mean, mean_error = pool_parts(*_slope(squares, means), parts)
     found = Discretisation(variance, variance_error, mean, mean_error, mean, mean, float(largest))
     # The error of the reference itself is taken out.
@@ -114,31 +114,11 @@ def fit_discretisation(
     )
 
 
-def fit_integrator(
-    pilots: list[Pilot],
-    reference: Pilot,
-    steps: Discretisation,
-    independent: float | None = None,
-    parts: tuple[tuple[np.ndarray, float], ...] | None = None,
-    margin: float = 4.0,
-) -> Discretisation:
-    """Fit the coefficients of another integrator, given those of averaged noise.
-
-    Parameters
-    ----------
-    pilots
-        Pilots of the integrator, from :func:`sgworld_mcmc.setup.pilot_chains.pilots_of`.
-    reference
-        What :func:`without_step` returns: the moments at a step size of zero.
-    steps
-        The coefficients of averaged noise, from whose pilots the reference was made.
-    """
-    found = fit_discretisation([reference, *pilots], independent, parts, margin)
-    return found._replace(displacement=steps.displacement, spread=steps.spread)
-
-
 def without_step(pilot: Pilot, steps: Discretisation) -> Pilot:
-    """Return the moments at a step size of zero, with the errors of this pilot."""
+    """Return the moments at a step size of zero, with the errors of this pilot.
+
+    They are the reference to which pilots of another integrator are fitted.
+    """
     mean = steps.displacement * np.sqrt(steps.spread)
     return pilot._replace(step_size=0.0, mean=mean, variance=steps.spread, diverged=0.0)
 

@@ -101,7 +101,8 @@ def test_draws_far_out_belong_to_a_heavy_tail():
         numpyro.sample("x", dist.StudentT(2.0, 0.0, 1.0))
         with_mean(y)
 
-    mcmc = warned("Some draws lie [0-9]+ standard deviations", model, Y[:50], num_samples=4000)
+    match = "Some draws lie [0-9]+ standard deviations"
+    mcmc = warned(match, model, Y[:50], num_samples=16_000)
     # The exact distribution has draws that far: 1 of 2500 is beyond 35.
     x = np.abs(np.asarray(mcmc.get_samples()["x"]))
     assert x.max() > 20
@@ -187,16 +188,20 @@ def test_a_prediction_that_is_wrong_is_contradicted(monkeypatch):
 
 def test_a_tolerance_that_no_setting_meets_is_said():
     """The smallest step has a larger error, and its chains hardly move from where they start."""
+
+    def twenty_counts(y):
+        x = numpyro.sample("x", dist.Normal(0, 3).expand([20]).to_event(1))
+        numpyro.sample("y", dist.Poisson(jnp.exp(x)).to_event(1), obs=y)
+
     mcmc = warned(
-        r"tolerance 1e-18 could not be met: .* accept a larger `tolerance`",
-        rare_counts,
-        COUNTS[1:],
-        tolerance=1e-18,
-        key=jax.random.key(1),  # one whose pilot chains see an error at all
+        r"tolerance 1e-30 could not be met: .* accept a larger `tolerance`",
+        twenty_counts,
+        np.tile(COUNTS[1:, None], (1, 20)),
+        tolerance=1e-30,
         num_samples=20,
     )
     choice, x = mcmc.plan.choice, np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
-    assert choice.prediction.worst() > 1e-18
+    assert choice.prediction.worst() > 1e-30
     assert np.all(np.ptp(x, axis=1) < 0.1)
 
 

@@ -175,6 +175,9 @@ def test_discretisation_finds_a_quadratic_error():
     assert found.largest == 1.0
     lost = fit_discretisation([*pilots[:-1], pilots[-1]._replace(diverged=0.1)])
     assert lost.largest == 0.25
+    # Nothing was measured but that twice the step fails: its error is not taken for zero.
+    alone = fit_discretisation([pilots[0], pilots[1]._replace(diverged=0.1)])
+    assert alone.largest == 0.0625 and np.all(alone.errors(0.0625)[0] == 1 / 16)
     nan = np.full(2, np.nan)
     gone = fit_discretisation([Pilot(1 / 128, nan, nan, nan, nan, 1.0)])
     assert gone.largest == 1 / 512
