@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+import reprlib
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_integer",
     "check_key",
     "check_positive",
+    "check_tolerance",
     "user_frame",
 ]
 
@@ -60,13 +62,25 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> float:
     return value
 
 
+def check_tolerance(value: object) -> float:
+    """Return a tolerance, which must be a fraction: 0.02 for an error of 2 %."""
+    value = check_positive("tolerance", value)
+    if value >= 1:
+        raise ValueError(
+            f"`tolerance` is a relative error, and must be below 1, not {value:g}: {value / 100:g} "
+            f"stands for {value:g} %."
+        )
+    return value
+
+
 def check_key(name: str, value: object) -> None:
     """Raise ``TypeError`` unless ``value`` is a JAX random key, or an array of them."""
     typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     raw = getattr(value, "dtype", None) == np.uint32 and np.shape(value)[-1:] == (2,)
     if not (typed or raw):
         raise TypeError(
-            f"`{name}` must be a JAX random key such as jax.random.key(0), not {value!r}."
+            f"`{name}` must be a JAX random key such as jax.random.key(0), not "
+            f"{reprlib.repr(value)}. It is the first argument; those of the model follow it."
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sgworld_mcmc.checks import check_choice, check_integer, check_positive
+from sgworld_mcmc.checks import check_choice, check_integer, check_tolerance
 from sgworld_mcmc.devices import Devices
 from sgworld_mcmc.integrators.ubu import UBU
 from sgworld_mcmc.members import GRADIENTS, ORDERS, choose_integrator, resolve
@@ -217,7 +217,7 @@ def make_settings(
         batch_size=batch_size,
         steps_per_draw=steps_per_draw,
         gradient=None if gradient == "auto" else gradient,
-        tolerance=check_positive("tolerance", tolerance),
+        tolerance=check_tolerance(tolerance),
         init_strategy=init_strategy,
         record_moments=record_moments,
         start=start,

@@ -170,7 +170,7 @@ def _traced(model: Callable, layout: ArgumentLayout, arrays: tuple) -> tuple:
 
 def _failed(error: Exception, layout: ArgumentLayout, arrays: dict) -> Exception:
     """Return the model's own error, with a note of the arguments that it was given."""
-    listing = ", ".join(f"{name} {leaf.shape}" for name, leaf in arrays.items())
+    listing = ", ".join(f"{name} {leaf.dtype} {leaf.shape}" for name, leaf in arrays.items())
     others = [name for name, kind in layout.named_kinds() if kind == "static"]
     error.add_note(
         f"The model failed on the arguments of run(...): arrays {listing or 'none'}; not "

@@ -22,7 +22,7 @@ from sgworld_mcmc.model.index_range import IndexRead
 from sgworld_mcmc.model.plates import RowPlates
 from sgworld_mcmc.model.random_parts import RANDOM, FreshState, key_at
 from sgworld_mcmc.model.reverse_only import with_forward_mode
-from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
+from sgworld_mcmc.model.traces import Site, log_density, trace_of, unconstrained
 
 __all__ = ["MinibatchModel"]
 
@@ -344,7 +344,7 @@ class MinibatchModel:
         for name, site in trace.items():
             if site["type"] != "sample":
                 continue
-            term = site["fn"].log_prob(site["value"]) + log_dets.get(name, 0.0)
+            term = log_density(site) + log_dets.get(name, 0.0)
             scale = 1.0 if site["scale"] is None else site["scale"]
             for frame in site["cond_indep_stack"]:
                 scale = scale / model.scales.get(frame.name, 1.0)

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from sgworld_mcmc.model.observed_values import ObservedValues
 
-__all__ = ["Site", "trace_of", "unconstrained"]
+__all__ = ["Site", "log_density", "trace_of", "unconstrained"]
 
 
 class Site(NamedTuple):
@@ -36,3 +37,23 @@ def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwar
 def unconstrained(site: dict) -> jax.Array:
     """Return the value of a latent site in unconstrained coordinates."""
     return biject_to(site["fn"].support).inv(site["value"])
+
+
+def log_density(site: dict) -> jax.Array:
+    """Return the log density of a site's value; an error of the distribution names the site."""
+    try:
+        return site["fn"].log_prob(site["value"])
+    except (TypeError, ValueError) as error:
+        value = site["value"]
+        cure = ""
+        if getattr(site["fn"].support, "is_discrete", False) and _is_floating(value):
+            cure = " Labels must be integers: pass them .astype(int)."
+        error.add_note(
+            f"This was the log density of site {site['name']!r}, a {type(site['fn']).__name__} "
+            f"at values of shape {jnp.shape(value)}, {jnp.result_type(value)}.{cure}"
+        )
+        raise
+
+
+def _is_floating(value: object) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.floating)

@@ -1,6 +1,7 @@
 """A model seen through minibatches: the same density as NumPyro's, and errors that say why not."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -240,7 +241,7 @@ def test_failing_model_keeps_its_own_error_and_gains_a_note():
 
     with pytest.raises(KeyError, match="no such column") as caught:
         SGWORLD(failing).run(KEY, X[:100], y)
-    assert "X (100, 3), y (203,)" in "".join(caught.value.__notes__)
+    assert "X float32 (100, 3), y float32 (203,)" in "".join(caught.value.__notes__)
     message = "`X` has 100, `y` has 203.* The cause: .*Incompatible shapes"
     with pytest.raises(ValueError, match=message):
         SGWORLD(models.plated).run(KEY, X[:100], y)
@@ -265,6 +266,7 @@ def test_failing_model_keeps_its_own_error_and_gains_a_note():
         ({"thinning": 0}, ValueError, "`thinning`"),
         ({"steps_per_draw": 0}, ValueError, "`steps_per_draw` must be at least 1"),
         ({"tolerance": 0}, ValueError, "`tolerance` must be positive"),
+        ({"tolerance": 2}, ValueError, "must be below 1, not 2: 0.02 stands for 2 %"),
         ({"temperature": -1}, ValueError, "`temperature` must be zero or positive"),
         ({"chain_method": "vectorised"}, ValueError, "mean 'vectorized'"),
         ({"preconditioner": np.eye(2)}, ValueError, r"`preconditioner` has shape \(2, 2\)"),
@@ -293,3 +295,18 @@ def test_bad_initial_values_raise_before_sampling(params, words):
 def test_number_in_place_of_a_key_raises():
     with pytest.raises(TypeError, match=r"`rng_key` must be a JAX random key"):
         SGWORLD(models.plated).run(0, *models.regression_data())
+    # The data in its place are not printed in full.
+    with pytest.raises(TypeError, match=r"(?s)not array.{1,150}It is the first argument"):
+        SGWORLD(models.plated).run(*models.regression_data())
+
+
+def test_labels_that_are_no_integers_are_named():
+    def model(X, label):
+        b = numpyro.sample("b", dist.Normal(0, 1).expand([3, 4]).to_event(2))
+        numpyro.sample("label", dist.Categorical(logits=X @ b), obs=label)
+
+    X, y = models.regression_data()
+    with pytest.raises(TypeError, match="integer") as caught:
+        SGWORLD(model).run(KEY, X, np.floor(4 * np.abs(np.sin(y))))
+    note = "site 'label', a Categorical.* float32. Labels must be integers: pass them .astype"
+    assert re.search(note, "".join(caught.value.__notes__))
