@@ -132,6 +132,13 @@ class ArraySource(Source):
             left, place = left[done:], place + done
         return True
 
+    def expect(self, start: int, stop: int) -> None:
+        if self._file is not None and hasattr(os, "posix_fadvise"):
+            number, begin = self._file
+            row = self.columns[ALL].nbytes
+            place, length = begin + start * row, (stop - start) * row
+            os.posix_fadvise(number, place, length, os.POSIX_FADV_WILLNEED)
+
     def read(self, start: int, stop: int) -> dict[str, Any]:
         # h5py checks ``bool(dataset)``: it is false once the file is closed.
         closed = not isinstance(self.array, np.ndarray) and type(self.array).__name__ == "Dataset"

@@ -68,10 +68,13 @@ class Chunks:
         with jax.enable_x64(self._rows.double):  # threads do not inherit it
             spared = self._shuffled or self._grid.ragged
             self._spare = self._rows.empty(_room(self._grid)) if spared else ()
+            self._expect(self._first)
             for number in count(self._first):
                 memory = self._memory()
                 if memory is None:
                     return
+                # The disk works on the next chunk while this one is copied and shuffled.
+                self._expect(number + 1)
                 yield self._chunk(number, memory), memory
 
     def _memory(self) -> tuple | None:
@@ -84,13 +87,23 @@ class Chunks:
             return self._rows.empty(_room(self._grid)) if memory is None else memory
         return None
 
+    def _expect(self, number: int) -> None:
+        for block in self._blocks(number):
+            edges = self._grid.edges(int(block))
+            self._rows.expect(int(edges[0]), int(edges[-1]))
+
     def _chunk(self, number: int, memory: tuple) -> StreamedChunk:
+        epoch, place = divmod(number, self._grid.chunks)
+        shuffle = self._generator(epoch, place + 1) if self._shuffled else None
+        blocks = self._blocks(number)
+        return _filled(self._rows, self._grid, blocks, memory, self._spare, shuffle)
+
+    def _blocks(self, number: int) -> np.ndarray:
+        """Return the blocks of a chunk, in the order of the file."""
         epoch, place = divmod(number, self._grid.chunks)
         order = self._generator(epoch).permutation(self._grid.num_blocks)
         width = self._grid.blocks
-        blocks = np.sort(order[place * width : (place + 1) * width])
-        shuffle = self._generator(epoch, place + 1) if self._shuffled else None
-        return _filled(self._rows, self._grid, blocks, memory, self._spare, shuffle)
+        return np.sort(order[place * width : (place + 1) * width])
 
     def _generator(self, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([*self._seed, *numbers])

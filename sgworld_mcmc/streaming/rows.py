@@ -91,6 +91,11 @@ class Rows:
                 )
             array[: stop - start] = rows
 
+    def expect(self, start: int, stop: int) -> None:
+        """Tell the sources that a range of rows will be read soon."""
+        for source in self._sources.values():
+            source.expect(start, stop)
+
     def _read_into(self, start: int, stop: int, out: tuple) -> bool:
         """Read rows straight into the arrays; return whether all sources could do so."""
         given: dict[int, dict] = {number: {} for number in self._sources}

@@ -51,6 +51,10 @@ class Source(ABC):
         """
         return False
 
+    def expect(self, start: int, stop: int) -> None:
+        """Be told that rows will be read soon: a disk can begin with them. Nothing by default."""
+        return
+
     def whole(self) -> dict[str, np.ndarray]:
         """Return all rows of all columns, read."""
         return {name: np.ascontiguousarray(x) for name, x in self.read(0, self.size).items()}

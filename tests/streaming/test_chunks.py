@@ -98,6 +98,43 @@ def test_the_first_chunk_is_that_of_the_first_rows():
     assert (np.sort(found) == np.arange(len(found))).all()
 
 
+class Diary(ArraySource):
+    """Rows that write down what is expected and read."""
+
+    def __init__(self, array):
+        super().__init__(array)
+        self.seen = []
+
+    def expect(self, start, stop):
+        self.seen.append(("expect", start, stop))
+        super().expect(start, stop)
+
+    def read_into(self, start, stop, out):
+        self.seen.append(("read", start, stop))
+        return super().read_into(start, stop, out)
+
+
+def test_the_disk_is_told_of_a_chunk_before_the_one_before_it_is_read(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(1000, dtype=np.float32))
+    array = np.load(tmp_path / "x.npy", mmap_mode="r")
+    source = Diary(array)
+    rows = Rows((StreamedArray("x", source, ALL, array),), False)
+    grid, _ = make_grid(1000, 10, 5, 200)
+    chunks = Chunks(rows, grid, False, np.array([1, 2], np.uint32))
+    found = np.concatenate([np.array(chunks.next().main[0]).ravel() for _ in range(3)])
+    chunks.close()
+    expected, read = (
+        [each[1:] for each in source.seen if each[0] == what] for what in ("expect", "read")
+    )
+    assert expected[: len(read)] == read and len(read) >= 3 * grid.blocks
+    ranges = np.concatenate([np.arange(*each) for each in read])
+    assert (ranges[: len(found)] == found).all()
+    for place in range(2):
+        begins = source.seen.index(("read", *read[place * grid.blocks]))
+        following = read[(place + 1) * grid.blocks : (place + 2) * grid.blocks]
+        assert all(("expect", *block) in source.seen[:begins] for block in following)
+
+
 def test_an_error_is_raised_where_its_value_would_be():
     def values():
         yield 1
