@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.util import sum_rightmost
 
 from sgworld_mcmc.model.arguments import ArgumentLayout
 from sgworld_mcmc.model.enumeration import SUMMED, enumerated_terms
 from sgworld_mcmc.model.errors import NotMinibatchable
+from sgworld_mcmc.model.flat_position import FlatPosition
 from sgworld_mcmc.model.index_range import IndexRead
 from sgworld_mcmc.model.plates import RowPlates
 from sgworld_mcmc.model.random_parts import RANDOM, FreshState, key_at
@@ -31,7 +31,7 @@ __all__ = ["MinibatchModel"]
 MAX_DETERMINISTIC = 250_000
 
 
-class MinibatchModel:
+class MinibatchModel(FlatPosition):
     """The log density of a NumPyro model on any rows of its data.
 
     Attributes
@@ -40,13 +40,9 @@ class MinibatchModel:
         :class:`~sgworld_mcmc.model.arguments.ArgumentLayout` of the arguments; its ``size`` is N.
     plates
         Names of the plates over the rows.
-    latents
-        Names of the latent sites, sorted, in the order of the flat position.
     additive
         Names of the sites whose log density is a sum over rows, as found by
         :func:`sgworld_mcmc.model.additivity.check_minibatching`. All others belong to the prior.
-    shapes
-        Unconstrained shape of each latent site.
     precise
         Whether the model may be evaluated in double precision even where the user works in single.
     reverse_only
@@ -54,8 +50,6 @@ class MinibatchModel:
         are made of reverse ones then.
     indices
         What the model indexes by its arguments (:mod:`sgworld_mcmc.model.index_range`).
-    dimension
-        Length D of the flat unconstrained position.
     num_rows
         Number of rows of the user's data: N, also where the only batch stands for all of them.
     reason
@@ -81,12 +75,10 @@ class MinibatchModel:
         self.additive = frozenset(n for n, s in sites.items() if s.kind == "observed")
         if self.discrete:
             self.additive = frozenset({SUMMED})
-        self.latents = tuple(sorted(prototype))
-        self.shapes = {name: prototype[name].shape for name in self.latents}
+        super().__init__({name: leaf.shape for name, leaf in prototype.items()})
         self.precise, self.reverse_only = False, False
         self.num_rows, self.reason = layout.size, None
         self.indices: list[IndexRead] = []
-        self.dimension = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self._remember()
 
     def _remember(self) -> None:
@@ -123,63 +115,6 @@ class MinibatchModel:
     def deterministics(self) -> tuple[str, ...]:
         """Names of the deterministic sites."""
         return tuple(n for n, s in self.sites.items() if s.kind == "deterministic")
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Number of unconstrained coordinates of each latent site."""
-        return tuple(int(np.prod(self.shapes[name])) for name in self.latents)
-
-    def unravel(self, flat: jax.Array | tuple) -> dict[str, jax.Array]:
-        """Return the unconstrained sites of a flat position (D,), or of one cut at the sites."""
-        # The transpose of one split is one concatenation, that of slices a sum of padded vectors,
-        # which XLA does not vectorise.
-        parts = flat if isinstance(flat, tuple) else jax.lax.split(flat, self.sizes)
-        named = zip(self.latents, parts, strict=True)
-        return {name: part.reshape(self.shapes[name]) for name, part in named}
-
-    def ravel(self, params: dict[str, jax.Array]) -> jax.Array:
-        """Return the flat position (D,) of unconstrained sites."""
-        return ravel_pytree({name: params[name] for name in self.latents})[0]
-
-    def scalar_names(self) -> list[str]:
-        """Return a name for each of the D unconstrained coordinates, such as ``beta[3]``."""
-        names = []
-        for site in self.latents:
-            for index in np.ndindex(*self.shapes[site]):
-                names.append(site + (f"[{','.join(map(str, index))}]" if index else ""))
-        return names
-
-    def check_params(
-        self, params: dict[str, Any], leading: tuple[int, ...] | None, name: str
-    ) -> None:
-        """Raise unless ``params`` has exactly the latent sites, of shapes ``leading`` + their own.
-
-        If ``leading`` is None, any one common leading axis is allowed. One point is allowed always.
-        """
-        if not isinstance(params, dict):
-            raise TypeError(
-                f"`{name}` must be a dict of unconstrained values by site, not {type(params)}."
-            )
-        unknown, missing = sorted(set(params) - set(self.latents)), set(self.latents) - set(params)
-        if unknown or missing:
-            raise ValueError(
-                f"`{name}` must name the latent sites {list(self.latents)}: "
-                + (f"unknown {unknown}" if unknown else f"missing {sorted(missing)}")
-                + ". Values are unconstrained, as in numpyro.infer.MCMC.run."
-            )
-        if leading is None:
-            first = self.latents[0]
-            extra = np.ndim(params[first]) - len(self.shapes[first])
-            leading = np.shape(params[first])[:1] if extra == 1 else ()
-        if all(np.shape(params[site]) == self.shapes[site] for site in self.latents):
-            return  # one point for all chains
-        for site in self.latents:
-            if np.shape(params[site]) != leading + self.shapes[site]:
-                raise ValueError(
-                    f"`{name}[{site!r}]` has shape {np.shape(params[site])}, expected "
-                    f"{leading + self.shapes[site]}"
-                    + (f" (chains first) or {self.shapes[site]} for all." if leading else ".")
-                )
 
     def log_densities(
         self,
