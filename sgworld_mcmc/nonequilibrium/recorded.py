@@ -8,20 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sgworld_mcmc.checks import check_integer
-from sgworld_mcmc.nonequilibrium.lagged_pairs import contrast_pairs, slow_modes, whiten
 from sgworld_mcmc.nonequilibrium.linear import gaussian_rate
 from sgworld_mcmc.nonequilibrium.matrices import check_matrix, inverse
 from sgworld_mcmc.nonequilibrium.moments import Moments
 from sgworld_mcmc.nonequilibrium.production import PlugInProduction
+from sgworld_mcmc.nonequilibrium.recorded_balance import violation_of
 from sgworld_mcmc.nonequilibrium.results import block_standard_error, table
-from sgworld_mcmc.nonequilibrium.reversibility import DetailedBalanceViolation, symmetry_test
+from sgworld_mcmc.nonequilibrium.reversibility import DetailedBalanceViolation
 from sgworld_mcmc.nonequilibrium.trajectory import check_center
 
 __all__ = ["MeanProduction", "RecordedMoments", "recorded_moments"]
 
-# With fewer blocks, of all chains together, error bars mean nothing.
-_MINIMUM_BLOCKS = 6
 # Number of blocks for error bars.
 _ERROR_BLOCKS = 50
 
@@ -174,88 +171,9 @@ class RecordedMoments(NamedTuple):
             If there is a single coordinate, coordinates are constant or duplicate, or there are
             fewer than six blocks.
         """
-        dim, chains = len(self.center), len(self.edges)
-        if dim < 2:
-            raise ValueError(
-                "Second moments of a single coordinate are symmetric in time whatever it does: "
-                "use detailed_balance_violation(draws)."
-            )
-        moments = self.moments()
-        inverse("covariance of the positions", moments.covariance)
-        time = _correlation_time(moments, slow_modes(moments, whiten(moments)))
-        if num_components is None:
-            blocks = chains * np.clip(self.pairs.sum() / (10 * time), 1, len(self.pairs))
-            num_components = max(2, int(0.5 + np.sqrt(max(blocks - 4, 0) + 0.25)))
-            num_components = min(dim, num_components)
-        check_integer("num_components", num_components, 2, dim)
-        if num_components < dim:
-            leading = np.linalg.eigh(moments.covariance)[1][:, ::-1][:, :num_components]
-            return self.project(leading)._test(num_blocks, "component ")
-        return self._test(num_blocks, "")
+        return violation_of(self, num_blocks, num_components)
 
-    def _test(self, num_blocks: int | None, prefix: str) -> DetailedBalanceViolation:
-        dim, moments = len(self.center), self.moments()
-        names = tuple(f"{prefix}{i}" for i in range(dim))
-        modes = slow_modes(moments, whiten(moments))
-        time = _correlation_time(moments, modes)
-        each = self._blocks_per_chain(num_blocks, time, len(contrast_pairs(dim, 2)))
-        own = self._joined(each).about(moments.mean)
-        standard = np.diag(1 / np.sqrt(np.diag(moments.covariance)))
-        tested = own._contrasts(modes, telescoped=True)
-        statistic, p_value, dof = symmetry_test(tested)
-        flat = own._contrasts(standard, telescoped=False).reshape(-1, tested.shape[-1])
-        contrast, error = flat.mean(0), flat.std(0, ddof=1) / np.sqrt(len(flat))
-        i, j = np.triu_indices(dim, 1)
-        square = np.zeros((3, 1, dim, dim))
-        z_scores = contrast / np.where(error > 0, error, np.inf)
-        for matrix, values in zip(square, (z_scores, contrast, error), strict=True):
-            matrix[0, i, j], matrix[0, j, i] = values, -values
-        return DetailedBalanceViolation(
-            statistic=statistic,
-            p_value=p_value,
-            z_scores=square[0],
-            contrasts=square[1],
-            standard_errors=np.abs(square[2]),
-            lags=(1,),
-            degrees_of_freedom=dof,
-            num_blocks=len(flat),
-            num_blocks_per_chain=len(own.pairs),
-            block_length=int(own.pairs.mean()),
-            correlation_time=time,
-            names=names,
-            order=2,
-        )
-
-    def _contrasts(self, weights: np.ndarray, telescoped: bool) -> np.ndarray:
-        """Return (chains, blocks, contrasts) of x @ weights, like `block_contrasts`."""
-        moved = weights.T @ self.moved @ weights
-        area = moved - moved.swapaxes(2, 3)
-        if telescoped:
-            z = self.edges @ weights
-            products = z[..., :, None] * z[..., None, :]
-            area = area - np.diff(products, axis=1)
-        i, j = np.triu_indices(weights.shape[1], 1)
-        return (area / self.pairs[:, None, None])[..., i, j]
-
-    def _blocks_per_chain(self, num_blocks: int | None, time: float, contrasts: int) -> int:
-        """Return the number of blocks per chain for a test: all recorded, or fewer longer ones."""
-        chains, steps, most = len(self.edges), int(self.pairs.sum()), len(self.pairs)
-        if num_blocks is not None:
-            wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
-            each = -(-wanted // chains)
-        else:
-            each = min(-(-max(100, 4 * contrasts) // chains), int(steps / (10 * time)))
-            if chains * each < 16:
-                each = min(-(-16 // chains), int(steps / (5 * time)))
-        least = -(-_MINIMUM_BLOCKS // chains)
-        if most < least:
-            raise ValueError(
-                f"{most} blocks were recorded in each of {chains} chain(s), and a test needs "
-                f"{_MINIMUM_BLOCKS} in all: run longer, or more chains."
-            )
-        return max(each, least)
-
-    def _joined(self, each: int) -> "RecordedMoments":
+    def joined(self, each: int) -> "RecordedMoments":
         """Join neighbours into at most ``each`` blocks per chain, of nearly equal length."""
         steps, most = int(self.pairs.sum()), len(self.pairs)
         each = min(each, most)
@@ -276,7 +194,7 @@ class RecordedMoments(NamedTuple):
     def _for_errors(self, center) -> "RecordedMoments":
         """Return the sums about a center in about fifty blocks, long enough for error bars."""
         each = max(-(-_ERROR_BLOCKS // len(self.edges)), 2 if len(self.edges) == 1 else 1)
-        return self._joined(each).about(center)
+        return self.joined(each).about(center)
 
     def __str__(self):
         moments = self.moments()
@@ -351,15 +269,3 @@ def recorded_moments(source: Any) -> RecordedMoments:
     parts = [part.about(center[0]) for part in parts]
     joined = [np.concatenate(field) for field in list(zip(*parts, strict=True))[1:5]]
     return RecordedMoments(parts[0].pairs, *joined, center[0])
-
-
-def _correlation_time(moments: Moments, modes: np.ndarray) -> float:
-    """Return the correlation time, in steps, of the product of the two slowest modes.
-
-    Correlations are assumed to be exponential. With averaged noise lag 1 understates the decay, so
-    that the time is on the safe side.
-    """
-    lagged = modes.T @ moments.lagged[1] @ modes
-    first, second = np.clip(np.diag(lagged)[:2], 0, 1 - 1e-9)
-    product = first * second
-    return float((1 + product) / (1 - product))
