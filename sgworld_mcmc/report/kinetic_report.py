@@ -11,6 +11,8 @@ __all__ = ["KineticReport", "Temperatures"]
 
 # Number of quantities and sites shown in the tables; the arrays hold all.
 SHOWN = 12
+# A temperature says nothing of the draws if its standard error is larger.
+UNKNOWN = 0.1
 
 
 class Temperatures(NamedTuple):
@@ -159,7 +161,12 @@ class KineticReport(NamedTuple):
                 f"{z.max():.1f} standard errors."
             )
         lines += [f"! {note}" for note in self.notes]
-        if not self.notes:
+        if not self.notes and t.total_se > UNKNOWN:
+            lines.append(
+                "The chains agree on the quantities. Their temperature, and with it the widths, is "
+                f"known to ± {t.total_se:.2g} only: raise `num_samples` to check it."
+            )
+        elif not self.notes:
             lines.append(
                 "Nothing to do: the chains agree on the quantities, and the temperature is right "
                 "within the tolerance or its standard error."

@@ -187,6 +187,9 @@ def test_thousands_of_dimensions_have_the_moments_of_an_exact_posterior(gaussian
     mean, variance = moments_of_means(*means_data())
     report = gaussian_run.bias_report()
     assert "Nothing to do" in str(report)
+    # A temperature that is not known is not called right.
+    vague = report._replace(temperatures=report.temperatures._replace(total_se=1.6))
+    assert "known to ± 1.6 only" in str(vague) and "Nothing to do" not in str(vague)
     draws = np.asarray(gaussian_run.get_samples()["mu"], float)
     z = (draws - mean) / np.sqrt(variance)
     # The mean over the directions of the relative error of the variance is the temperature's.
