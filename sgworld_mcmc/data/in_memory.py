@@ -22,6 +22,7 @@ __all__ = [
     "head",
     "is_large",
     "joined",
+    "minibatches",
     "part_edges",
     "part_order",
     "random_order",
@@ -175,6 +176,19 @@ def head(feed: FixedPartition, rows: int) -> FixedPartition:
     if jax.default_backend() != "cpu":
         return FixedPartition(jax.tree.map(lambda x: x[:, :rows], feed.main))
     return FixedPartition(jax.tree.map(lambda x: from_numpy(np.asarray(x)[:, :rows]), feed.main))
+
+
+def minibatches(feed: FixedPartition, rows: int, most: int) -> FixedPartition:
+    """Return batches of ``rows`` rows cut from those of a feed, from each equally many.
+
+    There are at most ``most`` of them, but one from each batch at least; a batch of fewer rows
+    stays whole.
+    """
+    size = jax.tree.leaves(feed.main)[0].shape[1]
+    each = int(np.clip(most // feed.num_batches, 1, max(1, size // rows)))
+    cut_rows = head(feed, each * min(rows, size))
+    count = each * feed.num_batches
+    return FixedPartition(jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[2:]), cut_rows.main))
 
 
 def first_batches(feed: FixedPartition, count: int) -> FixedPartition:

@@ -43,6 +43,8 @@ class CoordinateFit(NamedTuple):
         stored: that of a model with groups would have too many numbers.
     mean
         Whether that holds for a mean Hessian over the posterior, not for the one at the center.
+    scattered
+        Whether searches for a mode have ended in several places, none of them a mode.
     """
 
     coordinates: Coordinates
@@ -59,6 +61,7 @@ class CoordinateFit(NamedTuple):
     modes: np.ndarray | None = None
     unit: bool = False
     mean: bool = False
+    scattered: bool = False
 
     @property
     def curved(self) -> bool:

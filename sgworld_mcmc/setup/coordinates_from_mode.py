@@ -11,7 +11,7 @@ import numpy as np
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import cut, is_large
+from sgworld_mcmc.data.in_memory import cut, head, is_large
 from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
@@ -20,6 +20,7 @@ from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.curvature import Scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
+from sgworld_mcmc.setup.tied_latents import has_tied_latents
 
 __all__ = [
     "CONVERGED",
@@ -40,6 +41,8 @@ SEVERAL_ENDS = 2
 SOME_POINTS = 4
 # A full covariance is fitted to the posterior without a mode up to this dimension.
 GAUSSIAN_DIMENSION = 300
+# Rows on which a model is looked at for what its priors have to do with each other.
+FEW_ROWS = 2
 
 
 def set_up_feed(data: tuple, shards: int = 1, layout: Layout | None = None) -> FixedPartition:
@@ -89,7 +92,8 @@ def fit_coordinates(
     -------
     CoordinateFit or None
         None if searches end in several places, none of which is a usable mode, as those of networks
-        do, and if the settings allow a set-up without a mode.
+        do, and if the settings allow a set-up without a mode. A Gaussian is fitted to a hierarchy
+        of few parameters, whose density has no mode where a scale is zero.
     """
     search = ModeSearch(functions, feed, constants, generator)
     given = initial
@@ -107,14 +111,16 @@ def fit_coordinates(
         gradient = -feed.size * np.asarray(last.gradient, float)
     converged = bool(gain < CONVERGED and np.isfinite(gain))
     if settings.adapt and not (converged and scaled.indefinite == 0):
+        scattered = False
         if settings.may_go_without_mode and functions.model.reason is None:
             ends = _comparable(found, losses, best, scaled.coordinates, search)
-            if len(ends) >= SEVERAL_ENDS:
+            scattered = len(ends) >= SEVERAL_ENDS
+            if scattered and not _may_be_hierarchy(search, initial[0], settings):
                 return None
         # A random point may be far out in a tail: start half way to the origin.
         fitted = fitted_gaussian(search, initial[0] / 2)
         if fitted is not None:
-            return fitted
+            return fitted._replace(scattered=scattered)
     return CoordinateFit(
         coordinates_of(settings, center, scaled, hessian),
         None if hessian is None else np.asarray(hessian),
@@ -188,6 +194,14 @@ def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | No
         (),
         fitted=True,
     )
+
+
+def _may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings) -> bool:
+    """Return whether a Gaussian may fit a posterior in whose density no mode was found."""
+    if search.dimension > GAUSSIAN_DIMENSION or settings.dynamics == "kinetic":
+        return False
+    few = head(search.feed, FEW_ROWS).fetch((), 0).main
+    return has_tied_latents(search.functions.model, point, few, search.constants)
 
 
 def coordinates_of(settings: Settings, center: np.ndarray, scaled: Scale, hessian) -> Coordinates:

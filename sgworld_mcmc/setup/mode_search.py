@@ -9,7 +9,7 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import head, is_large
+from sgworld_mcmc.data.in_memory import head, is_large, minibatches
 from sgworld_mcmc.device_layout import is_spread
 from sgworld_mcmc.progress import count_rows, is_counting
 from sgworld_mcmc.protocols import Coordinates
@@ -38,9 +38,10 @@ STARTS, TRIES = 4, 10
 RADII = (2.0, 0.5, 0.1, 0.01, 0.001, 0.0001)
 # A search has arrived at a mode if a further step promises fewer nats than this.
 SETTLED = 1e-3
-# Largest numbers of Hessians in a search and of gradients of L-BFGS, and the number of steps of
-# the variational fit.
-ROUNDS, BUDGET, GAUSSIAN_STEPS = 8, 300, 3000
+# Largest numbers of Hessians in a search and of gradients of L-BFGS.
+ROUNDS, BUDGET = 8, 300
+# Number of steps of the variational fit, and of the minibatches that it uses of a feed of few.
+GAUSSIAN_STEPS, GAUSSIAN_BATCHES = 3000, 64
 
 
 class ModeSearch(NamedTuple):
@@ -213,10 +214,9 @@ class ModeSearch(NamedTuple):
 
     def gaussian(self, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
         """Return mean and Cholesky factor of the Gaussian fitted to the posterior."""
-        count = self.feed.num_batches
-        order = self.generator.integers(0, count, GAUSSIAN_STEPS).astype(np.int32)
+        some = minibatches(self.feed, ADAM_ROWS, GAUSSIAN_BATCHES)
+        order = self.generator.integers(0, some.num_batches, GAUSSIAN_STEPS).astype(np.int32)
         seed = np.uint32(self.generator.integers(2**32))
-        some = head(self.feed, ADAM_ROWS)
         count_rows(GAUSSIAN_STEPS * ADAM_ROWS)
         return self.functions.gaussian(seed, from_numpy(start), order, some, self.constants)
 

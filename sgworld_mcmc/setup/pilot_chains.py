@@ -39,6 +39,9 @@ __all__ = [
 # Pilot chains use all rows up to this number, and above it minibatches of the second number.
 WHOLE = 4096
 PILOT_ROWS = 1024
+# They use all rows too up to the first number for each parameter, where rows times parameters are
+# at most the second: the noise of minibatches with a few rows for each would look like curvature.
+WHOLE_EACH, WHOLE_NUMBERS = 64, 2**22
 # At most this many minibatches are copied for the pilot: more than it makes steps of one size.
 PILOT_BATCHES = 512
 # The first of these step sizes at which no chain is lost is the reference. It is doubled as long
@@ -82,7 +85,9 @@ class PilotGradient(NamedTuple):
 
 
 def _pilot_gradient(posterior: Posterior, batches: BatchNoise | None) -> PilotGradient:
-    if posterior.size <= WHOLE:
+    dimension, size = posterior.functions.model.dimension, posterior.size
+    few = batches is None and size <= min(WHOLE_EACH * dimension, WHOLE_NUMBERS / dimension)
+    if few or size <= WHOLE:
         return PilotGradient(cut(posterior.rows, 1), Plain(), ())
     if batches is not None:
         batch_size = batches.quiet(posterior.size, "taylor")

@@ -18,6 +18,7 @@ from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
+from sgworld_mcmc.setup.coordinates_at_mass import LOST_AT_MODE
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
@@ -87,12 +88,15 @@ def prepare(
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     posterior, precision = found
     contents = checked.contents
-    if not (posterior.fit.other_modes and settings.may_go_without_mode and view.reason is None):
+    doubtful = bool(posterior.fit.other_modes) or posterior.fit.scattered
+    most_lost = LOST_AT_MODE if posterior.fit.scattered else MOST_LOST
+    if not (doubtful and settings.may_go_without_mode and view.reason is None):
         checked = None  # the order of many rows takes memory
     with jax.enable_x64(precision.double):
         posterior, measurements, starts = explore(generator, posterior, settings)
-    if checked is not None and measurements is not None and measurements.lost > MOST_LOST:
-        # One mode of several, about which chains do not stay, says nothing of the posterior.
+    if checked is not None and measurements is not None and measurements.lost > most_lost:
+        # One mode of several, or a Gaussian fitted where there is none, says nothing of the
+        # posterior if chains do not stay about it.
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     with jax.enable_x64(precision.double):
         choice = None if settings.complete else _chosen(settings, posterior, measurements)
