@@ -86,7 +86,7 @@ def test_a_decision_on_a_latent_value_is_an_error():
 
     with pytest.raises(jax.errors.ConcretizationTypeError) as caught:
         SGWORLD(model, **QUICK).run(KEY, Y)
-    assert "y (203,)" in "".join(caught.value.__notes__)
+    assert "y float32 (203,)" in "".join(caught.value.__notes__)
 
 
 def test_a_statistic_of_all_rows_that_is_no_sum_is_found_out():
