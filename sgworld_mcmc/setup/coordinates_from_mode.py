@@ -197,7 +197,10 @@ def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | No
 
 
 def _may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings) -> bool:
-    """Return whether a Gaussian may fit a posterior in whose density no mode was found."""
+    """Return whether a Gaussian may fit a posterior in whose density no mode was found.
+
+    Kinetic dynamics that were asked for need none.
+    """
     if search.dimension > GAUSSIAN_DIMENSION or settings.dynamics == "kinetic":
         return False
     few = head(search.feed, FEW_ROWS).fetch((), 0).main

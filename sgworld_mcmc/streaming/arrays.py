@@ -2,6 +2,7 @@
 
 import os
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,8 @@ class ArraySource(Source):
             number, begin = self._file
             row = self.columns[ALL].nbytes
             place, length = begin + start * row, (stop - start) * row
-            os.posix_fadvise(number, place, length, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # a file system that takes no advice can still be read
+                os.posix_fadvise(number, place, length, os.POSIX_FADV_WILLNEED)
 
     def read(self, start: int, stop: int) -> dict[str, Any]:
         # h5py checks ``bool(dataset)``: it is false once the file is closed.
