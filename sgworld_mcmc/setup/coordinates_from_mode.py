@@ -20,6 +20,7 @@ from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.curvature import Scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
+from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.tied_latents import has_tied_latents
 
 __all__ = [
@@ -102,6 +103,9 @@ def fit_coordinates(
     found = search.modes(np.asarray(initial, float))
     losses = np.array([finite_loss(each) for each in found])
     best = found[int(np.argmin(losses))]
+    modes = find_modes(search, np.asarray(initial, float), found, further=given is None)
+    if modes:
+        best = heaviest(modes).end
     grown = _grown(search, np.asarray(best.position))
     if grown is not None:
         center, gain, gradient, hessian, scaled = grown
@@ -127,7 +131,9 @@ def fit_coordinates(
         converged,
         gain,
         scaled.indefinite,
-        _other_modes(found, losses, best, scaled.coordinates, search),
+        distances_of(search, modes, heaviest(modes), scaled.coordinates)
+        if modes
+        else _other_modes(found, losses, best, scaled.coordinates, search),
         gradient=gradient,
         modes=_modes_of(search, given, scaled.coordinates),
     )

@@ -15,6 +15,7 @@ from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
+from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
 
 __all__ = ["PROBES", "fit_streamed"]
@@ -99,6 +100,9 @@ def fit_streamed(
     points = search.initial_points() if initial is None else initial
     found = search.modes(np.asarray(points, float))
     best = found[int(np.argmin([finite_loss(each) for each in found]))]
+    modes = find_modes(search, np.asarray(points, float), found, further=initial is None)
+    if modes:
+        best = heaviest(modes).end
     count = feed.num_batches
     sizes = sorted({*part_sizes(count * 8)[:-1], count} if count > 1 else {1})
     grown = grow(both, np.asarray(best.position), [n for n in sizes if n <= count])
@@ -112,7 +116,12 @@ def fit_streamed(
             "end. Reparametrise the model, or run it on as many rows as fit in memory "
             "(`stream=False`, with a random part of the rows)."
         )
-    return _fit_of(settings, grown), both.blocks
+    fit = _fit_of(settings, grown)
+    if modes:
+        copies = whole.rows.size / feed.size
+        others = distances_of(search, modes, heaviest(modes), fit.coordinates, copies)
+        fit = fit._replace(other_modes=others)
+    return fit, both.blocks
 
 
 def _at_given(search, both: StreamedSearch, points: np.ndarray, settings: Settings):
