@@ -35,8 +35,8 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
         far = ", ".join(f"{distance:.0f}" for distance in fit.other_modes)
         notes.append(
             f"The posterior has other modes, {far} standard deviations away: the chains stay at "
-            "one of them, or seldom change. Remove the symmetry (an ordered constraint for mixtures), or compare "
-            "chains with different `init_params`."
+            "one of them, or seldom change. Remove the symmetry (an ordered constraint for "
+            "mixtures), or compare chains with different `init_params`."
         )
     if plan.streaming is not None and plan.streaming.note() is not None:
         notes.append(plan.streaming.note())
