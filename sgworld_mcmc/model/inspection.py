@@ -25,7 +25,7 @@ from sgworld_mcmc.model.plates import FullData, RowPlates
 from sgworld_mcmc.model.python_values import QUESTIONS, find_answers
 from sgworld_mcmc.model.random_parts import RANDOM, AskedForKey, depends_on_first
 from sgworld_mcmc.model.slips import check_forgotten, explained
-from sgworld_mcmc.model.traces import Site, trace_of, unconstrained
+from sgworld_mcmc.model.traces import Site, is_circular, trace_of, unconstrained
 
 __all__ = ["minibatch_model", "whole_data_model"]
 
@@ -211,9 +211,10 @@ def _describe(model: Callable, layout: ArgumentLayout, rows: tuple, constants: t
             plates = tuple((f.name, f.size) for f in site["cond_indep_stack"])
             nesting = max((-f.dim for f in site["cond_indep_stack"]), default=0)
             shape, values = jnp.shape(site["value"]), None
+            circular = kind == "latent" and is_circular(site)
             if kind == "observed" and not rows:
                 values = observed_values(name, site, (*rows, *constants))
-            sites[name] = Site(kind, shape, discrete, plates, enumerable, nesting, values)
+            sites[name] = Site(kind, shape, discrete, plates, enumerable, nesting, values, circular)
             if kind == "latent" and not discrete:
                 latents[name] = unconstrained(site)
         sites.update(module_sites(trace, list(latents)))

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from numpyro import handlers
-from numpyro.distributions import biject_to
+from numpyro.distributions import biject_to, constraints
 
 from sgworld_mcmc.model.observed_values import ObservedValues
 
-__all__ = ["Site", "log_density", "trace_of", "unconstrained"]
+__all__ = ["Site", "is_circular", "log_density", "trace_of", "unconstrained"]
 
 
 class Site(NamedTuple):
@@ -25,6 +25,7 @@ class Site(NamedTuple):
     enumerable: bool = False
     nesting: int = 0  # number of the axes that are those of plates
     values: ObservedValues | None = None  # where the values of an observed site must lie
+    circular: bool = False  # an angle, whose two ends are one
 
 
 def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwargs) -> dict:
@@ -32,6 +33,12 @@ def trace_of(model: Callable, rng_key: jax.Array, strategy: Callable, args, kwar
     # The handler of the seed is the inner one: initialisation strategies draw with its keys.
     substituted = handlers.substitute(handlers.seed(model, rng_key), substitute_fn=strategy)
     return handlers.trace(substituted).get_trace(*args, **kwargs)
+
+
+def is_circular(site: dict) -> bool:
+    """Return whether the values of a latent site are angles."""
+    support = site["fn"].support
+    return getattr(support, "base_constraint", support) is constraints.circular
 
 
 def unconstrained(site: dict) -> jax.Array:

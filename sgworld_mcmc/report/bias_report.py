@@ -71,6 +71,8 @@ class BiasReport(NamedTuple):
         R-hat and effective draws of the user's ``quantities``; None without them.
     reading
         How rows are streamed, in words; empty if they are in memory.
+    fixed
+        Whether the user had given anything on which the predicted errors depend.
     """
 
     names: tuple[str, ...]
@@ -98,6 +100,7 @@ class BiasReport(NamedTuple):
     notes: tuple[str, ...]
     quantities: QuantityMixing | None = None
     reading: str = ""
+    fixed: bool = False
 
     def dominant(self) -> list[str]:
         """Return for each parameter the cause of the largest part of the predicted error."""
@@ -145,6 +148,23 @@ class BiasReport(NamedTuple):
             "Prediction and measurement disagree: " + "; ".join(problems) + ". Do not trust these "
             f"draws to the tolerance: halve `step_size` (it was {self.step_size:.3g}), or compare "
             "with NUTS on part of the rows."
+        )
+
+    def excess(self) -> str | None:
+        """Return a sentence if the predicted errors exceed the tolerance, else None."""
+        worst = float(np.max(np.abs(self.predicted_variance_error)))
+        # The automatic step size uses the whole tolerance, so rounding must not count.
+        if worst <= 1.1 * self.tolerance:
+            return None
+        cure = (
+            "reduce `step_size`, or leave the settings to the package"
+            if self.fixed
+            else "the posterior is too far from a Gaussian for the step size that was chosen. "
+            "Halve `tolerance`, reparametrise the model, or compare with NUTS"
+        )
+        return (
+            f"The predicted error of the variance, {worst:.1%}, exceeds the tolerance "
+            f"{self.tolerance:g}: {cure}."
         )
 
     def __str__(self) -> str:
@@ -230,13 +250,9 @@ class BiasReport(NamedTuple):
         trouble = self.disagreement()
         if trouble:
             lines.append(f"! {trouble}")
-        worst = float(np.max(np.abs(self.predicted_variance_error)))
-        # The automatic step size uses the whole tolerance, so rounding must not count.
-        if not worst <= 1.1 * self.tolerance:
-            lines.append(
-                f"! The predicted error of the variance, {worst:.1%}, exceeds the tolerance "
-                f"{self.tolerance:g}: reduce `step_size`, or leave the settings to the package."
-            )
+        excess = self.excess()
+        if excess:
+            lines.append(f"! {excess}")
         elif not self.notes and not trouble:
             lines.append("Nothing to do: the predicted errors are within the tolerance.")
         return lines

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.report.check import Check
+from sgworld_mcmc.report.quantity_mixing import QuantityMixing
 
 __all__ = ["KineticReport", "Temperatures"]
 
 # Number of quantities and sites shown in the tables; the arrays hold all.
 SHOWN = 12
+# Single parameters cannot be read from the draws above this R-hat, or below this sample size.
+MIXED, ENOUGH = 1.1, 100
 # A temperature says nothing of the draws if its standard error is larger.
 UNKNOWN = 0.1
 
@@ -58,6 +61,10 @@ class KineticReport(NamedTuple):
     expected_error
         (Q,) expected error of the mean of each quantity, in its posterior standard deviations, from
         the temperature's error and the correlation with the potential.
+    parameters
+        Convergence of the single parameters, a
+        :class:`~sgworld_mcmc.report.quantity_mixing.QuantityMixing`; None of more than 5000, of
+        fewer than 20 draws, and with ``keep=``.
     predictive_error
         Mean absolute error that is expected of the predictive probabilities of rows (relative, if
         they are densities); NaN if the log likelihoods of rows are not among the quantities.
@@ -76,6 +83,7 @@ class KineticReport(NamedTuple):
     r_hat: np.ndarray
     ess: np.ndarray
     expected_error: np.ndarray
+    parameters: QuantityMixing | None
     predictive_error: float
     control: Check | None
     order: str
@@ -160,6 +168,20 @@ class KineticReport(NamedTuple):
                 f"error {np.median(self.control.mean_shift_se):.3f}), at most "
                 f"{z.max():.1f} standard errors."
             )
+        unmixed = False
+        if self.parameters is not None:
+            r_hat, ess = self.parameters.r_hat, self.parameters.ess
+            unread = int(np.sum((r_hat > MIXED) | (ess < ENOUGH)))
+            unmixed = unread > 0
+            lines.append(f"Single parameters ({len(ess)} numbers): {self.parameters.extremes()}.")
+            if unmixed:
+                lines.append(
+                    f"Of {unread} of them these draws give no means or intervals yet (R-hat above "
+                    f"{MIXED:g}, or fewer than {ENOUGH} effective draws). The weights of a network "
+                    "need not mix; where you want such parameters themselves, raise `num_samples` "
+                    "or `steps_per_draw`, or name them in `quantities=`, so that warnings speak of "
+                    "them."
+                )
         lines += [f"! {note}" for note in self.notes]
         if not self.notes and t.total_se > UNKNOWN:
             lines.append(
@@ -168,7 +190,8 @@ class KineticReport(NamedTuple):
             )
         elif not self.notes:
             lines.append(
-                "Nothing to do: the chains agree on the quantities, and the temperature is right "
-                "within the tolerance or its standard error."
+                f"Nothing to do{' for the quantities' if unmixed else ''}: the chains agree on "
+                "the quantities, and the temperature is right within the tolerance or its standard "
+                "error."
             )
         return lines

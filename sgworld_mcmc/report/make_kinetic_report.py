@@ -9,6 +9,7 @@ from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.kinetic_report import KineticReport, Temperatures
 from sgworld_mcmc.report.notes import few_effective_note, schedule_notes
 from sgworld_mcmc.report.quantities import quantity_names
+from sgworld_mcmc.report.quantity_mixing import QuantityMixing, quantity_mixing
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.slabs import r_hats, sample_sizes
 from sgworld_mcmc.theory.mean_temperature import temperature_error
@@ -19,6 +20,8 @@ __all__ = ["kinetic_notes", "make_kinetic_report", "measured_temperatures"]
 BLOCKS = 5
 # The chains disagree above this R-hat of a quantity. It is the largest of hundreds.
 LARGEST_R_HAT = 1.1
+# Up to so many parameters are looked at one by one.
+MOST_PARAMETERS = 5000
 # A temperature is wrong if it differs from one by more than this many standard errors, and by more
 # than this for a single site.
 SIGMAS, MATTERS = 4.0, 0.1
@@ -41,6 +44,7 @@ def make_kinetic_report(
         r_hat=_r_hat(quantities),
         ess=sample_sizes(quantities),
         expected_error=expected,
+        parameters=_parameters(data.model, draws),
         predictive_error=predictive,
         control=None if control is None else control_check(quantities, control),
         order=dynamics.order.name,
@@ -130,6 +134,15 @@ def measured_temperatures(model: MinibatchModel, draws: Draws, temperature: floa
     return Temperatures(
         kinetic, kinetic_se, position, position_se, float(total[0]), float(total_se[0])
     )
+
+
+def _parameters(model: MinibatchModel, draws: Draws) -> QuantityMixing | None:
+    """Return how the single parameters have mixed; None of many, of few draws, or with `keep=`."""
+    sites = {name: draws.samples[name] for name in model.latents if name in draws.samples}
+    few = draws.positions.shape[1] < 20 or model.dimension > MOST_PARAMETERS
+    if few or not sites or not all(np.isfinite(x).all() for x in sites.values()):
+        return None
+    return quantity_mixing(sites)
 
 
 def _sizes(model: MinibatchModel) -> np.ndarray:

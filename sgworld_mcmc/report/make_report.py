@@ -38,8 +38,12 @@ def can_be_checked(plan: RunPlan, draws: Draws) -> bool:
 def contradiction(
     plan: RunPlan, data: RunData, draws: Draws, strategy: Callable | None = None
 ) -> str | None:
-    """Return a warning if gradients of all rows at the draws contradict the plan, else None."""
-    return make_report(plan, data, draws, brief=True, strategy=strategy).disagreement()
+    """Return a warning if gradients of all rows at the draws contradict the plan, else None.
+
+    So do errors that are predicted to be larger than the tolerance.
+    """
+    report = make_report(plan, data, draws, brief=True, strategy=strategy)
+    return report.disagreement() or report.excess()
 
 
 def make_report(
@@ -111,6 +115,7 @@ def make_report(
         double=plan.double,
         notes=notes,
         reading=_reading(plan, data),
+        fixed=plan.fixed,
     )
 
 

@@ -27,11 +27,14 @@ class QuantityMixing(NamedTuple):
     ess: np.ndarray
 
     def __str__(self) -> str:
+        return f"Quantities ({len(self.names)} numbers): {self.extremes()}."
+
+    def extremes(self) -> str:
+        """Return the largest R-hat and the smallest sample size in words."""
         worst, fewest = int(np.argmax(self.r_hat)), int(np.argmin(self.ess))
         return (
-            f"Quantities ({len(self.names)} numbers): R-hat at most {self.r_hat[worst]:.3f} "
-            f"({self.names[worst]}), at least {self.ess[fewest]:.0f} effective draws "
-            f"({self.names[fewest]})."
+            f"R-hat at most {self.r_hat[worst]:.3f} ({self.names[worst]}), at least "
+            f"{self.ess[fewest]:.0f} effective draws ({self.names[fewest]})"
         )
 
 

@@ -159,6 +159,15 @@ def warn_of(view: MinibatchModel, stacklevel: int) -> None:
             "random_eqx_module in place of flax_module, nnx_module or eqx_module.",
             stacklevel=stacklevel + 1,
         )
+    circular = [name for name, site in view.sites.items() if site.circular]
+    if circular:
+        warnings.warn(
+            f"The angles {circular} are cut open at -pi and pi, and no chain passes from one end "
+            "to the other: a posterior across the cut is sampled on one side only. Use "
+            f"numpyro.handlers.reparam(config={{{circular[0]!r}: CircularReparam()}}), where "
+            "CircularReparam is that of numpyro.infer.reparam, or measure angles from elsewhere.",
+            stacklevel=stacklevel + 1,
+        )
     if view.left_out():
         warnings.warn(
             f"The deterministic sites {view.left_out()} have a value for each of "

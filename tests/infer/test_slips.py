@@ -1,11 +1,16 @@
 """What users get wrong, each with a message that names the cause before the long work starts."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import models
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
+from numpyro.infer.reparam import CircularReparam
 from numpyro.infer.util import potential_energy
 
 from sgworld_mcmc import SGLD, SGWORLD
@@ -74,3 +79,22 @@ def test_start_given_needs_points(without_set_up):
 def test_schedules_that_are_none(settings, error, words):
     with pytest.raises(error, match=words):
         SGWORLD(models.plated, **settings)
+
+
+def test_an_angle_that_is_cut_open_is_warned_of():
+    """The posterior lies across the cut: half of it is on the other side."""
+
+    def model(y):
+        angle = numpyro.sample("angle", dist.VonMises(0.0, 0.1).expand([2]).to_event(1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.VonMises(angle[0], 5.0), obs=y)
+
+    rng = np.random.default_rng(0)
+    y = np.angle(np.exp(1j * (3.1 + rng.vonmises(0, 5, 60)))).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"angles \['angle'\] are cut open.*CircularReparam"):
+        SGWORLD(model, num_samples=20).run(jax.random.key(0), y)
+    whole = numpyro.handlers.reparam(model, config={"angle": CircularReparam()})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SGWORLD(whole, num_samples=20).run(jax.random.key(0), y)
+    assert not any("cut open" in str(each.message) for each in caught)

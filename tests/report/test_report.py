@@ -97,6 +97,16 @@ def test_settings_that_cannot_meet_the_tolerance_are_said(mcmc):
     assert "exceeds the tolerance" in str(coarse.bias_report())
 
 
+def test_an_error_above_the_tolerance_has_a_cure_that_can_be_taken(mcmc):
+    """Nobody can leave to the package what the package has chosen."""
+    report = mcmc.bias_report()
+    assert report.excess() is None
+    larger = report._replace(predicted_variance_error=report.predicted_variance_error + 0.1)
+    assert "Halve `tolerance`" in larger.excess() and "leave the" not in larger.excess()
+    assert "leave the settings to the package" in larger._replace(fixed=True).excess()
+    assert "Nothing to do" not in str(larger)
+
+
 @pytest.mark.slow
 def test_a_funnel_is_said_to_be_one():
     def model(y, group):

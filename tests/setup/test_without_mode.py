@@ -204,6 +204,9 @@ def test_thousands_of_dimensions_have_the_moments_of_an_exact_posterior(gaussian
     scores = chains.mean((0, 1))[::100] * np.sqrt(ess)
     assert np.abs(scores).max() < SIGMAS + 1
     assert report.r_hat.max() < 1.1
+    place = report.parameters.names.index("mu[100]")
+    assert report.parameters.ess[place] == pytest.approx(ess[1], rel=1e-6)
+    assert "give no means" not in str(report)
     assert gaussian_run.plan.kinetic is not None and gaussian_run.plan.dynamics.order.period == 2
 
 
@@ -298,3 +301,12 @@ def test_a_small_network_has_no_mode_and_runs_without_one():
     assert 0.08 < sigma.mean() < 0.13
     quantities = mcmc.quantities()
     assert quantities["log_likelihood"].shape == (4, 300, 120)
+    # Hidden units change places: nobody should read one weight, and the report says so.
+    report = mcmc.bias_report()
+    weights = np.asarray(mcmc.get_samples(group_by_chain=True)["w2"], float)
+    r_hat = numpyro.diagnostics.split_gelman_rubin(weights)
+    place = [report.parameters.names.index(f"w2[{i}]") for i in range(10)]
+    np.testing.assert_allclose(report.parameters.r_hat[place], r_hat, rtol=1e-6)
+    assert r_hat.max() > 1.1
+    assert "of them these draws give no means or intervals" in str(report)
+    assert "Nothing to do:" not in str(report)
