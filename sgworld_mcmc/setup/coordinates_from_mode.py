@@ -9,12 +9,14 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.coordinates.dense import Dense
+from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, head, is_large
 from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
+from sgworld_mcmc.setup.closest_gaussian import closest_gaussian
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.curvature import Scale
@@ -40,8 +42,10 @@ CONVERGED = 1e-3
 SEVERAL_ENDS = 2
 # The curvature is looked at in so many given points at most.
 SOME_POINTS = 4
-# A full covariance is fitted to the posterior without a mode up to this dimension.
+# A full covariance is fitted to the posterior without a mode up to this dimension, step by step.
 GAUSSIAN_DIMENSION = 300
+# Above, Hessians of all rows are averaged over draws if rows times dimensions are at most so many.
+MOST_NUMBERS = 10**7
 # Rows on which a model is looked at for what its priors have to do with each other.
 FEW_ROWS = 2
 
@@ -185,10 +189,22 @@ def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
 def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:
     """Return coordinates from a Gaussian fitted to the posterior, where no mode is usable.
 
-    None in many dimensions. The fit begins at ``start`` (D,).
+    The fit begins at ``start`` (D,). Its covariance is fitted step by step in up to 300 dimensions,
+    and follows from Hessians in up to 1000, if a pass over the rows is short. In more dimensions
+    parameters are independent in the Gaussian, which serves models that have no minibatches: None
+    for others, whose dynamics do without coordinates.
     """
+    model = search.functions.model
     if search.dimension > GAUSSIAN_DIMENSION:
-        return None
+        short = max(search.feed.size, model.num_rows) * search.dimension <= MOST_NUMBERS
+        if not short and model.reason is None:
+            return None
+        mean, deviations = (np.asarray(x, float) for x in search.gaussian(start, dense=False))
+        fit = closest_gaussian(search, mean, deviations) if short and search.dense else None
+        if fit is not None or model.reason is None:
+            return fit
+        rough = Diagonal(mean, deviations)
+        return CoordinateFit(rough, None, False, np.inf, 0, (), fitted=True)
     mean, factor = search.gaussian(start)
     hessian, scaled = search.curvature(mean, search.feed.num_batches)
     return CoordinateFit(
@@ -207,7 +223,7 @@ def _may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings)
 
     Kinetic dynamics that were asked for need none.
     """
-    if search.dimension > GAUSSIAN_DIMENSION or settings.dynamics == "kinetic":
+    if not search.dense or settings.dynamics == "kinetic":
         return False
     few = head(search.feed, FEW_ROWS).fetch((), 0).main
     return has_tied_latents(search.functions.model, point, few, search.constants)

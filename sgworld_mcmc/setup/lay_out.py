@@ -230,6 +230,8 @@ def controls_of(
         batches = np.full((count, length + (left > 0)), size)
         batches[:, :length] = order[: count * length].reshape(count, length)
         batches[:left, length:] = order[count * length :, None]
+        if posterior.row_derivatives is None:  # nothing was measured
+            posterior = posterior.with_row_derivatives()
         # The run's controls are those of log p: its temperature acts elsewhere.
         made = posterior._replace(temperature=1.0).taylor(batches, count)
     return gradient.prepare(None, None, None, *derivatives(posterior)) if made is None else made[1]

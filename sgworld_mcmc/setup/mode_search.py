@@ -212,13 +212,19 @@ class ModeSearch(NamedTuple):
             position = self.descend(position, scaled.coordinates, count, 40, True).position
         return self.refine(position, count, ROUNDS if self.dense else 1)
 
-    def gaussian(self, start: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """Return mean and Cholesky factor of the Gaussian fitted to the posterior."""
+    def gaussian(self, start: np.ndarray, dense: bool = True) -> tuple[jax.Array, jax.Array]:
+        """Return mean and Cholesky factor of the Gaussian fitted to the posterior.
+
+        If it is not ``dense``, its coordinates are independent: their standard deviations (D,) are
+        returned in place of the factor.
+        """
         some = minibatches(self.feed, ADAM_ROWS, GAUSSIAN_BATCHES)
         order = self.generator.integers(0, some.num_batches, GAUSSIAN_STEPS).astype(np.int32)
         seed = np.uint32(self.generator.integers(2**32))
         count_rows(GAUSSIAN_STEPS * ADAM_ROWS)
-        return self.functions.gaussian(seed, from_numpy(start), order, some, self.constants)
+        return self.functions.gaussian(
+            seed, from_numpy(start), order, some, self.constants, dense=dense
+        )
 
 
 def _agree(found: list[tuple[Search, jax.Array | None, Scale]]) -> bool:

@@ -5,6 +5,7 @@ parameters of its group in each grouping, and the s parameters without a group. 
 second derivatives along them come from directions in which all groups move together.
 """
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -110,7 +111,7 @@ def batch_expansions(
         return factor * cells[:count] - weights[:, None] * cells.sum(0)
 
     shared = range(len(rows.first) - len(structure.rest), len(rows.first))
-    whole, rest = _hessian_parts(coordinates, structure)
+    whole, across, rest = _hessian_parts(coordinates, structure)
     slopes = weights[:, None] * gradient
     groups, start = [], 0
     for grouping, part in zip(structure.groupings, whole, strict=True):
@@ -128,33 +129,49 @@ def batch_expansions(
         slopes[:, structure.rest[j]] -= sums(rows.first[a])[:, 0]
         for k, b in enumerate(shared):
             matrix[:, j, k] += sums(rows.second[a][b])[:, 0]
-    crossings = tuple(_crossings(rows, structure, batches, factor))
+    crossings = tuple(_crossings(rows, structure, across, batches, factor))
     places = [*(grouping.columns.ravel() for grouping in structure.groupings), structure.rest]
     order = np.argsort(np.concatenate(places))
     return BatchExpansions(slopes, tuple(groups), crossings, matrix, structure.rest, order)
 
 
-def _crossings(rows: RowDerivatives, structure: Structure, batches, factor):
-    """Yield the rows' matrices between the parameters of two groupings, for all pairs of them."""
+def _crossings(rows: RowDerivatives, structure: Structure, across, batches, factor):
+    """Yield the rows' matrices between the parameters of two groupings, for all pairs of them.
+
+    The rows of two groups share evenly what their sum leaves of the whole Hessian there: all, if
+    that is a mean over the posterior and not the one at the center.
+    """
     size, absent = len(rows.first[0]), batches == len(rows.first[0])
     chosen = np.minimum(batches, size - 1)
     widths = [grouping.columns.shape[1] for grouping in structure.groupings]
     starts = np.concatenate([[0], np.cumsum(widths)])
     for a, b in combinations(range(len(widths)), 2):
         one, other = (structure.groupings[number].index[chosen] for number in (a, b))
-        values = np.zeros((*batches.shape, widths[a], widths[b]))
+        first, second = (structure.groupings[number].index for number in (a, b))
+        both = np.flatnonzero((first >= 0) & (second >= 0))
+        known = np.zeros((size, widths[a], widths[b]))
         for j in range(widths[a]):
             for k in range(widths[b]):
-                values[..., j, k] = factor * rows.second[starts[a] + j][starts[b] + k][chosen]
+                known[:, j, k] = rows.second[starts[a] + j][starts[b] + k]
+        pairs = first[both].astype(np.int64) * (second.max() + 1) + second[both]
+        _, where, cell, number = np.unique(pairs, True, True, True)
+        left = across(a, b, first[both[where]], second[both[where]])
+        for j, k in np.ndindex(left.shape[1:]):
+            rest = left[:, j, k] - np.bincount(cell, known[both, j, k])
+            known[both, j, k] += (rest / number)[cell]
+        values = factor * known[chosen]
         values[absent | (one < 0) | (other < 0)] = 0
         yield Crossing(np.maximum(one, 0), np.maximum(other, 0), values)
 
 
-def _hessian_parts(coordinates: Arrow, structure: Structure) -> tuple[list, np.ndarray]:
+def _hessian_parts(
+    coordinates: Arrow, structure: Structure
+) -> tuple[list, Callable[..., np.ndarray], np.ndarray]:
     """Return parts of the Hessian K^-T K^-1: (G, q, q + s) for each grouping, and (s, s).
 
     They are the blocks of the groups and their coupling to the s parameters without a group, and
-    the block of these.
+    the block of these. The second result is a function of the numbers of two groupings and n groups
+    in each, which returns the (n, q, r) blocks between them.
     """
     roots = np.linalg.inv(np.asarray(coordinates.blocks))
     blocks = roots.swapaxes(1, 2) @ roots
@@ -173,4 +190,12 @@ def _hessian_parts(coordinates: Arrow, structure: Structure) -> tuple[list, np.n
         own = column[grouping.columns]
         among = shared[own[:, :, None], own[:, None, :]]
         parts.append(np.concatenate([among, shared[own[:, :, None], rest]], axis=2))
-    return parts, shared[np.ix_(rest, rest)]
+
+    def across(a, b, one, other):
+        right = column[structure.groupings[b].columns[other]]
+        if a == 0:
+            return coupling[one[:, None, None], np.arange(inner)[:, None], right[:, None, :]]
+        left = column[structure.groupings[a].columns[one]]
+        return shared[left[:, :, None], right[:, None, :]]
+
+    return parts, across, shared[np.ix_(rest, rest)]

@@ -1,0 +1,142 @@
+"""Find the Gaussian that is closest to a posterior, from mean gradients and mean Hessians.
+
+Of all Gaussians, the closest one in Kullback-Leibler divergence KL(q | posterior) has a mean at
+which the posterior's gradient is zero on average over q, and a precision that is the mean Hessian
+of the potential (Opper and Archambeau 2009, "The variational Gaussian approximation revisited").
+Newton steps with mean gradients and mean Hessians lead there in a few turns where a stochastic fit
+of the covariance takes thousands of steps. They work where the density has no mode: in that of a
+hierarchy which grows without bound as a scale goes to zero, Hessians of draws hold the mean off.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sgworld_mcmc.coordinates.diagonal import Diagonal
+from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
+from sgworld_mcmc.setup.curvature import Scale, dense_scale
+from sgworld_mcmc.setup.mode_search import ModeSearch
+
+__all__ = ["closest_gaussian"]
+
+# Each turn looks at so many pairs of opposite draws of the Gaussian.
+PAIRS = 8
+# Largest number of turns, and of those that go back.
+TURNS, BACK = 30, 8
+# The search ends too if so many turns have not raised the bound by more than the slack.
+IDLE = 4
+# The mean has arrived if a turn moves it by fewer standard deviations along each direction.
+ARRIVED = 0.5
+# A turn that lowers the bound on the evidence by more nats is taken back.
+SLACK = 2.0
+# A mean moves by so many standard deviations at most in one turn.
+FARTHEST = 3.0
+# Curvatures are looked at one by one at so many draws.
+STIFF = 4
+
+
+class _Turn(NamedTuple):
+    """A Gaussian, and what its draws say of the posterior.
+
+    Attributes
+    ----------
+    center, coordinates
+        Mean (D,) of the Gaussian, and K with K K^T its covariance.
+    bound
+        Estimate of the evidence lower bound, up to a constant.
+    gradient, scale
+        Mean gradient (D,) of the log density, and the preconditioner from the mean Hessian.
+    """
+
+    center: np.ndarray
+    coordinates: Coordinates
+    bound: float
+    gradient: np.ndarray
+    scale: Scale
+
+
+def closest_gaussian(
+    search: ModeSearch, center: np.ndarray, deviations: np.ndarray
+) -> CoordinateFit | None:
+    """Return coordinates about the Gaussian closest to the posterior; None if it is not found.
+
+    Parameters
+    ----------
+    center, deviations
+        (D,) mean and standard deviations of a rough fit, from which to begin.
+    """
+    half = search.generator.standard_normal((PAIRS, len(center)))
+    draws = np.concatenate([half, -half])
+    last = _look(search, draws, center, Diagonal(np.zeros(len(center)), deviations))
+    length, back, best, since = 1.0, 0, -np.inf, 0
+    for _ in range(TURNS):
+        if last is None:
+            return None
+        along = np.abs(last.scale.coordinates.pull_back(last.gradient)).max()
+        shorter = length * min(1.0, FARTHEST / max(along, 1e-300))
+        there = last.center + shorter * np.asarray(last.scale.newton_step(last.gradient))
+        new = _look(search, draws, there, last.scale.coordinates)
+        if new is None or not new.bound >= last.bound - SLACK:
+            length, back = 0.3 * length, back + 1
+            if back > BACK:
+                return None
+            continue
+        arrived = along < ARRIVED and shorter == 1.0
+        last, length = new, min(1.0, 2 * length)
+        # Where the posterior is skew, the few draws make the last turns go to and fro.
+        since = 0 if last.bound > best + SLACK else since + 1
+        best = max(best, last.bound)
+        if arrived or since == IDLE:
+            return _fit(search, draws, last)
+    return None
+
+
+def _fit(search: ModeSearch, draws: np.ndarray, last: _Turn) -> CoordinateFit | None:
+    """Return the coordinates of the last turn; None if the mean Hessian is not positive definite.
+
+    Curvatures at the draws say how stiff the posterior is elsewhere.
+    """
+    if last.scale.indefinite:
+        return None
+    count = search.feed.num_batches
+    found, stiffness = last.scale.about(last.center), 1.0
+    for z in draws[:STIFF]:
+        made = search.expand(found.to_model(z), count)
+        if np.isfinite(made.hessian).all():
+            stiffness = max(stiffness, np.linalg.eigvalsh(found.whiten(made.hessian))[-1])
+    hessian, scaled = search.curvature(last.center, count)
+    return CoordinateFit(
+        found,
+        np.asarray(hessian, float),
+        False,
+        np.inf,
+        scaled.indefinite,
+        (),
+        fitted=True,
+        by_curvature=True,
+        stiffness=float(stiffness),
+    )
+
+
+def _look(
+    search: ModeSearch, draws: np.ndarray, center: np.ndarray, coordinates: Coordinates
+) -> _Turn | None:
+    """Average values, gradients and Hessians over draws; None if few of them are finite.
+
+    All turns have the same standard normal draws (2 P, D), so that their bounds can be compared.
+    """
+    count, total, finite = search.feed.num_batches, None, 0
+    for z in draws:
+        made = search.expand(center + np.asarray(coordinates.apply(z)), count)
+        if np.isfinite(made.hessian).all() and np.isfinite(made.value):
+            total = made if total is None else jax.tree.map(np.add, total, made)
+            finite += 1
+    if finite < len(draws) / 2:
+        return None
+    value, gradient, hessian = (part / finite for part in total)
+    matrix = np.asarray(coordinates.scale, float)
+    volume = np.log(matrix).sum() if matrix.ndim == 1 else np.linalg.slogdet(matrix)[1]
+    bound = float(value) + volume
+    return _Turn(center, coordinates, bound, gradient, dense_scale(hessian))
