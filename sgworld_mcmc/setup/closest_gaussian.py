@@ -32,7 +32,7 @@ ARRIVED = 0.5
 # A turn that lowers the bound on the evidence by more nats is taken back.
 SLACK = 2.0
 # A mean moves by so many standard deviations at most in one turn.
-FARTHEST = 3.0
+FARTHEST = 10.0
 # Curvatures are looked at one by one at so many draws.
 STIFF = 4
 
@@ -123,7 +123,7 @@ def _fit(search: ModeSearch, draws: np.ndarray, last: _Turn) -> CoordinateFit | 
 def _look(
     search: ModeSearch, draws: np.ndarray, center: np.ndarray, coordinates: Coordinates
 ) -> _Turn | None:
-    """Average values, gradients and Hessians over draws; None if few of them are finite.
+    """Average values, gradients and Hessians over draws; None if they say nothing.
 
     All turns have the same standard normal draws (2 P, D), so that their bounds can be compared.
     """
@@ -136,6 +136,8 @@ def _look(
     if finite < len(draws) / 2:
         return None
     value, gradient, hessian = (part / finite for part in total)
+    if not np.any(hessian):  # a flat density
+        return None
     matrix = np.asarray(coordinates.scale, float)
     volume = np.log(matrix).sum() if matrix.ndim == 1 else np.linalg.slogdet(matrix)[1]
     bound = float(value) + volume

@@ -42,9 +42,10 @@ CONVERGED = 1e-3
 SEVERAL_ENDS = 2
 # The curvature is looked at in so many given points at most.
 SOME_POINTS = 4
-# A full covariance is fitted to the posterior without a mode up to this dimension, step by step.
-GAUSSIAN_DIMENSION = 300
-# Above, Hessians of all rows are averaged over draws if rows times dimensions are at most so many.
+# A full covariance is fitted to a posterior without a mode step by step up to the first dimension,
+# and up to the second where Hessians of all rows are no help.
+STEPWISE_DIMENSION, GAUSSIAN_DIMENSION = 64, 300
+# Hessians of all rows are averaged over draws if rows times dimensions are at most so many.
 MOST_NUMBERS = 10**7
 # Rows on which a model is looked at for what its priors have to do with each other.
 FEW_ROWS = 2
@@ -189,22 +190,25 @@ def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
 def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:
     """Return coordinates from a Gaussian fitted to the posterior, where no mode is usable.
 
-    The fit begins at ``start`` (D,). Its covariance is fitted step by step in up to 300 dimensions,
-    and follows from Hessians in up to 1000, if a pass over the rows is short. In more dimensions
-    parameters are independent in the Gaussian, which serves models that have no minibatches: None
-    for others, whose dynamics do without coordinates.
+    The fit begins at ``start`` (D,). Its covariance follows from Hessians in up to 1000 dimensions,
+    if a pass over the rows is short; in up to 300 it can be fitted step by step as well. In more
+    dimensions parameters are independent in the Gaussian, which serves models that have no
+    minibatches: None for others, whose dynamics do without coordinates.
     """
-    model = search.functions.model
-    if search.dimension > GAUSSIAN_DIMENSION:
-        short = max(search.feed.size, model.num_rows) * search.dimension <= MOST_NUMBERS
-        if not short and model.reason is None:
-            return None
+    model, dimension = search.functions.model, search.dimension
+    short = max(search.feed.size, model.num_rows) * dimension <= MOST_NUMBERS
+    by_hessians = search.dense and dimension > STEPWISE_DIMENSION and short
+    rough = dimension > GAUSSIAN_DIMENSION and model.reason is not None
+    if by_hessians or rough:
         mean, deviations = (np.asarray(x, float) for x in search.gaussian(start, dense=False))
-        fit = closest_gaussian(search, mean, deviations) if short and search.dense else None
-        if fit is not None or model.reason is None:
+        fit = closest_gaussian(search, mean, deviations) if by_hessians else None
+        if fit is not None:
             return fit
-        rough = Diagonal(mean, deviations)
-        return CoordinateFit(rough, None, False, np.inf, 0, (), fitted=True)
+        if rough:
+            independent = Diagonal(mean, deviations)
+            return CoordinateFit(independent, None, False, np.inf, 0, (), fitted=True)
+    if dimension > GAUSSIAN_DIMENSION:
+        return None
     mean, factor = search.gaussian(start)
     hessian, scaled = search.curvature(mean, search.feed.num_batches)
     return CoordinateFit(

@@ -224,7 +224,9 @@ def controls_of(
             coordinates, feed, posterior.constants, gradient=gradient
         )
     made = None
-    if order is not None and gradient.needs > 1:
+    batches_stay = isinstance(feed, FixedPartition)
+    if posterior.structure is not None and gradient.needs > 1 and batches_stay:
+        order = np.arange(posterior.size) if order is None else order  # all rows are one batch
         count, size = feed.num_batches, len(order)
         length, left = divmod(size, count)
         batches = np.full((count, length + (left > 0)), size)

@@ -73,8 +73,16 @@ def request_of(settings: Settings, size: int, fit: CoordinateFit, *, numbers: in
     ``numbers`` is how many a row has, if devices may share batches.
     """
     kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
-    if not fit.curved:
+    # Around a mean Hessian, Taylor control variates are those of batches that stay the same.
+    anew = fit.mean and settings.order.redeals
+    if not fit.curved or anew:
         kinds = [name for name in kinds if GRADIENTS[name].needs < 2]
+    if anew and settings.gradient not in (None, *kinds):
+        raise ValueError(
+            f"`gradient={settings.gradient!r}` is not there for few rows in each of many groups if "
+            f"`order={settings.order.name!r}` deals batches anew in every epoch. Use "
+            f"`order='batches'`, or leave `gradient` to the package."
+        )
     stiffest, softest = fit.extremes()
     by_group = {}
     if fit.unit:
