@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.protocols import Coordinates
@@ -33,8 +34,11 @@ ARRIVED = 0.5
 SLACK = 2.0
 # A mean moves by so many standard deviations at most in one turn.
 FARTHEST = 10.0
-# Curvatures are looked at one by one at so many draws.
-STIFF = 4
+# If the curvature at a draw is so many times the mean one, the posterior is bent, and the closest
+# Gaussian is a short piece of it: among hierarchies it is at most eight times.
+BENT = 20.0
+# Draws at which curvatures are looked at, and dimensions up to which all of them are computed.
+JUDGES, FEW = 32, 20
 
 
 class _Turn(NamedTuple):
@@ -89,35 +93,49 @@ def closest_gaussian(
         since = 0 if last.bound > best + SLACK else since + 1
         best = max(best, last.bound)
         if arrived or since == IDLE:
-            return _fit(search, draws, last)
+            return _fit(search, last)
     return None
 
 
-def _fit(search: ModeSearch, draws: np.ndarray, last: _Turn) -> CoordinateFit | None:
-    """Return the coordinates of the last turn; None if the mean Hessian is not positive definite.
+def _fit(search: ModeSearch, last: _Turn) -> CoordinateFit | None:
+    """Return the coordinates of the last turn; None if they say too little of the posterior.
 
-    Curvatures at the draws say how stiff the posterior is elsewhere.
+    That is where the mean Hessian is not positive definite, or where the posterior is bent, as the
+    curvatures at the draws tell.
     """
     if last.scale.indefinite:
         return None
     count = search.feed.num_batches
     found, stiffness = last.scale.about(last.center), 1.0
-    for z in draws[:STIFF]:
+    # The Gaussian was fitted to its own draws: others tell what it is worth.
+    for z in search.generator.standard_normal((JUDGES, len(last.center))):
         made = search.expand(found.to_model(z), count)
         if np.isfinite(made.hessian).all():
-            stiffness = max(stiffness, np.linalg.eigvalsh(found.whiten(made.hessian))[-1])
+            stiffness = max(stiffness, _largest(found, made.hessian))
+            if stiffness > BENT:
+                return None
     hessian, scaled = search.curvature(last.center, count)
     return CoordinateFit(
         found,
         np.asarray(hessian, float),
-        False,
-        np.inf,
+        True,
+        0.0,
         scaled.indefinite,
         (),
         fitted=True,
         by_curvature=True,
         stiffness=float(stiffness),
     )
+
+
+def _largest(coordinates: Coordinates, hessian: np.ndarray) -> float:
+    """Return the largest curvature in these coordinates, to a few per cent."""
+    size = len(hessian)
+    if size <= FEW:
+        return float(np.linalg.eigvalsh(coordinates.whiten(hessian))[-1])
+    product = lambda v: coordinates.pull_back(hessian @ coordinates.apply(v.ravel()))  # noqa: E731
+    operator = LinearOperator((size, size), matvec=product, dtype=float)
+    return float(eigsh(operator, 1, which="LA", v0=np.ones(size), tol=0.02)[0][0])
 
 
 def _look(

@@ -19,7 +19,7 @@ class CoordinateFit(NamedTuple):
     hessian
         (D, D) Hessian of the potential at the center, or None if only its diagonal is used.
     converged
-        Whether the center is a mode.
+        Whether the center is a mode, or the mean of the closest Gaussian.
     gain
         Nats of log density that a further step would gain by its own prediction.
     indefinite

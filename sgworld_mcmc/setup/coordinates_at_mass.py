@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.progress import stage
-from sgworld_mcmc.setup.coordinates_from_mode import fitted_gaussian
+from sgworld_mcmc.setup.coordinates_from_mode import stepwise_gaussian
 from sgworld_mcmc.setup.coupled_chains import Pilot
 from sgworld_mcmc.setup.mode_search import ModeSearch
 from sgworld_mcmc.setup.pilot_chains import reference_pilots
@@ -40,7 +40,7 @@ def about_mass(
     with jax.enable_x64(posterior.functions.model.precise):
         feed, constants = posterior.feed_double, posterior.constants_double
         search = ModeSearch(posterior.functions, feed, constants, generator)
-        fit = fitted_gaussian(search, np.asarray(before.coordinates.center))
+        fit = stepwise_gaussian(search, np.asarray(before.coordinates.center))
     if fit is None:
         return None
     found = dict(converged=before.converged, gain=before.gain, other_modes=before.other_modes)

@@ -32,6 +32,7 @@ __all__ = [
     "fit_coordinates",
     "fitted_gaussian",
     "set_up_feed",
+    "stepwise_gaussian",
 ]
 
 # Rows of the batches in which the set-up reads the data.
@@ -188,7 +189,7 @@ def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
 
 
 def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:
-    """Return coordinates from a Gaussian fitted to the posterior, where no mode is usable.
+    """Return coordinates from a Gaussian fitted to a posterior that has no usable mode.
 
     The fit begins at ``start`` (D,). Its covariance follows from Hessians in up to 1000 dimensions,
     if a pass over the rows is short; in up to 300 it can be fitted step by step as well. In more
@@ -207,7 +208,16 @@ def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | No
         if rough:
             independent = Diagonal(mean, deviations)
             return CoordinateFit(independent, None, False, np.inf, 0, (), fitted=True)
-    if dimension > GAUSSIAN_DIMENSION:
+    return stepwise_gaussian(search, start)
+
+
+def stepwise_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:
+    """Return coordinates from a Gaussian whose covariance is fitted step by step.
+
+    None in more than 300 dimensions. About a mode that hardly holds any mass, a bent posterior most
+    often, it is a better judge than the closest Gaussian, which may be a short piece of it.
+    """
+    if search.dimension > GAUSSIAN_DIMENSION:
         return None
     mean, factor = search.gaussian(start)
     hessian, scaled = search.curvature(mean, search.feed.num_batches)

@@ -114,5 +114,5 @@ def test_all_rows_in_one_batch_and_batches_that_are_dealt_anew(answers):
     assert np.isfinite(whole.get_samples()["level"]).all()
     anew = SGWORLD(crossed, order="examples", num_samples=5)
     assert anew.set_up(jax.random.key(0), *answers).dynamics.gradient.name != "taylor"
-    with pytest.raises(ValueError, match="deals batches anew.*Use `order='batches'`"):
+    with pytest.raises(ValueError, match=r"deals batches anew.*Use `order='batches'`"):
         SGWORLD(crossed, order="examples", gradient="taylor").set_up(jax.random.key(0), *answers)
