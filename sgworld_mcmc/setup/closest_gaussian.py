@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.protocols import Coordinates
@@ -135,7 +135,10 @@ def _largest(coordinates: Coordinates, hessian: np.ndarray) -> float:
         return float(np.linalg.eigvalsh(coordinates.whiten(hessian))[-1])
     product = lambda v: coordinates.pull_back(hessian @ coordinates.apply(v.ravel()))  # noqa: E731
     operator = LinearOperator((size, size), matvec=product, dtype=float)
-    return float(eigsh(operator, 1, which="LA", v0=np.ones(size), tol=0.02)[0][0])
+    try:
+        return float(eigsh(operator, 1, which="LA", v0=np.ones(size), tol=0.02)[0][0])
+    except ArpackNoConvergence:
+        return float(np.linalg.eigvalsh(coordinates.whiten(hessian))[-1])
 
 
 def _look(

@@ -11,7 +11,8 @@ from sgworld_mcmc.setup.mode_search import SETTLED, SEVERAL_DIMENSION, ModeSearc
 
 __all__ = ["Mode", "distances_of", "find_modes", "heaviest"]
 
-# Number of further searches, of which a mode with a fifth of them misses all once in thirty models.
+# Number of further searches. A mode to which one start in five leads is missed by all of them, the
+# first four too, once in thirty-five models.
 FURTHER = 12
 # Largest number of second derivatives of rows in the Hessians of all further searches: a second.
 MOST_DERIVATIVES = 5e8
