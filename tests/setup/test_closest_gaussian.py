@@ -66,7 +66,7 @@ def test_a_latent_for_each_of_hundreds_of_rows(key):
     data = studies(350)
     mcmc = SGWORLD(effects, num_samples=1000, num_chains=4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", TuningWarning)
         mcmc.run(jax.random.key(key), *data)
     assert mcmc.plan.fit.fitted and mcmc.plan.measurements.lost == 0
     means, deviations, effect, spread = exact(*data)
