@@ -91,6 +91,22 @@ class BatchExpansions(NamedTuple):
 
         return jax.tree.map(one, self)
 
+    def mean_product(self, change: np.ndarray) -> np.ndarray:
+        """Return the product of the batches' mean Hessian with a change (D,), all in NumPy."""
+        shared = change[self.places]
+        parts = [change[group.columns] for group in self.groups]
+        rest, made = self.rest.mean(0) @ shared, []
+        for group, part in zip(self.groups, parts, strict=True):
+            coupling = group.coupling.mean(0)
+            made.append((group.blocks.mean(0) @ part[..., None])[..., 0] + coupling @ shared)
+            rest = rest + np.tensordot(part, coupling, 2)
+        pairs = combinations(range(len(parts)), 2)
+        for (a, b), (one, other, values) in zip(pairs, self.crossings, strict=True):
+            values = values / len(values)
+            np.add.at(made[a], one, (values @ parts[b][other][..., None])[..., 0])
+            np.add.at(made[b], other, (parts[a][one][..., None, :] @ values)[..., 0, :])
+        return np.concatenate([*(part.ravel() for part in made), rest])[self.order]
+
     def _product(self, index, change):
         shared = change[self.places]
         parts = [change[group.columns] for group in self.groups]

@@ -4,6 +4,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from sgworld_mcmc.members import NOISES
 from sgworld_mcmc.report.check import Check
@@ -122,12 +123,15 @@ class BiasReport(NamedTuple):
         ):
             if check is None:
                 continue
-            # The largest of D deviations is larger than a single one: the limit grows with D.
-            sigmas = SIGMAS + np.sqrt(2 * np.log(len(self.names)))
+            # The largest of D deviations is larger than a single one: the limit grows with D. That
+            # of means, which are nearly normal, grows as it has to; squares have longer tails.
+            number = len(self.names)
+            sigmas = SIGMAS + np.sqrt(2 * np.log(number))
             excess = np.abs(check.variance_error - predicted)
             bad = (excess > sigmas * check.variance_error_se) & (excess > MATTERS)
             shift = np.abs(check.mean_shift)
-            far = (shift > sigmas * check.mean_shift_se) & (shift > 2 * MATTERS)
+            limit = -ndtri(ndtr(-SIGMAS) / number)
+            far = (shift > limit * check.mean_shift_se) & (shift > 2 * MATTERS)
             if check is self.stein and (bad | far).any():
                 worst = int(np.argmax(np.where(bad | far, excess + shift, -1.0)))
                 problems.append(
@@ -153,8 +157,11 @@ class BiasReport(NamedTuple):
     def excess(self) -> str | None:
         """Return a sentence if the predicted errors exceed the tolerance, else None."""
         worst = float(np.max(np.abs(self.predicted_variance_error)))
-        # The automatic step size uses the whole tolerance, so rounding must not count.
-        if worst <= 1.1 * self.tolerance:
+        shift = float(np.max(np.abs(self.predicted_mean_shift)))
+        # The automatic step size uses the whole tolerance, so rounding must not count. That of a
+        # mean is twice as large, in standard deviations.
+        too_wide = worst > 1.1 * self.tolerance
+        if not too_wide and not shift > max(2.2 * self.tolerance, 2 * MATTERS):
             return None
         cure = (
             "reduce `step_size`, or leave the settings to the package"
@@ -162,9 +169,15 @@ class BiasReport(NamedTuple):
             else "the posterior is too far from a Gaussian for the step size that was chosen. "
             "Halve `tolerance`, reparametrise the model, or compare with NUTS"
         )
+        if too_wide:
+            return (
+                f"The predicted error of the variance, {worst:.1%}, exceeds the tolerance "
+                f"{self.tolerance:g}: {cure}."
+            )
+        name = self.names[int(np.argmax(np.abs(self.predicted_mean_shift)))]
         return (
-            f"The predicted error of the variance, {worst:.1%}, exceeds the tolerance "
-            f"{self.tolerance:g}: {cure}."
+            f"The predicted shift of the mean of {name}, {shift:.2f} sd, exceeds what the "
+            f"tolerance {self.tolerance:g} allows, {2 * self.tolerance:g} sd: {cure}."
         )
 
     def __str__(self) -> str:

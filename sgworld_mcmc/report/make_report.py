@@ -19,7 +19,7 @@ from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
 from sgworld_mcmc.report.stein_check import stein_check
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
-from sgworld_mcmc.setup.lay_out import posterior_of
+from sgworld_mcmc.setup.lay_out import posterior_of, with_structure
 from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.slabs import sample_sizes
@@ -75,8 +75,11 @@ def make_report(
         posterior = posterior_of(plan, data, strategy)
         found = plan.measurements
         if found is None:
+            if plan.fit.unit and data.whole is None:
+                posterior = with_structure(posterior, plan.partition)
             generator = generator_of(np.zeros(2, np.uint32))
-            _, found = measure(generator, posterior, dynamics.integrator, adapt=False)
+            given = dynamics.integrator, False, plan.batch_size, dynamics.order.redeals
+            _, found = measure(generator, posterior, *given)
         made = predicted_errors(plan, found, draws.step_size)
         half = predicted_errors(plan, found, draws.step_size / 2)
         with np.errstate(invalid="ignore"):  # infinite predictions of both have no difference

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype, from_numpy
+from sgworld_mcmc.coordinates.arrow import Arrow, size_of
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.report.check import Check
@@ -17,6 +18,8 @@ __all__ = ["stein_check"]
 # FEWEST draws.
 BUDGET, SMALL_BUDGET = 4e9, 1e9
 FEWEST = 32
+# A row of a model by group counts as one of at least this many numbers.
+ROW = 32
 # Where gradients of all rows cost too much, the gradients of PART_DRAWS draws are estimated from
 # parts of the rows. Such an estimate costs PART_COST gradients of its rows, and a part has at least
 # PART_ROWS rows.
@@ -40,8 +43,8 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
         Whether to use fewer draws.
     """
     chains, draws, dimension = positions.shape
-    budget = SMALL_BUDGET if brief else BUDGET
-    affordable = budget / (4 * posterior.size * dimension)
+    budget = (SMALL_BUDGET if brief else BUDGET) / (4 * _numbers_of_row(posterior))
+    affordable = budget / posterior.size
     # Where rows are streamed, a random part of them is in memory, and is enough: control variates
     # know the rest.
     streamed = posterior.whole is not None
@@ -54,7 +57,7 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     flat = chosen.reshape(-1, dimension)
     coordinates, tau = posterior.coordinates, posterior.temperature
     if parts:
-        rows = min(posterior.size // 2, int(budget / (4 * PART_COST * dimension)))
+        rows = min(posterior.size // 2, int(budget / PART_COST))
         length = max(min(max(rows // len(flat), PART_ROWS), posterior.size // len(flat)), 1)
         gradients = _part_gradients(posterior, flat, length)
     else:
@@ -67,6 +70,15 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
     variance, variance_se = mean_and_error(products, np.sqrt(2))
     shift, shift_se = mean_and_error(slope * np.sqrt(tau), 1.0)
     return Check("Stein identity", variance - 1, variance_se, shift, shift_se, chains * each)
+
+
+def _numbers_of_row(posterior: Posterior) -> int:
+    """Return on how many parameters the likelihood of a row depends, at most."""
+    coordinates = posterior.coordinates
+    if not isinstance(coordinates, Arrow):
+        return posterior.fit.dimension
+    _, inner, shared = size_of(coordinates.segments)
+    return min(posterior.fit.dimension, max(inner + shared, ROW))
 
 
 def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:

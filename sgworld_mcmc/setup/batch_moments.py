@@ -1,4 +1,4 @@
-"""Compute the variance of batch gradients over batches, for each kind of gradient."""
+"""Compute moments of batch gradients over batches, for each kind of gradient."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def batch_moments(
     pieces: jax.Array,
     number: jax.Array,
 ) -> dict[str, dict[str, jax.Array]]:
-    """Return the variances over batches of what each kind of gradient leaves.
+    """Return the variances over batches of what each kind of gradient leaves, and one mean.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def batch_moments(
     -------
     dict
         ``"draw"`` and ``"center"`` map every kind of gradient to its (S, Q) variance at the draws
-        and at the center, along the directions of the parameters.
+        and at the center, along the directions of the parameters. ``"coupling"`` (Q,) is
+        E_b[(H_b - I) r_b], which shifts the mean of plain gradients (docs/theory.md, B10).
     """
     center, along = coordinates.center, coordinates.projector()
     gradient = jax.grad(log_density)
@@ -49,29 +50,38 @@ def batch_moments(
 
         return jax.vmap(at)(draws)
 
-    def of_batch(index):
+    def mean_over(index, of_part, empty):
         def add(part, total):
             some = jax.tree.map(lambda x: x[index * pieces + part], rows)
             return jax.tree.map(jnp.add, total, of_part(some))
 
-        sums = jax.lax.fori_loop(0, pieces, add, (zero,) * 3)
-        value, base, turned = (along(x / pieces) for x in sums)
+        return [x / pieces for x in jax.lax.fori_loop(0, pieces, add, empty)]
+
+    def of_batch(index):
+        means = mean_over(index, of_part, (zero,) * 3)
+        # The center's gradient along z, and what the batch's Hessian makes of it.
+        slope = means[1][0]
+        moved = coordinates.apply(coordinates.pull_back(slope))
+        turn = lambda some: (jax.jvp(lambda x: gradient(x, some), (center,), (moved,))[1],)  # noqa: E731
+        turned_slope = mean_over(index, turn, (zero[0],))[0]
+        value, base, turned = (along(x) for x in means)
         there = [kind.residual(value, base, turned) for kind in GRADIENTS.values()]
         here = [kind.residual(base, base, 0 * turned) for kind in GRADIENTS.values()]
-        return jnp.stack([*there, *here])
+        return jnp.stack([*there, *here]), -along(turned_slope) - along(slope)
 
     # The variance is taken about the first batch's value: sums of larger squares would cancel.
     def add(index, sums):
-        value, (first, total, squares) = of_batch(index), sums
+        (value, product), (first, total, squares, products) = of_batch(index), sums
         first = jnp.where(index == 0, value, first)
         value = value - first
-        return first, total + value, squares + value**2
+        return first, total + value, squares + value**2, products + product
 
     zero = jnp.zeros_like(draws)
     empty = jnp.zeros((2 * len(GRADIENTS), *draws.shape), draws.dtype)
-    _, total, squares = jax.lax.fori_loop(0, number, add, (empty,) * 3)
+    sums = (empty, empty, empty, jnp.zeros_like(along(zero[0])))
+    _, total, squares, products = jax.lax.fori_loop(0, number, add, sums)
     count = number.astype(draws.dtype)
     spread = (squares - total**2 / count) / jnp.maximum(count - 1, 1)
     there, here = jnp.split(spread, 2)
     named = lambda values: dict(zip(GRADIENTS, values, strict=True))  # noqa: E731
-    return {"draw": named(there), "center": named(here)}
+    return {"draw": named(there), "center": named(here), "coupling": products / count}

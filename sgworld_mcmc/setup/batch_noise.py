@@ -61,15 +61,17 @@ class BatchNoise(NamedTuple):
         return smaller[-1] if smaller else None
 
     def quiet(self, size: int, kind: str) -> int:
-        """Return the smallest size of batches with little noise, or the largest size."""
+        """Return the smallest size on the ladder with little noise, or the largest size."""
+        least = batch_ladder(size, len(self.noises[0].coupling))[0]
         for batch_size, noise in zip(self.sizes, self.noises, strict=True):
-            if np.max(noise.mean[kind]) * batch_factor(batch_size, size) / 2 < QUIET:
+            quiet = np.max(noise.mean[kind]) * batch_factor(batch_size, size) / 2 < QUIET
+            if batch_size >= least and quiet:
                 return batch_size
         return self.sizes[-1]
 
 
-def batch_ladder(size: int, dimension: int) -> tuple[int, ...]:
-    """Return the sizes of batches of which the noise is measured.
+def batch_ladder(size: int, dimension: int, batch_size: int | None = None) -> tuple[int, ...]:
+    """Return the sizes of batches of which the noise is measured, a given one among them.
 
     Examples
     --------
@@ -78,7 +80,9 @@ def batch_ladder(size: int, dimension: int) -> tuple[int, ...]:
     """
     first = int(min(max(SMALLEST, FOR_EACH * dimension), LARGEST * size))
     sizes = [even_size(first * GROWTH**power, size) for power in range(SIZES)]
-    return tuple(sorted({each for each in sizes if each <= LARGEST * size}))
+    count = 1 if batch_size is None else -(-size // batch_size)
+    given = {-(-size // count)} if count > 1 else set()
+    return tuple(sorted({each for each in sizes if each <= LARGEST * size} | given))
 
 
 def measure_batches(
@@ -86,6 +90,7 @@ def measure_batches(
     posterior: Posterior,
     positions: np.ndarray,
     curvatures: np.ndarray | None,
+    batch_size: int | None = None,
 ) -> BatchNoise:
     """Measure the noise at some of the positions (S, D), for all sizes of :func:`batch_ladder`.
 
@@ -94,27 +99,28 @@ def measure_batches(
     curvatures
         (N,) curvature of each row, by which rows of a group are dealt; None for batches of random
         rows.
+    batch_size
+        A size that is measured in any case.
     """
     size, dimension = posterior.size, posterior.fit.dimension
-    ladder = batch_ladder(size, dimension)
+    ladder = batch_ladder(size, dimension, batch_size)
     number = min(DRAWS, len(positions))
     chosen = positions[np.linspace(0, len(positions) - 1, number).astype(int)]
     y = posterior.coordinates.along(chosen)
     parts = posterior.parts()
-    noises, (_, length) = [], _shape(size, dimension)
-    for batch_size in ladder:
-        count = -(-size // batch_size)
-        each = size // count
-        number = max(min(count, ROWS // each), min(count, FEWEST))
+    noises, shape = [], _shape(size, ladder)
+    length = shape[1]
+    for wanted in ladder:
+        count, each, number = _looked_at(size, wanted)
         if curvatures is None:
             order = random_order(generator, size)
         else:
             order = deal_by_group(generator, posterior.structure.first.index, curvatures, count)
         pieces = max(each // length, 1)
         rows = order[: number * each].reshape(number, each)[:, : pieces * length]
-        found = _moments(posterior, chosen, rows.reshape(-1, length), pieces, number)
+        found = _moments(posterior, chosen, rows.reshape(-1, length), pieces, number, shape[0])
         # The realised variance over all M batches, from a part of them.
-        scale = (1 - 1 / count) / batch_factor(batch_size, size)
+        scale = (1 - 1 / count) / batch_factor(wanted, size)
         noises.append(_summary(jax.tree.map(lambda x: scale * x, found), y, parts))  # noqa: B023
     return BatchNoise(ladder, tuple(noises))
 
@@ -124,7 +130,8 @@ def compile_ahead(
 ) -> None:
     """Begin to compile what :func:`measure_batches` runs, for coordinates and rows like these."""
     dtype, dimension = float_dtype(), functions.model.dimension
-    shape = _shape(functions.model.size, dimension)
+    size = functions.model.size
+    shape = _shape(size, batch_ladder(size, dimension))
 
     def alike(x):
         return jax.ShapeDtypeStruct(shape + x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype))
@@ -140,17 +147,26 @@ def compile_ahead(
     )
 
 
-def _shape(size: int, dimension: int) -> tuple[int, int]:
-    """Return the number of parts of batches that are looked at, and the number of rows of each."""
-    length = size // -(-size // batch_ladder(size, dimension)[0])
-    return max(-(-ROWS // length), FEWEST * GROWTH ** (SIZES - 1)), length
+def _looked_at(size: int, batch_size: int) -> tuple[int, int, int]:
+    """Return the number of batches, the rows of each, and how many batches are looked at."""
+    count = -(-size // batch_size)
+    each = size // count
+    return count, each, max(min(count, ROWS // each, ROWS // SMALLEST), min(count, FEWEST))
 
 
-def _moments(posterior: Posterior, draws, order: np.ndarray, pieces: int, number: int) -> dict:
+def _shape(size: int, ladder: tuple[int, ...]) -> tuple[int, int]:
+    """Return the most parts of batches that are looked at together, and the rows of each."""
+    sizes = [_looked_at(size, batch_size)[1:] for batch_size in ladder]
+    length = sizes[0][0]
+    return max(number * max(each // length, 1) for each, number in sizes), length
+
+
+def _moments(
+    posterior: Posterior, draws, order: np.ndarray, pieces: int, number: int, most: int
+) -> dict:
     """Return the (S, Q) variances over ``number`` batches, each of ``pieces`` parts."""
     dtype = float_dtype()
     # All sizes share one compiled program: the rows that it is given have one shape.
-    most, _ = _shape(posterior.size, posterior.fit.dimension)
     filled = np.concatenate([order, np.repeat(order[:1], most - len(order), axis=0)])
     rows = take_rows(posterior.rows, filled.ravel())
     rows = jax.tree.map(lambda x: x.reshape(filled.shape + x.shape[1:]), rows)
@@ -180,7 +196,7 @@ def _summary(measured: dict[str, dict], y: np.ndarray, parts) -> RowNoise:
         error = values.std(0, ddof=1) / len(values) ** 0.5
         mean[kind] = _upper(values.mean(0), error, parts)
         tail[kind] = _upper(*weighted(values, weights), parts)
-    return RowNoise(center, mean, tail, np.zeros(y.shape[1]))
+    return RowNoise(center, mean, tail, measured["coupling"])
 
 
 def _upper(value: np.ndarray, error: np.ndarray, parts) -> np.ndarray:

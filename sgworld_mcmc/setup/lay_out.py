@@ -45,6 +45,7 @@ __all__ = [
     "reach_of",
     "repartition",
     "run_data",
+    "with_structure",
 ]
 
 # Numbers that, beside the seed, begin random numbers of their own.
@@ -146,7 +147,7 @@ def repartition(
         rows = shuffle(generator_of(np.asarray(seed)), posterior.rows)
         posterior = posterior._replace(rows=rows, rows_double=rows, feed_double=set_up_feed(rows))
         if plan.fit.unit:
-            posterior = _with_structure(posterior, seed).with_row_derivatives()
+            posterior = with_structure(posterior, seed).with_row_derivatives()
         posterior, order = dealt(seed, posterior, plan.dynamics)
         feed = feed_of(posterior.rows, plan.dynamics)
         controls = controls_of(posterior, plan.dynamics.gradient, feed, order)
@@ -180,6 +181,16 @@ def posterior_of(plan: RunPlan, data: RunData, strategy: Callable | None) -> Pos
         strata=strata,
         layout=layout,
     )
+
+
+def with_structure(posterior: Posterior, seed: np.ndarray) -> Posterior:
+    """Return the posterior of a model with groups with its structure, which is looked for again."""
+    own = generator_of(np.append(seed, BY_GROUP))
+    with jax.enable_x64(posterior.functions.model.precise):
+        structure = find_structure(
+            own, posterior.functions, posterior.feed_double, posterior.constants_double
+        )
+    return posterior._replace(structure=structure)
 
 
 def dealt(
@@ -270,14 +281,4 @@ def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows,
             double = checked.rows(view.precise)
         whole, feed = checked.constants(view.precise), set_up_feed(double)
     posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0)
-    return dealt(seed, _with_structure(posterior, seed), plan.dynamics)[0].rows
-
-
-def _with_structure(posterior: Posterior, seed: np.ndarray) -> Posterior:
-    """Return the posterior of a model with groups with its structure, which is looked for again."""
-    own = generator_of(np.append(seed, BY_GROUP))
-    with jax.enable_x64(posterior.functions.model.precise):
-        structure = find_structure(
-            own, posterior.functions, posterior.feed_double, posterior.constants_double
-        )
-    return posterior._replace(structure=structure)
+    return dealt(seed, with_structure(posterior, seed), plan.dynamics)[0].rows

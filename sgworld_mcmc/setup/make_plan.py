@@ -59,7 +59,8 @@ def explore(
     if always or not settings.complete:
         searched = settings.start != "given"
         adapt = settings.adapt and posterior.fit.curved and searched and not settings.complete
-        posterior, measurements = measure(generator, posterior, settings.integrator, adapt)
+        given = settings.integrator, adapt, settings.batch_size, settings.order.redeals
+        posterior, measurements = measure(generator, posterior, *given)
     if settings.complete:
         starts = gaussian_draws(generator, posterior) * np.sqrt(settings.temperature)
     else:

@@ -1,5 +1,6 @@
 """Measure what the choice of the settings rests on: pilot chains, and the noise at their draws."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -74,7 +75,12 @@ class Measurements(NamedTuple):
 
 
 def measure(
-    generator: np.random.Generator, posterior: Posterior, integrator: Integrator, adapt: bool
+    generator: np.random.Generator,
+    posterior: Posterior,
+    integrator: Integrator,
+    adapt: bool,
+    batch_size: int | None = None,
+    redeals: bool = False,
 ) -> tuple[Posterior, Measurements]:
     """Run pilot chains around the center, and measure the rows' noise at their draws.
 
@@ -84,6 +90,10 @@ def measure(
         What the run will use. The pilots that find coordinates have averaged noise.
     adapt
         Whether the coordinates may be changed to those of the pilot chains.
+    batch_size
+        The batch size, if it is known: the noise of batches by group is measured at some sizes.
+    redeals
+        Whether the rows are dealt anew in every epoch, without regard to groups.
 
     Returns
     -------
@@ -94,7 +104,8 @@ def measure(
     posterior = _with_row_derivatives(posterior)
     chains, last = len(positions), None
     parts = None if posterior.structure is None else posterior.parts()
-    batches = None if parts is None else _of_batches(generator, posterior, positions)
+    of_batches = partial(_of_batches, generator, batch_size=batch_size, redeals=redeals)
+    batches = None if parts is None else of_batches(posterior, positions)
     stage("pilot chains")
     first, at_mass = reference_pilots(generator, posterior, positions, batches), False
     found = about_mass(generator, posterior, first[0]) if adapt else None
@@ -153,7 +164,7 @@ def measure(
     if parts is None:
         noise = _noise(posterior, chosen)
     else:
-        noise = batches if number == 0 else _of_batches(generator, posterior, chosen)
+        noise = batches if number == 0 else of_batches(posterior, chosen)
     return posterior, Measurements(
         noise,
         steps,
@@ -176,10 +187,17 @@ def _with_row_derivatives(posterior: Posterior) -> Posterior:
     return posterior.with_row_derivatives()
 
 
-def _of_batches(generator, posterior: Posterior, positions: np.ndarray) -> BatchNoise:
-    """Measure the noise of batches that are dealt by group, at some of these positions."""
+def _of_batches(
+    generator,
+    posterior: Posterior,
+    positions: np.ndarray,
+    batch_size: int | None,
+    redeals: bool,
+) -> BatchNoise:
+    """Measure the noise of batches that are dealt as in the run, at some of these positions."""
     stage("noise of the batches")
-    return measure_batches(generator, posterior, positions, posterior.curvatures())
+    curvatures = None if redeals else posterior.curvatures()
+    return measure_batches(generator, posterior, positions, curvatures, batch_size)
 
 
 def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:

@@ -20,6 +20,9 @@ from sgworld_mcmc.setup.groups import Structure
 
 __all__ = ["RowDerivatives", "batch_expansions", "count_numbers", "row_derivatives"]
 
+# The parts are added in double precision. What a fault leaves out is of order one.
+ROUNDING = 1e-3
+
 
 class RowDerivatives(NamedTuple):
     """Derivatives of the potentials of N rows along k directions, in single precision.
@@ -95,6 +98,11 @@ def batch_expansions(
         (M, L) numbers of the rows of each batch, N where a batch has one row less than others.
     factor
         The factor before the sum over the rows of a batch: M, if all rows are in one.
+
+    Raises
+    ------
+    RuntimeError
+        If the batches' Hessians do not add up to K^-T K^-1, which the sampler takes for their sum.
     """
     size, count = len(rows.first[0]), len(batches)
     batch = np.full(size + 1, count)
@@ -132,7 +140,28 @@ def batch_expansions(
     crossings = tuple(_crossings(rows, structure, across, batches, factor))
     places = [*(grouping.columns.ravel() for grouping in structure.groupings), structure.rest]
     order = np.argsort(np.concatenate(places))
-    return BatchExpansions(slopes, tuple(groups), crossings, matrix, structure.rest, order)
+    made = BatchExpansions(slopes, tuple(groups), crossings, matrix, structure.rest, order)
+    if (batch[:size] < count).all():  # pilots may leave out a few rows
+        _check_sum(made, coordinates, count / factor)
+    return made
+
+
+def _check_sum(made: BatchExpansions, coordinates: Arrow, scale: float) -> None:
+    """Raise an error unless K^T (mean Hessian of the batches) K is the identity.
+
+    What is missing here is missing in every epoch: the draws would have another posterior at any
+    step size, and nothing else would show it. One random direction tells with probability one.
+    """
+    direction = np.random.default_rng(0).normal(size=len(made.order))
+    product = scale * made.mean_product(coordinates.apply(direction))
+    error = np.abs(coordinates.pull_back(product) - direction).max()
+    if not error < ROUNDING:
+        raise RuntimeError(
+            "The second derivatives of the minibatches do not add up to those of all rows (by "
+            f"{error:.1e} of a standard deviation along a random direction), and Taylor gradients "
+            "would sample another posterior. This is a fault of sgworld_mcmc, please report it "
+            'with the model; gradient="plain" does without these derivatives.'
+        )
 
 
 def _crossings(rows: RowDerivatives, structure: Structure, across, batches, factor):

@@ -11,6 +11,8 @@ from sgworld_benchmarks.hierarchies.problems import intercepts
 from sgworld_mcmc import SGWORLD, audit
 from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.model.target import target_of
+from sgworld_mcmc.setup import row_derivatives
+from sgworld_mcmc.setup.row_derivatives import _crossings
 
 
 @pytest.mark.slow
@@ -116,3 +118,28 @@ def test_all_rows_in_one_batch_and_batches_that_are_dealt_anew(answers):
     assert anew.set_up(jax.random.key(0), *answers).dynamics.gradient.name != "taylor"
     with pytest.raises(ValueError, match=r"deals batches anew.*Use `order='batches'`"):
         SGWORLD(crossed, order="examples", gradient="taylor").set_up(jax.random.key(0), *answers)
+
+
+def test_batches_that_do_not_add_up_are_refused(monkeypatch):
+    """A fault in the expansions ends the set-up: no step size would mend the draws."""
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(0, 400, 8000), rng.integers(0, 30, 8000)
+    y = rng.normal(size=400)[one] + rng.normal(size=30)[other] + rng.normal(size=8000)
+
+    def model(one, other, y):
+        a = numpyro.sample("a", dist.Normal(0, 1).expand([400]).to_event(1))
+        b = numpyro.sample("b", dist.Normal(0, 1).expand([30]).to_event(1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(a[one] + b[other], 1), obs=y)
+
+    def faulty(*given):
+        for crossing in _crossings(*given):
+            yield crossing._replace(values=0.9 * crossing.values)
+
+    mcmc = SGWORLD(model, gradient="taylor", batch_size=200, num_samples=5)
+    mcmc.set_up(jax.random.key(0), one, other, y)
+    assert mcmc.data.tuning.controls.batches.crossings
+    monkeypatch.setattr(row_derivatives, "_crossings", faulty)
+    again = SGWORLD(model, gradient="taylor", batch_size=200, num_samples=5)
+    with pytest.raises(RuntimeError, match=r'do not add up .* please report .* gradient="plain"'):
+        again.set_up(jax.random.key(0), one, other, y)

@@ -1,0 +1,81 @@
+"""Hierarchies with batch sizes, or all settings, that the user has given."""
+
+import jax
+import numpy as np
+import pytest
+
+from sgworld_benchmarks.hierarchies.problems import intercepts
+from sgworld_mcmc import SGWORLD
+
+GROUPS = 400
+
+
+@pytest.fixture(scope="module")
+def hierarchy():
+    return intercepts(20_000, GROUPS)
+
+
+@pytest.fixture(scope="module")
+def chosen(hierarchy):
+    """Draws with nothing given."""
+    model, args = hierarchy
+    mcmc = SGWORLD(model, num_samples=500)
+    mcmc.run(jax.random.key(0), *args)
+    return mcmc
+
+
+@pytest.mark.parametrize("batch_size", [100, 12_000])
+def test_a_batch_size_beyond_those_that_are_measured(hierarchy, chosen, batch_size):
+    """The noise of batches by group depends on their size: that of a given one is measured too."""
+    model, args = hierarchy
+    assert min(chosen.plan.measurements.noise.sizes) > 100
+    mcmc = SGWORLD(model, batch_size=batch_size, num_samples=500)
+    mcmc.run(jax.random.key(1), *args)
+    assert mcmc.plan.batch_size in (100, 10_000)
+    for name in ("mu", "tau"):
+        draws, others = (m.get_samples()[name] for m in (mcmc, chosen))
+        assert abs(draws.mean() - others.mean()) < 0.25 * others.std()
+        assert abs(draws.std() / others.std() - 1) < 0.12
+
+
+@pytest.mark.slow
+def test_plain_gradients_shift_the_mean_as_predicted(hierarchy):
+    """The mean of H_b r_b over batches (docs/theory.md, B10) shifts tau by a third of its sd."""
+    model, args = hierarchy
+    given = {"gradient": "plain", "batch_size": 200, "step_size": 0.0007, "steps_per_draw": 1400}
+    mcmc = SGWORLD(model, num_samples=200, **given)
+    mcmc.run(jax.random.key(0), *args)
+    report = mcmc.bias_report()
+    place = report.names.index("tau")
+    predicted, error = report.predicted_mean_shift[place], report.stein.mean_shift_se[place]
+    assert error < 0.1 and -0.45 < predicted < -0.25
+    assert abs(report.stein.mean_shift[place] - predicted) < 4 * error
+    assert "! The predicted shift of the mean of tau, 0.36 sd, exceeds" in str(report)
+
+
+def test_the_report_of_settings_that_are_all_given(hierarchy, chosen):
+    """It looks for the groups again: batches of random rows would not be stable here."""
+    model, args = hierarchy
+    plan = chosen.plan
+    given = {
+        "batch_size": plan.batch_size,
+        "step_size": float(plan.tuning.step_size),
+        "steps_per_draw": plan.dynamics.steps_per_draw,
+        "gradient": plan.dynamics.gradient.name,
+    }
+    mcmc = SGWORLD(model, num_samples=500, **given)
+    mcmc.run(jax.random.key(0), *args)
+    report = mcmc.bias_report()
+    assert np.abs(report.predicted_variance_error).max() < 0.05
+    assert report.disagreement() is None
+
+
+def test_rows_that_are_dealt_anew_have_the_noise_of_random_batches(hierarchy):
+    """Batches dealt by group have Hessians that are more alike than with ``order="examples"``."""
+    model, args = hierarchy
+    noises = []
+    for order in ("batches", "examples"):
+        mcmc = SGWORLD(model, order=order, gradient="plain", batch_size=500)
+        noises.append(mcmc.set_up(jax.random.key(0), *args).measurements.noise.at(500))
+    dealt, anew = (float(np.median(noise.mean["control_variate"])) for noise in noises)
+    assert anew > 1.5 * dealt
