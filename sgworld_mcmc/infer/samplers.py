@@ -69,8 +69,8 @@ _COMMON = """
     preconditioner
         ``"dense"`` takes the Hessian at the mode, ``"diagonal"`` its diagonal, ``"none"`` nothing.
         An array is an estimate of the posterior covariance of the flat unconstrained position,
-        (D, D) or (D,). ``"auto"`` is dense up to 1000 dimensions and diagonal above, and is made
-        anew from pilot chains if the posterior is far from the Gaussian at its mode.
+        (D, D) or (D,), sites in alphabetical order. ``"auto"`` is dense up to 1000 dimensions and
+        diagonal above, and made anew from pilot chains if the posterior is far from Gaussian.
     noise
         ``"averaged"`` (default: without the Euler error) or ``"independent"``.
     tolerance

@@ -68,7 +68,8 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
             )
         )
     notes += schedule_notes(plan.dynamics, draws.last_state)
-    notes += _mixing_notes(found, draws.positions, plan.dynamics.temperature or 1.0)
+    widths = fit.widths() * np.sqrt(plan.dynamics.temperature or 1.0)
+    notes += _mixing_notes(found, draws.positions, widths)
     return notes
 
 
@@ -88,9 +89,14 @@ def schedule_notes(dynamics: Dynamics, last_state: SGMCMCState) -> list[str]:
     ]
 
 
-def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float) -> list[str]:
-    """Return notes if the chains disagree with each other or with the pilot chains."""
-    chains, draws, _ = positions.shape
+def _mixing_notes(
+    found: Measurements | None, positions: np.ndarray, widths: np.ndarray | float
+) -> list[str]:
+    """Return notes if the chains disagree with each other or with the pilot chains.
+
+    ``widths`` are the standard deviations, one for all or (D,), of the Gaussian approximation.
+    """
+    chains, draws, dimension = positions.shape
     if draws < 50 or not np.isfinite(positions).all():
         return []
     moving = by_slabs(lambda x: np.ptp(x, (0, 1)), positions) > 0
@@ -109,7 +115,8 @@ def _mixing_notes(found: Measurements | None, positions: np.ndarray, tau: float)
     if found is None:
         return []
     notes = []
-    far = max(flat.max(), -flat.min()) / np.sqrt(tau)
+    widths = np.broadcast_to(widths, dimension)[moving]
+    far = float((np.maximum(flat.max(0), -flat.min(0)) / widths).max())
     if far > 12 + 2 * np.sqrt(2 * np.log(flat.size)):
         notes.append(
             f"Some draws lie {far:.0f} standard deviations of the Gaussian approximation from its "

@@ -92,3 +92,11 @@ class CoordinateFit(NamedTuple):
         if values is None:
             return 1.0, 1.0 / self.width
         return float(values.max()), float(values.min())
+
+    def widths(self) -> np.ndarray | float:
+        """Return the standard deviations (D,) of a Gaussian of that curvature along each z.
+
+        They are one where the coordinates fit, or where the curvature is not known.
+        """
+        values, vectors = self.spectrum()
+        return 1.0 if values is None else np.sqrt((vectors**2 / values).sum(1))

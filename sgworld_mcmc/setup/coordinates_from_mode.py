@@ -14,21 +14,19 @@ from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, head, is_large
 from sgworld_mcmc.device_layout import Layout
-from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.closest_gaussian import closest_gaussian
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
-from sgworld_mcmc.setup.curvature import Scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.tied_latents import has_tied_latents
+from sgworld_mcmc.setup.wanted_coordinates import coordinates_of
 
 __all__ = [
     "CONVERGED",
     "coordinates_at",
-    "coordinates_of",
     "fit_coordinates",
     "fitted_gaussian",
     "set_up_feed",
@@ -241,19 +239,6 @@ def _may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings)
         return False
     few = head(search.feed, FEW_ROWS).fetch((), 0).main
     return has_tied_latents(search.functions.model, point, few, search.constants)
-
-
-def coordinates_of(settings: Settings, center: np.ndarray, scaled: Scale, hessian) -> Coordinates:
-    """Return the coordinates that the settings ask for, or the best that there are."""
-    kind = settings.coordinates
-    if settings.covariance is not None:
-        return kind.from_covariance(center, np.asarray(settings.covariance, float))
-    if kind is None or isinstance(scaled.coordinates, kind):
-        return scaled.about(center)
-    if hessian is None or scaled.indefinite:
-        covariance = scaled.coordinates.covariance()
-        hessian = 1 / covariance if covariance.ndim == 1 else np.linalg.inv(covariance)
-    return kind.from_hessian(center, np.asarray(hessian, float))
 
 
 def _modes_of(search: ModeSearch, given: np.ndarray | None, coordinates) -> np.ndarray | None:

@@ -51,7 +51,9 @@ def _spacing_of_decay(request: Request, step_size: float, most: int) -> tuple[in
     if decay > 0:
         # (1 + a) / (1 - a) = 2.2 for the decay a from draw to draw.
         wanted = (AUTOCORRELATION - 1) / (AUTOCORRELATION + 1)
-        number = max(1, int(np.ceil(np.log(wanted) / np.log(decay) - 1e-9)))
+        # A curvature next to nothing would take more steps than an integer holds.
+        steps = np.log(wanted) / min(np.log(decay), -np.finfo(float).eps)
+        number = max(1, int(np.ceil(steps - 1e-9)))
     return number, lambda number: integrated_autocorrelation(decay, number, request.integrator.law)
 
 

@@ -98,3 +98,24 @@ def test_an_angle_that_is_cut_open_is_warned_of():
         warnings.simplefilter("always")
         SGWORLD(whole, num_samples=20).run(jax.random.key(0), y)
     assert not any("cut open" in str(each.message) for each in caught)
+
+
+def test_a_covariance_whose_sites_are_in_another_order():
+    """Sites are laid out in alphabetical order, whatever their order in the model."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=500).astype(np.float32)
+    y = (x + 0.1 * rng.normal(size=500)).astype(np.float32)
+
+    def model(x, y):
+        wide = numpyro.sample("wide", dist.Normal(0, 30))  # the rows know nothing of it
+        slope = numpyro.sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+        with numpyro.plate("rows", len(x)):
+            numpyro.sample("y", dist.Normal(slope[0] + slope[1] * x + 0 * wide, 0.1), obs=y)
+
+    covariance = np.diag([900.0, 2e-5, 2e-5])
+    with pytest.warns(UserWarning, match=r"`preconditioner` does not fit .* alphabetical order"):
+        SGWORLD(model, preconditioner=covariance).set_up(jax.random.key(0), x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right = SGWORLD(model, preconditioner=covariance[::-1, ::-1])
+        right.set_up(jax.random.key(0), x, y)

@@ -6,6 +6,8 @@ tests/model/test_whole_data.py, interruption in tests/infer/test_interrupt.py, w
 in tests/model/test_user_data.py.
 """
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -226,3 +228,21 @@ def test_a_row_of_large_leverage_does_not_throw_draws_out(monkeypatch):
     assert farthest() < 12
     monkeypatch.setattr("sgworld_mcmc.gradients.taylor.Taylor.bounded", lambda _, x, reach: x)
     assert farthest() > 25
+
+
+def test_draws_along_a_soft_direction_are_not_far_away():
+    """Coordinates that know no correlations have directions 22 times as wide as the axes."""
+
+    def model(y):
+        a, b = numpyro.sample("a", dist.Normal(0, 1)), numpyro.sample("b", dist.Normal(0, 1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(a + b, 1), obs=y)
+
+    y = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    mcmc = SGWORLD(model, preconditioner="diagonal", num_samples=1000)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mcmc.run(KEY, y)
+    assert np.abs(mcmc.draws().positions).max() > 50
+    assert abs(mcmc.get_samples()["a"].std() / np.sqrt(0.5) - 1) < 0.15
+    assert not [each.message for each in caught if issubclass(each.category, TuningWarning)]

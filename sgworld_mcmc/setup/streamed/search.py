@@ -10,13 +10,14 @@ from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
-from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED, coordinates_of
+from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED
 from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
+from sgworld_mcmc.setup.wanted_coordinates import coordinates_of
 
 __all__ = ["PROBES", "fit_streamed"]
 
