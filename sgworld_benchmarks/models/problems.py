@@ -10,6 +10,7 @@ from sgworld_benchmarks.models.mixtures import MIXTURES
 from sgworld_benchmarks.models.regressions import REGRESSIONS
 from sgworld_benchmarks.models.time_series import TIME_SERIES
 from sgworld_benchmarks.models.unusual import UNUSUAL
+from sgworld_benchmarks.models.without_mode import WITHOUT_MODE
 
 __all__ = ["MODELS", "build"]
 
@@ -22,6 +23,7 @@ FAMILIES = (
     GAUSSIAN_PROCESSES,
     LATENTS,
     UNUSUAL,
+    WITHOUT_MODE,
 )
 MODELS = {name: builder for family in FAMILIES for name, builder in family.items()}
 

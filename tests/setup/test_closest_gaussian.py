@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 from tolerances import SIGMAS
 
+from sgworld_benchmarks.models.problems import build
 from sgworld_mcmc import SGWORLD, TuningWarning
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.in_memory import cut
@@ -162,3 +163,12 @@ def test_where_there_is_nothing_to_fit_none_is_returned():
 
     with jax.enable_x64(True):
         assert closest_gaussian(search_of(model, np.ones(3)), np.zeros(1), np.ones(1)) is None
+
+
+@pytest.mark.slow
+def test_a_neck_that_the_steps_do_not_enter_is_warned_of():
+    """The draws lack small spreads: three houses with the feature in each of forty counties."""
+    problem = build("slopes_centred")
+    mcmc = SGWORLD(problem.model)
+    with pytest.warns(TuningWarning, match=r"At \d+% of the draws .* it has a neck"):
+        mcmc.run(jax.random.key(0), *problem.data)
