@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgworld_mcmc.arrays import from_numpy
+from sgworld_mcmc.arrays import float_dtype, from_numpy
 from sgworld_mcmc.compilation import quick_jit
+from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.model.target import target_of
 from sgworld_mcmc.report.draws import Draws
@@ -31,18 +32,20 @@ def neck_note(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
     a neck does not show.
     """
     fit = plan.fit
-    if not (fit.fitted and fit.by_curvature) or data.whole is not None or data.feed is None:
+    here = isinstance(data.feed, FixedPartition) and data.whole is None and data.layout is None
+    if not (fit.fitted and fit.by_curvature and here):
         return []
     positions = draws.positions.reshape(-1, fit.dimension)
     some = positions[np.linspace(0, len(positions) - 1, DRAWS).astype(int)]
     tuning = data.tuning
-    largest = quick_jit(_largest_curvatures, static_argnames="model")(
-        from_numpy(some, np.float32),
-        tuning.coordinates,
-        data.feed,
-        data.constants,
-        model=data.model,
-    )
+    with jax.enable_x64(plan.double):
+        largest = quick_jit(_largest_curvatures, static_argnames="model")(
+            from_numpy(some, float_dtype()),
+            tuning.coordinates,
+            data.feed,
+            data.constants,
+            model=data.model,
+        )
     beyond = float(np.mean(np.asarray(largest) * draws.step_size > 2))
     if beyond <= MOST:
         return []
