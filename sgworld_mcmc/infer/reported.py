@@ -18,8 +18,7 @@ from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.kinetic_report import KineticReport
 from sgworld_mcmc.report.make_kinetic_report import kinetic_notes, make_kinetic_report
-from sgworld_mcmc.report.make_report import can_be_checked, contradiction, make_report
-from sgworld_mcmc.report.neck import neck_note
+from sgworld_mcmc.report.make_report import can_be_checked, contradictions, make_report
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.quantity_mixing import quantity_mixing
 from sgworld_mcmc.sampling.collection import Collection
@@ -263,8 +262,7 @@ class ReportedMCMC(StreamedMCMC):
         if new and not notes and can_be_checked(plan, draws):
             self._checked = plan
             strategy = self.sampler.settings.init_strategy
-            notes = list(filter(None, [contradiction(plan, self.data, draws, strategy)]))
-            notes += neck_note(plan, self.data, draws)
+            notes = contradictions(plan, self.data, draws, strategy)
         return [*notes, *heavy_tails(draws.samples, self.data.model.latents)]
 
     def _hidden_fields(self, extra_fields) -> tuple[str, ...]:

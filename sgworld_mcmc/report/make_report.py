@@ -15,6 +15,7 @@ from sgworld_mcmc.report.control_run import control_check
 from sgworld_mcmc.report.detailed_balance import measured_detailed_balance
 from sgworld_mcmc.report.draws import Draws
 from sgworld_mcmc.report.heavy_tails import heavy_tails
+from sgworld_mcmc.report.neck import neck_note
 from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
 from sgworld_mcmc.report.stein_check import stein_check
@@ -24,7 +25,7 @@ from sgworld_mcmc.setup.measurements import measure
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.slabs import sample_sizes
 
-__all__ = ["can_be_checked", "contradiction", "make_report"]
+__all__ = ["can_be_checked", "contradictions", "make_report"]
 
 
 def can_be_checked(plan: RunPlan, draws: Draws) -> bool:
@@ -35,15 +36,16 @@ def can_be_checked(plan: RunPlan, draws: Draws) -> bool:
     return bool(predicted and draws.count >= 400 and whole and not draws.stopped.any())
 
 
-def contradiction(
+def contradictions(
     plan: RunPlan, data: RunData, draws: Draws, strategy: Callable | None = None
-) -> str | None:
-    """Return a warning if gradients of all rows at the draws contradict the plan, else None.
+) -> list[str]:
+    """Return warnings if derivatives of the log density at the draws contradict the plan.
 
     So do errors that are predicted to be larger than the tolerance.
     """
     report = make_report(plan, data, draws, brief=True, strategy=strategy)
-    return report.disagreement() or report.excess()
+    found = report.disagreement() or report.excess()
+    return [*([found] if found else []), *neck_note(plan, data, draws)]
 
 
 def make_report(
@@ -87,9 +89,7 @@ def make_report(
         stein = stein_check(posterior, positions, brief=brief)
     along = plan.fit.coordinates.along
     balance, source = (None, "") if brief else measured_detailed_balance(draws)
-    notes = (
-        () if brief else (*notes_of(plan, draws), *heavy_tails(draws.samples, data.model.latents))
-    )
+    notes = () if brief else tuple(_notes(plan, data, draws))
     # The sample size of thousands of parameters takes longer than a brief check of their draws.
     ess = np.nan if brief else sample_sizes(along(positions))
     rows = draws.count * draws.spacing * dynamics.steps_per_draw * plan.batch_size
@@ -120,6 +120,14 @@ def make_report(
         reading=_reading(plan, data),
         fixed=plan.fixed,
     )
+
+
+def _notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
+    """Return what a reader of the report should know about the run."""
+    notes = notes_of(plan, draws)
+    if not notes and can_be_checked(plan, draws):
+        notes = neck_note(plan, data, draws)
+    return [*notes, *heavy_tails(draws.samples, data.model.latents)]
 
 
 def _reading(plan: RunPlan, data: RunData) -> str:

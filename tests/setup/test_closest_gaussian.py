@@ -172,3 +172,5 @@ def test_a_neck_that_the_steps_do_not_enter_is_warned_of():
     mcmc = SGWORLD(problem.model)
     with pytest.warns(TuningWarning, match=r"At \d+% of the draws .* it has a neck"):
         mcmc.run(jax.random.key(0), *problem.data)
+    report = str(mcmc.bias_report())
+    assert "it has a neck" in report and "Nothing to do" not in report
