@@ -13,6 +13,10 @@ from sgworld_mcmc.model.numpyro_model import MinibatchModel
 
 __all__ = ["Unconstrained", "positions_of", "read_draws"]
 
+# Values that the support allows come back from unconstrained coordinates to within this, in single
+# precision too.
+ROUNDING = 1e-3
+
 
 class Unconstrained(dict):
     """Draws by site in NumPyro's unconstrained coordinates, as a BlackJAX sampler makes them.
@@ -71,21 +75,35 @@ def positions_of(
     rows, constants
         Some rows of the data, on which no latent site's support depends, and the other arrays.
     """
+    # Sites with fewer coordinates than values, such as probabilities that sum to one.
+    tied = [name for name in view.latents if view.shapes[name] != view.sites[name].shape]
 
     def one(params, rows, constants):
         # The sites' own supports are used: one may depend on the values of other sites.
         given = init_to_value(values=params)
-        return view.ravel(view.initial_params(jax.random.key(0), given, rows, constants))
+        free = view.initial_params(jax.random.key(0), given, rows, constants)
+        back = view.constrain(free, rows, constants) if tied else {}
+        missed = {name: jnp.abs(back[name] - params[name]).max() for name in tied}
+        return view.ravel(free), missed
 
     invert = jax.jit(jax.vmap(one, (0, None, None)))
-    ravel = jax.jit(jax.vmap(lambda params, *_: view.ravel(params), (0, None, None)))
+    ravel = jax.jit(jax.vmap(lambda params, *_: (view.ravel(params), {}), (0, None, None)))
 
     def positions(draws):
         free = isinstance(draws, Unconstrained)
         flat, chains = _flat(view, draws, free)
         with jax.enable_x64(view.precise):
             values = {name: jnp.asarray(x, jnp.result_type(float)) for name, x in flat.items()}
-            found = np.asarray((ravel if free else invert)(values, rows, constants), float)
+            found, missed = (ravel if free else invert)(values, rows, constants)
+        found = np.asarray(found, float)
+        for name, far in missed.items():
+            bad = ~(np.asarray(far) <= ROUNDING)
+            if bad.any():
+                raise ValueError(
+                    f"`draws[{name!r}]` has values outside of the support of its prior, or on its "
+                    f"boundary, in {int(bad.sum())} of {len(bad)} draws: numbers that do not add "
+                    "up as they should, or no factor of a correlation matrix."
+                )
         bad = ~np.isfinite(found).all(axis=1)
         if bad.any():
             column = int(np.argmax(~np.isfinite(found[bad][0])))

@@ -8,6 +8,7 @@ from sgworld_mcmc.coordinates.arrow import Arrow, size_of
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.report.check import Check
+from sgworld_mcmc.setup.arrow_rows import ArrowRows
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.pilot_chains import control_variates
 from sgworld_mcmc.setup.posterior import Posterior
@@ -81,11 +82,17 @@ def _numbers_of_row(posterior: Posterior) -> int:
     return min(posterior.fit.dimension, max(inner + shared, ROW))
 
 
-def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array:
+def _gradients(posterior: Posterior, positions: np.ndarray) -> jax.Array | np.ndarray:
     """Return (S, D) gradients of all rows at positions (S, D)."""
-    dtype = float_dtype()
+    dtype, functions = float_dtype(), posterior.functions
     count_rows(len(positions) * posterior.size)
-    return posterior.functions.gradients(
+    if isinstance(posterior.coordinates, Arrow) and posterior.layout is None:
+        # The search for the groups has compiled the program that this needs.
+        with jax.enable_x64(functions.model.precise):
+            feed, constants = posterior.feed_double, posterior.constants_double
+            rows = ArrowRows(functions, feed, constants, posterior.structure)
+            return rows.gradients(posterior.coordinates, positions)
+    return functions.gradients(
         from_numpy(positions, dtype),
         posterior.coordinates.cast(dtype),
         set_up_feed(posterior.rows, posterior.strata, posterior.layout),

@@ -22,8 +22,10 @@ from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.groups import Structure
 from sgworld_mcmc.setup.portions import mean_of_portions
 
-__all__ = ["ArrowExpansion", "ArrowRows"]
+__all__ = ["DRAWS", "ArrowExpansion", "ArrowRows"]
 
+# Gradients are computed at so many positions together.
+DRAWS = 16
 # A part of the rows is enough for the first steps if it has this many rows for each parameter.
 ROWS_FOR_EACH = 20
 # The arrow reproduces a product with the Hessian to this precision, or it is not used.
@@ -79,17 +81,36 @@ class ArrowRows(NamedTuple):
         rows = max(2 * ROWS_FOR_EACH * self.dimension, 2**20)
         return int(np.ceil(rows / self.feed.size * self.count))
 
+    def compile_ahead(self, coordinates: Arrow) -> None:
+        """Begin to compile what a search needs first, for coordinates like these."""
+        nothing = np.zeros((DRAWS, self.dimension))
+        programs = self.functions.programs
+        arguments = self._product_arguments(nothing[0], self._probes(), 0, 0, 0.0)
+        programs["products"].compile(*arguments)
+        programs["values"].compile(*self.value_arguments(coordinates, nothing, 0, 0.0))
+
+    def _probes(self) -> np.ndarray:
+        return probes_of(np.random.default_rng(0), self.structure, self.dimension)
+
+    def _product_arguments(
+        self, x: np.ndarray, probes: np.ndarray, number: int, first: int, weight: float
+    ) -> tuple:
+        """Return the arguments of ``functions.products`` at a point, for some batches."""
+        vectors = from_numpy(probes)
+        batches = np.int32(number), np.int32(first)
+        return from_numpy(x), vectors, self.feed, self.constants, *batches, from_numpy(weight)
+
     def expand(self, x: np.ndarray, used: int) -> ArrowExpansion | None:
         """Expand the log density of the first batches; None if its Hessian is no arrow."""
-        probes = probes_of(np.random.default_rng(0), self.structure, self.dimension)
+        probes = self._probes()
         weight = used / self.count
         rows = weight * self.feed.size
         count_rows(rows * len(probes))
-        position, vectors = from_numpy(x), from_numpy(probes)
+        position = from_numpy(x)
 
         def portion(first, number):
             found = self.functions.products(
-                position, vectors, self.feed, self.constants, number, first, weight
+                *self._product_arguments(x, probes, number, first, weight)
             )
             return jax.tree.map(lambda part: np.asarray(part, float), found)
 
@@ -142,6 +163,17 @@ class ArrowRows(NamedTuple):
             np.int32(part),
             from_numpy(weight),
         )
+
+    def gradients(self, coordinates: Arrow, positions: np.ndarray) -> np.ndarray:
+        """Return the (S, D) gradients of the log density of all rows, in the coordinates."""
+        made = []
+        for begin in range(0, len(positions), DRAWS):
+            some = positions[begin : begin + DRAWS]
+            # The program of the search is for so many positions.
+            whole = np.concatenate([some, np.repeat(some[:1], DRAWS - len(some), axis=0)])
+            arguments = self.value_arguments(coordinates, whole, self.count, 1.0)
+            made.append(np.asarray(self.functions.values(*arguments)[1], float)[: len(some)])
+        return np.concatenate(made)
 
     def averages(
         self, coordinates: Arrow, gradient: np.ndarray, draws: np.ndarray, used: int

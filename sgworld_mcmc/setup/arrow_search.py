@@ -14,7 +14,7 @@ import numpy as np
 from sgworld_mcmc.coordinates.arrow import Arrow, split
 from sgworld_mcmc.setup.anderson import Anderson
 from sgworld_mcmc.setup.arrow_hessian import ArrowHessian, arrow_scale
-from sgworld_mcmc.setup.arrow_rows import ArrowExpansion, ArrowRows
+from sgworld_mcmc.setup.arrow_rows import DRAWS, ArrowExpansion, ArrowRows
 from sgworld_mcmc.setup.groups import Structure
 
 __all__ = ["ArrowCenter", "ArrowSearch"]
@@ -22,7 +22,7 @@ __all__ = ["ArrowCenter", "ArrowSearch"]
 # Largest number of gradients on the way to the groups' mode.
 TURNS = 12
 # Pairs of opposite draws over which the gradient is averaged, and the largest number of averages.
-PAIRS, AVERAGES = 8, 25
+PAIRS, AVERAGES = DRAWS // 2, 25
 # Pairs of draws over which the Hessian is averaged where that at the center will not do, and over
 # which it is averaged to find that out.
 SPREAD, LOOK = 2, 1
@@ -100,12 +100,6 @@ class ArrowSearch(NamedTuple):
         if few < self.rows.count:
             x = self.given_the_rest(x, self.rows.count)
         return self.averaged(x)
-
-    def compile_ahead(self, coordinates: Arrow) -> None:
-        """Begin to compile what is needed after the first steps, for coordinates like these."""
-        positions = np.zeros((2 * PAIRS, self.rows.dimension))
-        arguments = self.rows.value_arguments(coordinates, positions, 0, 0.0)
-        self.rows.functions.programs["values"].compile(*arguments)
 
     def given_the_rest(self, x: np.ndarray, used: int) -> np.ndarray:
         """Return the mode of the parameters by group, given those that go by no grouping."""

@@ -65,7 +65,6 @@ class SetUpFunctions:
         self.expansion = compiled(self._expansion, once)
         self.diagonal = compiled(self._diagonal, work)
         self.touched = compiled(self._touched, once)
-        self.products = compiled(self._products, once)
         self.mixed = compiled(self._mixed, once)
         self.noise = compiled(self._noise, static_argnames=("block", "length"))
         self.pilot = compiled(self._pilot, static_argnames=("gradient", "integrator"))
@@ -76,10 +75,12 @@ class SetUpFunctions:
         self.gaussian = compiled(self._gaussian, static_argnames="dense")
         # These can be compiled while others run.
         self.programs = {
+            "products": Ahead(quick_jit(self._products, once)),
             "values": Ahead(quick_jit(self._values, work)),
             "batch_moments": Ahead(quick_jit(self._batch_moments)),
         }
-        self.values, self.batch_moments = map(waiting, self.programs.values())
+        made = map(waiting, self.programs.values())
+        self.products, self.values, self.batch_moments = made
 
     def _density(self, constants, weight=None):
         return lambda flat, rows: self.model.log_density(flat, rows, constants, None, weight)

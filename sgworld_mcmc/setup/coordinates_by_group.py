@@ -65,8 +65,8 @@ def fit_by_group(
     rows = ArrowRows(functions, feed, constants, structure)
     search = ArrowSearch(rows, generator, countable)
     alike = Arrow.blank(structure.segments)
+    rows.compile_ahead(alike)
     ahead(alike)
-    search.compile_ahead(alike)
     starts = [] if initial is None else [np.asarray(initial[0], float)]
     starts += [radius * generator.standard_normal(rows.dimension) for radius in RADII]
     for number in range(len(starts) + 1):

@@ -171,6 +171,19 @@ def test_slips_are_named(draws, error, message):
         audit(normal, draws, Y)
 
 
+def shares(y):
+    p = numpyro.sample("p", dist.Dirichlet(np.ones(3)))
+    numpyro.sample("y", dist.Categorical(p), obs=y)
+
+
+def test_values_of_a_simplex_must_add_up():
+    y = np.arange(60) % 3
+    draws = np.random.default_rng(1).dirichlet(1.0 + np.bincount(y), (4, 200))
+    assert audit(shares, {"p": draws.astype(np.float32)}, y).passed
+    with pytest.raises(ValueError, match=r"`draws\['p'\]` has values outside .* add up"):
+        audit(shares, {"p": 0.9 * draws}, y)
+
+
 def test_predictive_sites_and_other_names_are_ignored():
     draws = DRAWS | {"y": np.zeros((1000, 7))}
     assert audit(TARGET.model, draws, *TARGET.data).passed
