@@ -62,7 +62,7 @@ class BatchNoise(NamedTuple):
 
     def quiet(self, size: int, kind: str) -> int:
         """Return the smallest size on the ladder with little noise, or the largest size."""
-        least = batch_ladder(size, len(self.noises[0].coupling))[0]
+        least = batch_ladder(size, len(self.noises[0].mean[kind]))[0]
         for batch_size, noise in zip(self.sizes, self.noises, strict=True):
             quiet = np.max(noise.mean[kind]) * batch_factor(batch_size, size) / 2 < QUIET
             if batch_size >= least and quiet:

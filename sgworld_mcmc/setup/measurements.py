@@ -216,7 +216,7 @@ def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
             block=min(posterior.size, block),
         )
         noise = summarise_noise(measured, posterior.coordinates.along(positions))
-        return noise._replace(widening=_widening(posterior, noise.coupling))
+        return noise._replace(widening=_widening(posterior, noise.coupling["plain"]))
 
 
 def _widening(posterior: Posterior, coupling: np.ndarray) -> np.ndarray | float:

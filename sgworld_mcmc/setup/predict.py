@@ -112,10 +112,11 @@ def predict(
     nonlinear, moved = steps.errors(step_size * request.stiffest)
     parts["step size"] = nonlinear + np.zeros_like(batch)
     shift = shift + moved
-    if GRADIENTS[kind].needs == 0 and request.order.period and count > 1:
+    if kind in noise.coupling and request.order.period and count > 1:
         moved = terms.moved * batch_factor(batch_size, request.size)
-        shift = shift + moved * noise.coupling
-        parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)
+        shift = shift + moved * noise.coupling[kind]
+        if GRADIENTS[kind].needs == 0:
+            parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)
     shift = shift + terms.wandering
     error = sum(parts.values())
     # The noise in the tails beyond its mean; less noise there than on average earns nothing.

@@ -36,16 +36,18 @@ class RowNoise(NamedTuple):
         where y is the draw's coordinate along the direction. This is the noise that widens the
         tails (docs/theory.md, B15). The mean's standard error is added here too.
     coupling
-        (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean of plain gradients (B10).
+        Maps kinds of gradients to their (Q,) E_i[(H_i - H) r_i] over rows, which shifts the mean
+        (B10). Rows are looked at for plain gradients only, batches by group for control variates
+        as well.
     widening
-        (Q,) relative change of the posterior variance if the mean moves by ``coupling``, because
-        the curvature is another one there; 0 if it was not measured.
+        (Q,) relative change of the posterior variance if the mean moves by the ``coupling`` of
+        plain gradients, because the curvature is another one there; 0 if it was not measured.
     """
 
     center: dict[str, np.ndarray]
     mean: dict[str, np.ndarray]
     tail: dict[str, np.ndarray]
-    coupling: np.ndarray
+    coupling: dict[str, np.ndarray]
     widening: np.ndarray | float = 0.0
 
     def at(self, batch_size: int) -> "RowNoise":
@@ -138,7 +140,7 @@ def summarise_noise(measured: dict[str, Any], coordinates: np.ndarray) -> RowNoi
         {kind: x.mean(0) for kind, x in measured["center"].items()},
         {kind: x.mean(0) + error[kind] for kind, x in values.items()},
         {kind: sum(weighted(x, weights)) for kind, x in values.items()},
-        measured["coupling"].mean(0),
+        {"plain": measured["coupling"].mean(0)},
     )
 
 

@@ -52,7 +52,7 @@ NOISE = RowNoise(
     {"plain": np.array([1e4, 5e3])},
     {"plain": np.array([1.02e4, 5.1e3])},
     {"plain": np.array([1.1e4, 5.1e3])},
-    np.array([20.0, -30.0]),
+    {"plain": np.array([20.0, -30.0])},
     np.array([1.0, 2.0]),
 )
 

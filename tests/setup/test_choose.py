@@ -46,7 +46,7 @@ def regression_noise(size, dimension=5, taylor=0.0):
         "control_variate": (dimension + 1) * one,
         "taylor": taylor * one,
     }
-    return RowNoise(center, mean, mean, zero)
+    return RowNoise(center, mean, mean, {"plain": zero})
 
 
 def test_plain_gradients_get_the_time_per_epoch_of_the_theory():
@@ -138,7 +138,7 @@ def test_a_shifted_mean_moves_the_variances_that_depend_on_it():
     plan, data = kernel.prepare(jax.random.key(0), target.data, {})
     found = plan.measurements.noise
     last = data.model.scalar_names().index("sigma2")
-    moved = found.coupling[last] * np.sqrt(polygamma(1, target.a))  # of log sigma2
+    moved = found.coupling["plain"][last] * np.sqrt(polygamma(1, target.a))  # of log sigma2
     assert moved > 0
     np.testing.assert_allclose(np.delete(found.widening, last), moved, rtol=0.1)
     assert "shifted mean" in plan.choice.prediction.parts
@@ -297,7 +297,7 @@ def test_a_partition_into_few_batches_may_have_more_noise_than_the_mean_one():
     rows, batches = 60, 3
     values = generator.normal(size=rows)
     one = {"plain": np.ones(1)}
-    noise = RowNoise(one, one, one, np.zeros(1))
+    noise = RowNoise(one, one, one, {"plain": np.zeros(1)})
     order = ORDERS["batches"]()
     allowed = _of_partition(noise, order, batches).mean["plain"][0]
     mean = values.var(ddof=1) * batch_factor(rows // batches, rows)
