@@ -8,7 +8,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype
 from sgworld_mcmc.data.dealing import numbers_of
-from sgworld_mcmc.data.in_memory import generator_of
+from sgworld_mcmc.data.in_memory import generator_of, head, is_large
 from sgworld_mcmc.device_layout import layout_of
 from sgworld_mcmc.memory import check_room
 from sgworld_mcmc.model.description import describe
@@ -18,7 +18,9 @@ from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
+from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_at_mass import LOST_AT_MODE
+from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
@@ -31,9 +33,14 @@ from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.seen_models import see_whole
 from sgworld_mcmc.setup.shards import sharing_of
+from sgworld_mcmc.setup.tied_latents import has_tied_latents
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
 __all__ = ["prepare"]
+
+# If searches end in several places, and a draw about one of them takes so many steps, then that one
+# does not have the posterior's shape.
+SLOW = 250
 
 
 def prepare(
@@ -88,18 +95,20 @@ def prepare(
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     posterior, precision = found
     contents = checked.contents
-    doubtful = bool(posterior.fit.other_modes) or posterior.fit.scattered
-    most_lost = LOST_AT_MODE if posterior.fit.scattered else MOST_LOST
-    if not (doubtful and settings.may_go_without_mode and view.reason is None):
+    before = posterior.fit
+    doubtful = bool(before.other_modes) or before.scattered
+    may_go = settings.may_go_without_mode and view.reason is None
+    if not may_go or (is_large(view.size) and not doubtful):
         checked = None  # the order of many rows takes memory
     with jax.enable_x64(precision.double):
         posterior, measurements, starts = explore(generator, posterior, settings)
-    if checked is not None and measurements is not None and measurements.lost > most_lost:
-        # One mode of several, or a Gaussian fitted where there is none, says nothing of the
-        # posterior if chains do not stay about it.
+        leave = checked is not None and _says_nothing(before, posterior, measurements)
+        choice = None if leave or settings.complete else _chosen(settings, posterior, measurements)
+    if checked is not None and doubtful and not leave:
+        leave = choice.steps_per_draw >= SLOW
+    if leave:
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     with jax.enable_x64(precision.double):
-        choice = None if settings.complete else _chosen(settings, posterior, measurements)
         dynamics, step_size, sharing = _shared_dynamics(settings, posterior, choice)
         posterior, order = dealt(seed, posterior, dynamics)
         feed = feed_of(posterior.rows, dynamics, layout_of(settings.devices, dynamics.shards))
@@ -133,6 +142,23 @@ def _without_mode(
     settings = uncancelled(settings) if random else settings
     made = plan_without_mode(seed, checked, settings, arguments, initial, chains)
     return with_random_parts(*made) if random else made
+
+
+def _says_nothing(found: CoordinateFit, posterior: Posterior, measurements: Measurements) -> bool:
+    """Return whether chains do not stay about what was found, which then says nothing.
+
+    It is one mode of several, or a Gaussian fitted where there is none. If it seems to be the only
+    mode, the chains may also be lost in the neck of a hierarchy, where other dynamics are no help.
+    """
+    lost = measurements.lost
+    if found.scattered or found.other_modes:
+        return lost > (LOST_AT_MODE if found.scattered else MOST_LOST)
+    if lost <= MOST_LOST or posterior.structure is not None:
+        return False
+    few = head(posterior.feed_double, FEW_ROWS).fetch((), 0).main
+    with jax.enable_x64(posterior.functions.model.precise):
+        model, constants = posterior.functions.model, posterior.constants_double
+        return not has_tied_latents(model, found.coordinates.center, few, constants)
 
 
 def _chosen(settings: Settings, posterior: Posterior, measurements: Measurements) -> Choice:

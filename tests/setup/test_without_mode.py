@@ -310,3 +310,26 @@ def test_a_small_network_has_no_mode_and_runs_without_one():
     assert r_hat.max() > 1.1
     assert "of them these draws give no means or intervals" in str(report)
     assert "Nothing to do:" not in str(report)
+
+
+def units(x, y, number, tied):
+    """Hidden units of a small network; their weights have one width, known or not."""
+    width = numpyro.sample("width", dist.HalfNormal(2.0)) if tied else 1.0
+    w0 = numpyro.sample("w0", dist.Normal(0, width).expand([1, number]).to_event(2))
+    b0 = numpyro.sample("b0", dist.Normal(0, width).expand([number]).to_event(1))
+    last = width if tied else number**-0.5
+    w1 = numpyro.sample("w1", dist.Normal(0, last).expand([number]).to_event(1))
+    with numpyro.plate("rows", x.shape[0]):
+        numpyro.sample("y", dist.Normal(jnp.tanh(x @ w0 + b0) @ w1, 0.1), obs=y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "tied"), [(11, False), (4, True)])
+def test_networks_go_without_what_looks_like_a_mode(number, tied):
+    """All pilot chains leave the first one's only mode; about the second's they hardly move."""
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(-2, 2, 200))
+    y = np.sin(2.5 * x) + 0.3 * x + 0.1 * rng.normal(size=200)
+    mcmc = SGWORLD(partial(units, number=number, tied=tied))
+    plan = mcmc.set_up(jax.random.key(0), x[:, None].astype(np.float32), y.astype(np.float32))
+    assert plan.kinetic is not None
