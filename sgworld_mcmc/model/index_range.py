@@ -25,16 +25,16 @@ CALLS = ("jit", "pjit", "closed_call")
 # What may lie between an argument and an index, from the inputs and the operation's parameters. An
 # index that is made in another way is computed, and no column of the data.
 OPERATIONS = {
-    "add": lambda x, y: x + y,
-    "sub": lambda x, y: x - y,
-    "mul": lambda x, y: x * y,
-    "lt": lambda x, y: x < y,
-    "select_n": lambda which, no, yes: np.where(which, yes, no),
+    "add": lambda x, y, **_: x + y,
+    "sub": lambda x, y, **_: x - y,
+    "mul": lambda x, y, **_: x * y,
+    "lt": lambda x, y, **_: x < y,
+    "select_n": lambda which, no, yes, **_: np.where(which, yes, no),
     "convert_element_type": lambda x, new_dtype, **_: x.astype(new_dtype),
     "reshape": lambda x, new_sizes, **_: x.reshape(new_sizes),
-    "squeeze": lambda x, dimensions: np.squeeze(x, dimensions),
-    "concatenate": lambda *parts, dimension: np.concatenate(parts, dimension),
-    "slice": lambda x, start_indices, limit_indices, strides: x[
+    "squeeze": lambda x, dimensions, **_: np.squeeze(x, dimensions),
+    "concatenate": lambda *parts, dimension, **_: np.concatenate(parts, dimension),
+    "slice": lambda x, start_indices, limit_indices, strides, **_: x[
         tuple(map(slice, start_indices, limit_indices, strides or (None,) * x.ndim))
     ],
     "broadcast_in_dim": lambda x, shape, broadcast_dimensions, **_: np.broadcast_to(
@@ -56,7 +56,7 @@ class IndexRead(NamedTuple):
         The axes that are indexed, and the number of entries that are read along each.
     evaluate
         ``evaluate(*arrays)`` returns the (A,) least and the (A,) largest index along each axis,
-        from the arguments of these numbers.
+        from the arguments of these numbers, and how many of them, if not all, were negative.
     """
 
     arguments: tuple[int, ...]
@@ -104,11 +104,15 @@ def check_indices(reads: list[IndexRead], arguments: dict[str, Any]) -> None:
     """
     names, arrays = list(arguments), list(arguments.values())
     for read in reads:
-        low, high = map(np.asarray, read.evaluate(*(arrays[number] for number in read.arguments)))
+        low, high, negative = read.evaluate(*(arrays[number] for number in read.arguments))
+        who = [names[number] for number in read.arguments]
+        said = False
         for axis, size, least, most in zip(read.axes, read.sizes, low, high, strict=True):
             if least < 0 or most + size > read.shape[axis]:
-                who = [names[number] for number in read.arguments]
                 warnings.warn(_said(who, read.shape, axis, least, most), stacklevel=user_frame())
+                said = True
+        if negative and not said:
+            warnings.warn(_from_the_end(who, read.shape, negative), stacklevel=user_frame())
 
 
 def _said(names: list[str], shape: tuple[int, ...], axis: int, least: int, most: int) -> str:
@@ -124,6 +128,17 @@ def _said(names: list[str], shape: tuple[int, ...], axis: int, least: int, most:
         f"{entries} entries, 0 to {entries - 1}. JAX raises no error there and reads another entry "
         f"in its place: if the model does not mask such rows, its posterior is not the one that "
         f"was meant. {cure}"
+    )
+
+
+def _from_the_end(names: list[str], shape: tuple[int, ...], negative: int) -> str:
+    """Say that negative indices count from the end, which is seldom meant."""
+    who = " and ".join(f"`{name}`" for name in names) or "an array"
+    return (
+        f"The model indexes an array of shape {shape} by {who}, which is negative in {negative} "
+        "places: JAX counts these from the end, and -1 reads the last entry. If the model does not "
+        "mask such rows, its posterior is not the one that was meant. pandas gives missing "
+        "categories the code -1: leave them out, or give them a group of their own."
     )
 
 
@@ -167,16 +182,19 @@ def _read(equation, outer: dict, made: dict, inputs: dict, constants: dict) -> I
     sizes = tuple(equation.params["slice_sizes"][axis] for axis in axes)
 
     def evaluate(*arrays):
-        known = constants | dict(zip(used, arrays, strict=True))
+        known, negative = constants | dict(zip(used, arrays, strict=True)), 0
 
         def value(variable):
             return np.asarray(variable.val if isinstance(variable, Literal) else known[variable])
 
         for step, outside in steps:
             given = [value(_outermost(variable, outside)) for variable in step.invars]
-            known[step.outvars[0]] = OPERATIONS[step.primitive.name](*given, **step.params)
+            result = OPERATIONS[step.primitive.name](*given, **step.params)
+            known[step.outvars[0]] = result
+            if step.primitive.name == "lt" and not np.any(given[1]):  # NumPy's negative indices
+                negative += 0 if np.all(result) else int(np.sum(result))  # all of them are meant
         found = value(index).reshape(-1, len(axes))
-        return found.min(0), found.max(0)
+        return found.min(0), found.max(0), negative
 
     numbers = tuple(inputs[variable] for variable in used)
     return IndexRead(numbers, operand.aval.shape, axes, sizes, evaluate)

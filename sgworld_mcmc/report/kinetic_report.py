@@ -156,7 +156,8 @@ class KineticReport(NamedTuple):
         if np.isfinite(self.predictive_error):
             lines.append(
                 f"Expected error of the rows' predictive probabilities: "
-                f"{self.predictive_error:.2g} on average."
+                f"{self.predictive_error:.2g} on average, from step size and batches; what chains "
+                "that have not mixed miss is not in it."
             )
         if self.control is not None:
             change = self.control.mean_shift

@@ -79,15 +79,8 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
         ]
     r_hat = _r_hat(draws.positions)
     if np.nanmax(r_hat) > LARGEST_R_HAT:
-        worst = int(np.nanargmax(r_hat))
-        above = int(np.sum(r_hat > LARGEST_R_HAT))
-        return [
-            *notes,
-            f"The chains have not mixed: R-hat is {r_hat[worst]:.2f} for {names[worst]}, and above "
-            f"{LARGEST_R_HAT:g} for {above} of {len(r_hat)} quantities. Raise `num_samples` or "
-            "`steps_per_draw`; if chains stay in modes of their own, more of them (`num_chains`) "
-            "average over the modes.",
-        ]
+        energy = draws.checks["potential"].mean(1) / (plan.dynamics.temperature or 1.0)
+        return [*notes, _not_mixed(names, r_hat, np.ravel(energy), data.model.dimension)]
     found = measured_temperatures(data.model, draws, plan.dynamics.temperature or 1.0)
     excess, error = abs(found.total - 1), SIGMAS * found.total_se
     if excess > max(error, 2 * plan.tolerance):
@@ -122,6 +115,39 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
         )
     chains = draws.positions.shape[0]
     return notes + few_effective_note(sample_sizes(draws.positions), chains * count, names)
+
+
+def _not_mixed(
+    names: tuple[str, ...], r_hat: np.ndarray, energy: np.ndarray, dimension: int
+) -> str:
+    """Say which of the quantities have not mixed, and what may help.
+
+    ``energy`` (C,) are the mean potentials of the chains.
+    """
+    worst, above = int(np.nanargmax(r_hat)), int(np.sum(r_hat > LARGEST_R_HAT))
+    said = (
+        f"The chains have not mixed: R-hat is {r_hat[worst]:.2f} for {names[worst]}, and above "
+        f"{LARGEST_R_HAT:g} for {above} of {len(r_hat)} quantities. "
+    )
+    rows = np.array([name.startswith("log_likelihood[") for name in names])
+    if rows.any() and r_hat[rows].max() <= LARGEST_R_HAT:
+        said += (
+            "The rows' log likelihoods have mixed (R-hat at most "
+            f"{r_hat[rows].max():.3f}), so that predictions can be used. "
+        )
+    # Modes that are this much less probable hold little, however wide they are.
+    far = energy - energy.min() > 5 + 2 * dimension**0.5 + dimension / 2
+    if far.any():
+        which = ", ".join(map(str, np.flatnonzero(far)))
+        return said + (
+            f"The mean potential of chain {which} lies {(energy - energy.min())[far].min():.0f} "
+            "above that of the best: hardly any of the posterior is where it stays. Leave it out, "
+            "start it elsewhere (`init_params`), or raise `num_warmup`."
+        )
+    return said + (
+        "Raise `num_samples` or `steps_per_draw`; if chains stay in modes of their own, more of "
+        "them (`num_chains`) average over the modes."
+    )
 
 
 def measured_temperatures(model: MinibatchModel, draws: Draws, temperature: float) -> Temperatures:

@@ -99,7 +99,8 @@ def lay_out(
     if problem:
         raise PlanMismatch(
             f"The plan was made for another model or other data. What differs is {problem}. Run "
-            "without `plan` to set up anew.",
+            "without `plan` to set up anew; after warmup(...) on other data, set "
+            "`post_warmup_state` to None.",
             problem,
         )
     with jax.enable_x64(plan.double):

@@ -56,6 +56,23 @@ def test_nothing_is_said_of_indices_within_range_or_of_those_that_are_clipped(re
     assert told(model_that_reads(read), group, day) == []
 
 
+def test_missing_categories_of_pandas_are_said():
+    codes = np.where(GROUP == 2, -1, GROUP)
+    (said,) = told(PLAIN, codes, DAY)
+    assert f"negative in {(GROUP == 2).sum()} places" in said and "pandas" in said
+
+
+def test_a_product_of_codes_is_an_index_as_any_other():
+    model = model_that_reads(lambda a, group, day: a[(group * 2 + day) // 4 * 0 + group])
+    assert told(model, GROUP, DAY) == []
+    cells = model_that_reads(lambda a, group, day: a[group * 2 + day])
+    (said,) = told(cells, GROUP, DAY)
+    assert f"reaches {(2 * GROUP + DAY).max()}" in said
+    run = SGWORLD(cells, num_samples=10).set_up
+    with pytest.warns(UserWarning, match="`group` and `day`"):
+        run(jax.random.key(0), GROUP, DAY, Y)
+
+
 @pytest.mark.parametrize(
     "read, group, day, words",
     [

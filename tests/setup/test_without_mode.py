@@ -333,3 +333,29 @@ def test_networks_go_without_what_looks_like_a_mode(number, tied):
     mcmc = SGWORLD(partial(units, number=number, tied=tied))
     plan = mcmc.set_up(jax.random.key(0), x[:, None].astype(np.float32), y.astype(np.float32))
     assert plan.kinetic is not None
+
+
+@pytest.mark.slow
+def test_a_chain_in_a_mode_of_no_mass_is_named():
+    """To average over such a mode would make predictions wrong by tens of standard deviations."""
+    rng = np.random.default_rng(5)
+    left, right = rng.normal(size=(25, 2)), rng.normal(size=(15, 2))
+    row, column = rng.integers(25, size=250), rng.integers(15, size=250)
+    y = ((left[row] * right[column]).sum(1) + 0.3 * rng.normal(size=250)).astype(np.float32)
+
+    def factors(row, column, y):
+        u = numpyro.sample("u", dist.Normal(0, 1).expand([25, 2]).to_event(2))
+        v = numpyro.sample("v", dist.Normal(0, 1).expand([15, 2]).to_event(2))
+        with numpyro.plate("ratings", row.shape[0]):
+            numpyro.sample("y", dist.Normal((u[row] * v[column]).sum(-1), 0.3), obs=y)
+
+    mcmc = SGWORLD(factors, num_samples=500)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        mcmc.run(jax.random.key(0), row, column, y, extra_fields=("potential_energy",))
+    energy = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["potential_energy"]).mean(1)
+    astray = np.flatnonzero(energy - energy.min() > 100)
+    assert len(astray) > 0
+    name = f"The mean potential of chain {', '.join(map(str, astray))} lies"
+    assert any(name in str(each.message) for each in seen)
+    assert name in str(mcmc.bias_report()) and "average over the modes" not in str(seen)
