@@ -191,13 +191,20 @@ def _read(equation, outer: dict, made: dict, inputs: dict, constants: dict) -> I
             given = [value(_outermost(variable, outside)) for variable in step.invars]
             result = OPERATIONS[step.primitive.name](*given, **step.params)
             known[step.outvars[0]] = result
-            if step.primitive.name == "lt" and not np.any(given[1]):  # NumPy's negative indices
-                negative += 0 if np.all(result) else int(np.sum(result))  # all of them are meant
+            if step.primitive.name == "select_n":
+                negative += _count_negative(*given)
         found = value(index).reshape(-1, len(axes))
         return found.min(0), found.max(0), negative
 
     numbers = tuple(inputs[variable] for variable in used)
     return IndexRead(numbers, operand.aval.shape, axes, sizes, evaluate)
+
+
+def _count_negative(which: np.ndarray, no: np.ndarray, yes: np.ndarray) -> int:
+    """Return how many indices a choice counts from the end; none if these are all, and meant."""
+    turned = np.unique(yes - no) if no.dtype.kind == "i" and no.shape == yes.shape else ()
+    from_end = len(turned) == 1 and turned[0] > 0 and np.array_equal(which, no < 0)
+    return int(np.sum(which)) if from_end and not np.all(which) else 0
 
 
 def _trace_back(variable, made, inputs, constants, steps: list, used: list) -> bool:

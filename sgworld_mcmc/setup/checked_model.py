@@ -154,9 +154,10 @@ def warn_of(view: MinibatchModel, stacklevel: int) -> None:
     fixed = [name for name, site in view.sites.items() if site.kind == "fixed"]
     if fixed:
         warnings.warn(
-            f"The parameters {fixed} have no prior: they are not sampled, and keep their initial "
-            "values. Give them one, with random_flax_module, random_nnx_module or "
-            "random_eqx_module in place of flax_module, nnx_module or eqx_module.",
+            f"The parameters {fixed} have no prior: they are not sampled, and keep the values that "
+            "the model gives them (initial ones, or those of a handler). To sample them give them "
+            "one, with random_flax_module, random_nnx_module or random_eqx_module in place of "
+            "flax_module, nnx_module or eqx_module.",
             stacklevel=stacklevel + 1,
         )
     circular = [name for name, site in view.sites.items() if site.circular]

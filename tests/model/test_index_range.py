@@ -50,6 +50,8 @@ PLAIN = model_that_reads(lambda a, group, day: a[group])
         (lambda a, group, day: jnp.outer(a, jnp.ones(7))[group, day], GROUP, DAY),
         (lambda a, group, day: a.at[group].get(mode="clip"), GROUP + 9, DAY),  # as it was meant
         (lambda a, group, day: a[jnp.minimum(group, 4)], GROUP + 9, DAY),
+        (lambda a, group, day: a[jnp.where(day < 0, 0, 1)], GROUP, DAY - 3),  # no index itself
+        (lambda a, group, day: a[(day < 0).astype(int)], GROUP, DAY - 3),
     ],
 )
 def test_nothing_is_said_of_indices_within_range_or_of_those_that_are_clipped(read, group, day):
