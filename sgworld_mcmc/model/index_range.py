@@ -104,7 +104,10 @@ def check_indices(reads: list[IndexRead], arguments: dict[str, Any]) -> None:
     """
     names, arrays = list(arguments), list(arguments.values())
     for read in reads:
-        low, high, negative = read.evaluate(*(arrays[number] for number in read.arguments))
+        try:
+            low, high, negative = read.evaluate(*(arrays[number] for number in read.arguments))
+        except (IndexError, TypeError, ValueError):
+            continue  # an operation of another version of JAX: what only warns must not stop a run
         who = [names[number] for number in read.arguments]
         said = False
         for axis, size, least, most in zip(read.axes, read.sizes, low, high, strict=True):

@@ -20,6 +20,8 @@ __all__ = ["kinetic_notes", "make_kinetic_report", "measured_temperatures"]
 BLOCKS = 5
 # The chains disagree above this R-hat of a quantity. It is the largest of hundreds.
 LARGEST_R_HAT = 1.1
+# Predictions of the rows are said to have mixed up to this R-hat, if other quantities have not.
+MIXED = 1.02
 # Up to so many parameters are looked at one by one.
 MOST_PARAMETERS = 5000
 # A temperature is wrong if it differs from one by more than this many standard errors, and by more
@@ -130,10 +132,10 @@ def _not_mixed(
         f"{LARGEST_R_HAT:g} for {above} of {len(r_hat)} quantities. "
     )
     rows = np.array([name.startswith("log_likelihood[") for name in names])
-    if rows.any() and r_hat[rows].max() <= LARGEST_R_HAT:
+    if rows.any() and r_hat[rows].max() <= MIXED:
         said += (
             "The rows' log likelihoods have mixed (R-hat at most "
-            f"{r_hat[rows].max():.3f}), so that predictions can be used. "
+            f"{r_hat[rows].max():.3f}): predictions of such rows can be used. "
         )
     # Modes that are this much less probable hold little, however wide they are.
     far = energy - energy.min() > 5 + 2 * dimension**0.5 + dimension / 2

@@ -20,7 +20,7 @@ from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_at_mass import LOST_AT_MODE
-from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS
+from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS, GAUSSIAN_DIMENSION
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
@@ -102,11 +102,11 @@ def prepare(
         checked = None  # the order of many rows takes memory
     with jax.enable_x64(precision.double):
         posterior, measurements, starts = explore(generator, posterior, settings)
-        leave = checked is not None and _says_nothing(before, posterior, measurements)
+        measured = checked is not None and measurements is not None
+        leave = measured and _says_nothing(before, posterior, measurements)
         choice = None if leave or settings.complete else _chosen(settings, posterior, measurements)
-    if checked is not None and doubtful and not leave:
-        leave = choice.steps_per_draw >= SLOW
-    if leave:
+    slow = choice is not None and choice.steps_per_draw >= SLOW
+    if leave or (measured and doubtful and slow):
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     with jax.enable_x64(precision.double):
         dynamics, step_size, sharing = _shared_dynamics(settings, posterior, choice)
@@ -148,12 +148,14 @@ def _says_nothing(found: CoordinateFit, posterior: Posterior, measurements: Meas
     """Return whether chains do not stay about what was found, which then says nothing.
 
     It is one mode of several, or a Gaussian fitted where there is none. If it seems to be the only
-    mode, the chains may also be lost in the neck of a hierarchy, where other dynamics are no help.
+    mode, a Gaussian was fitted as well, in few enough dimensions, and chains did not stay about
+    that either; but they may be lost in the neck of a hierarchy, where other dynamics are no help.
     """
     lost = measurements.lost
     if found.scattered or found.other_modes:
         return lost > (LOST_AT_MODE if found.scattered else MOST_LOST)
-    if lost <= MOST_LOST or posterior.structure is not None:
+    many = posterior.fit.dimension > GAUSSIAN_DIMENSION
+    if lost <= MOST_LOST or many or posterior.structure is not None:
         return False
     few = head(posterior.feed_double, FEW_ROWS).fetch((), 0).main
     with jax.enable_x64(posterior.functions.model.precise):
