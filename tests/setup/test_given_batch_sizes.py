@@ -63,14 +63,15 @@ def test_control_variates_shift_the_scales_of_groups_as_predicted():
         mcmc = SGWORLD(model, gradient=gradient, **given)
         mcmc.run(jax.random.key(0), *args)
         report = mcmc.bias_report()
-        place = [report.names.index(name) for name in ("sd[0]", "sd[1]", "sigma")]
+        place = [report.names.index(name) for name in ("sd[0]", "sd[1]")]
         along = mcmc.plan.fit.coordinates.along(mcmc.draws().positions)
         means.append(along.mean((0, 1))[place])
         if gradient == "taylor":
             assert np.abs(report.predicted_mean_shift[place]).max() < 0.02
-    predicted = report.predicted_mean_shift[place]
-    assert predicted[1] < -0.25
-    np.testing.assert_allclose(means[1] - means[0], predicted, atol=0.2)
+    predicted, shift = report.predicted_mean_shift[place], means[1] - means[0]
+    assert predicted[1] < -0.25 and shift[1] < -0.3
+    # Means of 4000 draws are known to 0.05 at worst; the prediction is of first order.
+    assert abs(shift[0] - predicted[0]) < 0.1 and abs(shift[1] - predicted[1]) < 0.2
     assert "predicted shift of the mean" in str(report)
 
 

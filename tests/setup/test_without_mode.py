@@ -357,5 +357,6 @@ def test_a_chain_in_a_mode_of_no_mass_is_named():
     astray = np.flatnonzero(energy - energy.min() > 100)
     assert len(astray) > 0
     name = f"The mean potential of chain {', '.join(map(str, astray))} lies"
+    report = str(mcmc.bias_report())
     assert any(name in str(each.message) for each in seen)
-    assert name in str(mcmc.bias_report()) and "average over the modes" not in str(seen)
+    assert name in report and "average over the modes" not in report
