@@ -4,10 +4,9 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from sgworld_mcmc.members import NOISES
-from sgworld_mcmc.report.check import Check
+from sgworld_mcmc.report.check import Check, limits
 from sgworld_mcmc.report.quantity_mixing import QuantityMixing
 
 __all__ = ["BiasReport"]
@@ -16,9 +15,8 @@ __all__ = ["BiasReport"]
 SHOWN = 20
 # A measured error or shift beyond this says nothing but that draws lie far outside the posterior.
 ABSURD = 1000.0
-# A prediction and a measurement disagree if they differ by more than this many standard errors and
-# by more than this relative error of the variance.
-SIGMAS = 4.0
+# A prediction and a measurement disagree if they differ by more than chance and by more than this
+# relative error of the variance.
 MATTERS = 0.05
 
 
@@ -117,21 +115,17 @@ class BiasReport(NamedTuple):
     def disagreement(self) -> str | None:
         """Return a sentence if prediction and measurement disagree beyond noise, else None."""
         problems = []
+        of_variance, of_mean = limits(self.names)
         for check, predicted in (
             (self.stein, self.predicted_variance_error),
             (self.control, self.predicted_change),
         ):
             if check is None:
                 continue
-            # The largest of D deviations is larger than a single one: the limit grows with D. That
-            # of means, which are nearly normal, grows as it has to; squares have longer tails.
-            number = len(self.names)
-            sigmas = SIGMAS + np.sqrt(2 * np.log(number))
             excess = np.abs(check.variance_error - predicted)
-            bad = (excess > sigmas * check.variance_error_se) & (excess > MATTERS)
+            bad = (excess > of_variance * check.variance_error_se) & (excess > MATTERS)
             shift = np.abs(check.mean_shift)
-            limit = -ndtri(ndtr(-SIGMAS) / number)
-            far = (shift > limit * check.mean_shift_se) & (shift > 2 * MATTERS)
+            far = (shift > of_mean * check.mean_shift_se) & (shift > 2 * MATTERS)
             if check is self.stein and (bad | far).any():
                 worst = int(np.argmax(np.where(bad | far, excess + shift, -1.0)))
                 problems.append(

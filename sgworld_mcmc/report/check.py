@@ -1,10 +1,18 @@
 """The record of a check: measured counterparts of predicted errors."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
-__all__ = ["Check"]
+__all__ = ["Check", "limits"]
+
+# A single number deviates by chance if it does so by less than this many standard errors.
+SIGMAS = 4.0
+# Sites of at most so many numbers are judged by themselves: the parameters that thousands of groups
+# share are few, and everything depends on them.
+SMALL_SITE = 10
 
 
 class Check(NamedTuple):
@@ -28,3 +36,25 @@ class Check(NamedTuple):
     mean_shift: np.ndarray
     mean_shift_se: np.ndarray
     draws: int
+
+
+def limits(names: tuple[str, ...]) -> tuple[float, np.ndarray]:
+    """Return how many standard errors D variances and D means deviate by chance at most.
+
+    The largest of many deviations is larger than a single one, so that limits grow with their
+    number. Those of means (D,), which are nearly normal, grow as they have to, and the small sites
+    are one family and all others another, each with half the level. Squares have longer tails; and
+    the variance of a scale with its groups' seems off where it is not: its slope is a small
+    difference of large terms.
+
+    Parameters
+    ----------
+    names
+        Of the D numbers: a site's name, with an index in brackets if it has several.
+    """
+    sites = [name.partition("[")[0] for name in names]
+    sizes = Counter(sites)
+    small = np.array([sizes[site] <= SMALL_SITE for site in sites])
+    counts = np.array([(~small).sum(), small.sum()])
+    number = counts[small.astype(int)] * (counts > 0).sum()
+    return SIGMAS + np.sqrt(2 * np.log(len(names))), -ndtri(ndtr(-SIGMAS) / number)

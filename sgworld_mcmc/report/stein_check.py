@@ -8,6 +8,7 @@ from sgworld_mcmc.coordinates.arrow import Arrow, size_of
 from sgworld_mcmc.data.in_memory import is_large
 from sgworld_mcmc.progress import count_rows
 from sgworld_mcmc.report.check import Check
+from sgworld_mcmc.report.controlled_means import TAIL, controlled_mean
 from sgworld_mcmc.setup.arrow_rows import ArrowRows
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.pilot_chains import control_variates
@@ -25,14 +26,17 @@ ROW = 32
 # parts of the rows. Such an estimate costs PART_COST gradients of its rows, and a part has at least
 # PART_ROWS rows.
 PART_DRAWS, PART_COST, PART_ROWS = 256, 3, 1024
+# Other draws are used without gradients, up to so many numbers.
+NUMBERS, FEWER_NUMBERS = 1e7, 2e6
 
 
 def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = False) -> Check:
-    """Measure E[(y - E y) dU/dy] = tau and E[dU/dy] = 0, at every other draw or fewer.
+    """Measure E[(y - E y) dU/dy] = tau and E[dU/dy] = 0, by gradients at every other draw or fewer.
 
     For a Gaussian posterior the deviations are exactly the errors of variance and mean. Gradients
     are those of all rows if the budget is enough for that, else estimates from parts of them.
-    These are unbiased, and the standard errors from the draws' scatter include their noise.
+    These are unbiased, and the standard errors from the draws' scatter include their noise. What
+    of them is linear in the position is averaged over all draws.
 
     Parameters
     ----------
@@ -63,13 +67,20 @@ def stein_check(posterior: Posterior, positions: np.ndarray, *, brief: bool = Fa
         gradients = _part_gradients(posterior, flat, length)
     else:
         gradients = _gradients(posterior, flat)
-    slope = -coordinates.along(np.asarray(gradients, float).reshape(chosen.shape)) / tau
-    y = coordinates.along(chosen)
-    products = (y - y.mean((0, 1))) * slope
-    # A few draws whose squares are all small look more certain than they are: the error is at
-    # least that of a Gaussian.
-    variance, variance_se = mean_and_error(products, np.sqrt(2))
-    shift, shift_se = mean_and_error(slope * np.sqrt(tau), 1.0)
+    slope = -coordinates.along(np.asarray(gradients, float).reshape(chosen.shape)) / np.sqrt(tau)
+    # In units in which the posterior's variances are one, as are the slopes of a Gaussian. What
+    # the gradients at some draws leave open, the other draws tell.
+    stride = int(np.ceil(positions.size / (FEWER_NUMBERS if brief else NUMBERS)))
+    every = coordinates.along(positions[:, ::stride]) / np.sqrt(tau)
+    mean = every.mean((0, 1))
+    every, y = every - mean, coordinates.along(chosen) / np.sqrt(tau) - mean
+    # Most parts have no row of a small group, and the few that have one give it much weight.
+    rare = parts and isinstance(coordinates, Arrow)
+    tail = np.sqrt(len(flat)) if rare else TAIL
+    shift, shift_se = controlled_mean(slope, y, every, 1.0, tail)
+    # The squares of a few draws that lie close together look more certain than they are: the error
+    # is at least that of a Gaussian.
+    variance, variance_se = controlled_mean(y * slope, y**2, every**2, np.sqrt(2), tail)
     return Check("Stein identity", variance - 1, variance_se, shift, shift_se, chains * each)
 
 
@@ -114,16 +125,3 @@ def _part_gradients(posterior: Posterior, positions: np.ndarray, length: int) ->
         length=length,
         gradient=gradient,
     )
-
-
-def mean_and_error(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean over chains and draws, and its standard error.
-
-    The error is the larger one of those from the scatter of the draws and of the chains. The
-    standard deviation of the draws counts as at least ``least``.
-    """
-    chains, draws = values.shape[:2]
-    error = np.maximum(values.std((0, 1), ddof=1), least) / np.sqrt(chains * draws)
-    if chains > 1:
-        error = np.maximum(error, values.mean(1).std(0, ddof=1) / np.sqrt(chains))
-    return values.mean((0, 1)), error

@@ -64,8 +64,10 @@ def test_parts_of_the_rows_tell_what_all_rows_tell(check, draws):
 @pytest.mark.parametrize("factor", [0.6, 1.5])
 def test_draws_too_narrow_or_too_wide_are_seen(check, draws, factor):
     found = check(factor * draws, PARTS)
-    wrong = found.variance_error / found.variance_error_se
-    assert np.all(np.sign(factor - 1) * wrong > 4)
+    # 9 standard errors at least, from all 512 draws; the scatter of 4 chains may by chance be 2.8
+    # times as large.
+    wrong = np.sign(factor - 1) * found.variance_error / found.variance_error_se
+    assert np.all(wrong > 3) and np.median(wrong) > 6
     np.testing.assert_allclose(found.variance_error, factor**2 - 1, atol=0.6)
 
 

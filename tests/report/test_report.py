@@ -9,8 +9,9 @@ import numpyro.distributions as dist
 import pytest
 
 from sgworld_mcmc import SGWORLD, TuningWarning, exact
-from sgworld_mcmc.report import make_report, stein_check
+from sgworld_mcmc.report import make_report
 from sgworld_mcmc.report.check import Check
+from sgworld_mcmc.report.controlled_means import mean_and_error
 
 KEY = jax.random.key(0)
 TARGET = exact.LinearRegression(jax.random.key(1), num_data=400, dim=3, correlation=0.5)
@@ -39,9 +40,9 @@ def test_prediction_is_within_the_tolerance_and_agrees_with_what_is_measured(rep
     deviation = stein.variance_error - report.predicted_variance_error
     assert np.all(np.abs(deviation) < 4.5 * stein.variance_error_se)
     assert np.all(np.abs(stein.mean_shift) < 4.5 * stein.mean_shift_se)
-    # sqrt(2 / draws) from the draws; where that of the 4 chains is larger, it has 3 degrees of
-    # freedom: 2.3 times as large in one case of a thousand.
-    least = np.sqrt(2 / stein.draws)
+    # sqrt(2 / n) from all n draws, twice as many as have gradients; where that of the 4 chains is
+    # larger, it has 3 degrees of freedom: 2.3 times as large in one case of a thousand.
+    least = np.sqrt(2 / (2 * stein.draws))
     assert np.all(stein.variance_error_se >= 0.99 * least)
     assert np.all(stein.variance_error_se < 2.3 * least)
     assert np.median(stein.variance_error_se) < 0.06
@@ -84,7 +85,7 @@ def test_a_run_says_unasked_and_once_that_it_contradicts_its_prediction(mcmc, mo
 def test_no_error_below_that_of_a_gaussian():
     """Few draws that happen to lie close together look more certain than they are."""
     draws = np.full((4, 8, 1), 0.1) + 0.01 * np.random.default_rng(0).normal(size=(4, 8, 1))
-    _, error = stein_check.mean_and_error(draws**2, np.sqrt(2))
+    _, error = mean_and_error(draws**2, np.sqrt(2))
     assert error == pytest.approx(0.25)
 
 
