@@ -19,7 +19,7 @@ from sgworld_mcmc.report.heavy_tails import heavy_tails
 from sgworld_mcmc.report.kinetic_report import KineticReport
 from sgworld_mcmc.report.make_kinetic_report import kinetic_notes, make_kinetic_report
 from sgworld_mcmc.report.make_report import can_be_checked, contradictions, make_report
-from sgworld_mcmc.report.notes import notes_of
+from sgworld_mcmc.report.notes import not_finite_note, notes_of
 from sgworld_mcmc.report.quantity_mixing import quantity_mixing
 from sgworld_mcmc.sampling.collection import Collection
 from sgworld_mcmc.sampling.loop import collect
@@ -254,7 +254,7 @@ class ReportedMCMC(StreamedMCMC):
         """Return what a user should know about the draws."""
         plan, draws = self.plan, self.draws()
         if plan.kinetic is not None:
-            return kinetic_notes(plan, self.data, draws)
+            return [*kinetic_notes(plan, self.data, draws), *self._kept_note()]
         notes = notes_of(plan, draws)
         # The draws are checked once for each set-up, and only if nothing else is wrong, which the
         # user should mend first.
@@ -263,7 +263,15 @@ class ReportedMCMC(StreamedMCMC):
             self._checked = plan
             strategy = self.sampler.settings.init_strategy
             notes = contradictions(plan, self.data, draws, strategy)
-        return [*notes, *heavy_tails(draws.samples, self.data.model.latents)]
+        return [*notes, *heavy_tails(draws.samples, self.data.model.latents), *self._kept_note()]
+
+    def _kept_note(self) -> list[str]:
+        """Return a note if what ``keep`` has kept is not finite."""
+        field = self._sample_field
+        if self.sampler.settings.keep is None or self._states is None:
+            return []
+        kept = named_leaves(looked_at(self._states, (field,))[0].get(field, {}))
+        return not_finite_note(kept)
 
     def _hidden_fields(self, extra_fields) -> tuple[str, ...]:
         """Return the fields that the diagnostics need and the user has not asked for."""

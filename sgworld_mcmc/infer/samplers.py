@@ -211,6 +211,19 @@ _OF_RUN = tuple(
     for name, parameter in inspect.signature(MinibatchMCMC.run).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY or name == "rng_key"
 )
+# Settings of NUTS and HMC that have no counterpart.
+_OF_NUTS = (
+    "adapt_mass_matrix",
+    "adapt_step_size",
+    "dense_mass",
+    "find_heuristic_step_size",
+    "forward_mode_differentiation",
+    "inverse_mass_matrix",
+    "max_tree_depth",
+    "regularize_mass_matrix",
+    "target_accept_prob",
+    "trajectory_length",
+)
 
 
 def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCKernel, dict]:
@@ -227,6 +240,11 @@ def _sampler(cls: type, model: Callable, given: dict[str, Any]) -> tuple[SGMCMCK
     for name in given:
         if name in _OF_RUN:
             raise TypeError(f"{cls.__name__} has no setting {name!r}: it belongs to run(...).")
+        if name in _OF_NUTS:
+            raise TypeError(
+                f"{cls.__name__} has no setting {name!r}, which is one of NUTS. Here "
+                "`tolerance` says how large the errors of the draws may be."
+            )
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -3,6 +3,8 @@
 import inspect
 from collections.abc import Callable
 
+import numpy as np
+
 from sgworld_mcmc.model.traces import Site
 
 __all__ = ["check_forgotten", "explained"]
@@ -28,6 +30,13 @@ def explained(
     if nothing and "None" in text:
         return ValueError(
             f"The model fails because {_listed(nothing)} None: give the data to run(...). {cause}"
+        )
+    floating = [name for name, x in arrays.items() if np.issubdtype(x.dtype, np.floating)]
+    if floating and "Indexer must have integer" in text:
+        return TypeError(
+            "The model takes an entry by an index that is no integer. The arguments of floating "
+            f"point are {', '.join(f'`{name}`' for name in floating)}: give codes of groups or "
+            f"categories as integers, .astype(int). {cause}"
         )
     lengths = {name: x.shape[0] for name, x in arrays.items() if x.ndim}
     words = ("shape", "broadcast", "size", "dimension", "value for each row")

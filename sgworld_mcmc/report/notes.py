@@ -1,6 +1,6 @@
 """The notes on a run, which appear in its report and are issued as warnings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.run_plan import RunPlan
 from sgworld_mcmc.slabs import by_slabs, largest_r_hat, r_hats, sample_sizes
 
-__all__ = ["few_effective_note", "notes_of", "schedule_notes"]
+__all__ = ["few_effective_note", "not_finite_note", "notes_of", "schedule_notes"]
 
 # Draws that are worth fewer independent ones than this are too few for any summary.
 FEWEST_EFFECTIVE = 100
@@ -71,6 +71,24 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
     widths = fit.widths() * np.sqrt(plan.dynamics.temperature or 1.0)
     notes += _mixing_notes(found, draws.positions, widths)
     return notes
+
+
+def not_finite_note(kept: Mapping[str, np.ndarray]) -> list[str]:
+    """Return a note if some of the numbers that a function of the draws has given are not finite.
+
+    Parameters
+    ----------
+    kept
+        What was kept of the draws, by name, (chains, draws, ...).
+    """
+    shares = {name: float(np.mean(~np.isfinite(x))) for name, x in kept.items()}
+    bad = [f"`{name}` ({share:.2g} of its numbers)" for name, share in shares.items() if share > 0]
+    if not bad:
+        return []
+    return [
+        f"What `keep` returned is not finite in {', '.join(bad)}: look for a logarithm or a root "
+        "of a negative number, a division by zero or an overflow in that function."
+    ]
 
 
 def schedule_notes(dynamics: Dynamics, last_state: SGMCMCState) -> list[str]:

@@ -6,6 +6,11 @@ of the potential (Opper and Archambeau 2009, "The variational Gaussian approxima
 Newton steps with mean gradients and mean Hessians lead there in a few turns where a stochastic fit
 of the covariance takes thousands of steps. They work where the density has no mode: in that of a
 hierarchy which grows without bound as a scale goes to zero, Hessians of draws hold the mean off.
+
+Where a whole step goes too far, a part of it is taken, in the precision as in the mean (natural
+gradients; Khan and Lin 2017, "Conjugate-computation variational inference"). A few draws say
+little of the curvature along a weak direction, and a Gaussian that is a hundred times too wide
+there has draws from which nothing can be learnt.
 """
 
 from typing import NamedTuple
@@ -46,19 +51,23 @@ class _Turn(NamedTuple):
 
     Attributes
     ----------
-    center, coordinates
-        Mean (D,) of the Gaussian, and K with K K^T its covariance.
+    center, precision
+        Mean (D,) of the Gaussian, and its precision (D, D).
     bound
         Estimate of the evidence lower bound, up to a constant.
-    gradient, scale
-        Mean gradient (D,) of the log density, and the preconditioner from the mean Hessian.
+    gradient, hessian
+        Mean gradient (D,) of the log density, and the mean Hessian (D, D) of the potential.
     """
 
     center: np.ndarray
-    coordinates: Coordinates
+    precision: np.ndarray
     bound: float
     gradient: np.ndarray
-    scale: Scale
+    hessian: np.ndarray
+
+    def towards(self, part: float) -> Scale:
+        """Return the preconditioner after a part of a step."""
+        return dense_scale((1 - part) * self.precision + part * self.hessian)
 
 
 def closest_gaussian(
@@ -78,35 +87,37 @@ def closest_gaussian(
     for _ in range(TURNS):
         if last is None:
             return None
-        along = np.abs(last.scale.coordinates.pull_back(last.gradient)).max()
+        scale = last.towards(length)
+        along = np.abs(scale.coordinates.pull_back(last.gradient)).max()
         shorter = length * min(1.0, FARTHEST / max(along, 1e-300))
-        there = last.center + shorter * np.asarray(last.scale.newton_step(last.gradient))
-        new = _look(search, draws, there, last.scale.coordinates)
+        there = last.center + shorter * np.asarray(scale.newton_step(last.gradient))
+        new = _look(search, draws, there, scale.coordinates)
         if new is None or not new.bound >= last.bound - SLACK:
             length, back = 0.3 * length, back + 1
             if back > BACK:
                 return None
             continue
         arrived = along < ARRIVED and shorter == 1.0
-        last, length = new, min(1.0, 2 * length)
         # Where the posterior is skew, the few draws make the last turns go to and fro.
-        since = 0 if last.bound > best + SLACK else since + 1
-        best = max(best, last.bound)
+        since = 0 if new.bound > best + SLACK else since + 1
+        last, best = new, max(best, new.bound)
         if arrived or since == IDLE:
-            return _fit(search, last)
+            return _fit(search, last, length)
+        length = min(1.0, 2 * length)
     return None
 
 
-def _fit(search: ModeSearch, last: _Turn) -> CoordinateFit | None:
+def _fit(search: ModeSearch, last: _Turn, length: float) -> CoordinateFit | None:
     """Return the coordinates of the last turn; None if they say too little of the posterior.
 
-    That is where the mean Hessian is not positive definite, or where the posterior is bent, as the
+    That is where its precision is not positive definite, or where the posterior is bent, as the
     curvatures at the draws tell.
     """
-    if last.scale.indefinite:
+    scale = last.towards(length)
+    if scale.indefinite:
         return None
     count = search.feed.num_batches
-    found, stiffness = last.scale.about(last.center), 1.0
+    found, stiffness = scale.about(last.center), 1.0
     # The Gaussian was fitted to its own draws: others tell what it is worth.
     for z in search.generator.standard_normal((JUDGES, len(last.center))):
         made = search.expand(found.to_model(z), count)
@@ -160,6 +171,7 @@ def _look(
     if not np.any(hessian):  # a flat density
         return None
     matrix = np.asarray(coordinates.scale, float)
-    volume = np.log(matrix).sum() if matrix.ndim == 1 else np.linalg.slogdet(matrix)[1]
-    bound = float(value) + volume
-    return _Turn(center, coordinates, bound, gradient, dense_scale(hessian))
+    matrix = np.diag(matrix) if matrix.ndim == 1 else matrix
+    inverse = np.linalg.inv(matrix)
+    bound = float(value) + np.linalg.slogdet(matrix)[1]
+    return _Turn(center, inverse.T @ inverse, bound, gradient, np.asarray(hessian, float))

@@ -38,8 +38,8 @@ from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
 __all__ = ["prepare"]
 
-# If searches end in several places, and a draw about one of them takes so many steps, then that one
-# does not have the posterior's shape.
+# If searches end in several places, and a draw about one of them takes so many epochs, then that
+# one does not have the posterior's shape.
 SLOW = 250
 
 
@@ -105,7 +105,7 @@ def prepare(
         measured = checked is not None and measurements is not None
         leave = measured and _says_nothing(before, posterior, measurements)
         choice = None if leave or settings.complete else _chosen(settings, posterior, measurements)
-    slow = choice is not None and choice.steps_per_draw >= SLOW
+    slow = choice is not None and choice.steps_per_draw >= SLOW * choice.num_batches
     if leave or (measured and doubtful and slow):
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     with jax.enable_x64(precision.double):

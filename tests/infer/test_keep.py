@@ -148,3 +148,8 @@ def test_quantities_of_a_model_with_a_mode(tmp_path):
     again = SGWORLD(model, num_samples=200, num_chains=2, plan=path, keep=quantities)
     again.run(KEY, X, Y)
     np.testing.assert_allclose(again.get_samples(True)["ratio"], found["ratio"], rtol=1e-5)
+
+
+def test_what_is_kept_and_not_finite_is_said():
+    with pytest.warns(UserWarning, match=r"`keep` returned is not finite in `log` \(1 of its"):
+        run(keep=lambda sites: {"log": jnp.log(sites["s"] - 100), "b": sites["b"]})

@@ -318,6 +318,17 @@ def test_what_cannot_be_read_is_named_with_the_cure(args, message):
         SGWORLD(models.plateless).run(KEY, *args)
 
 
+def test_codes_of_groups_in_floating_point_are_named():
+    def model(group, y):
+        effect = numpyro.sample("effect", dist.Normal(0, 1).expand([3]).to_event(1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(effect[group], 1), obs=y)
+
+    codes = np.arange(203) % 3.0
+    with pytest.raises(TypeError, match=r"are `group`, `y`: give codes .*\.astype\(int\)"):
+        SGWORLD(model).run(KEY, codes, Y)
+
+
 def test_a_loader_is_refused():
     class Loader:
         batch_size = 10

@@ -108,6 +108,19 @@ def test_an_error_above_the_tolerance_has_a_cure_that_can_be_taken(mcmc):
     assert "Nothing to do" not in str(larger)
 
 
+def test_a_predicted_shift_that_a_measurement_excludes_is_no_warning(mcmc):
+    report = mcmc.bias_report()
+    shift = np.array([0.0, 0.2, 0.0])
+    assert (
+        "mean of beta[1], 0.20 sd"
+        in report._replace(predicted_mean_shift=shift, stein=None).excess()
+    )
+    stein = _measured(3 * [0.0], 3 * [0.02])
+    assert report._replace(predicted_mean_shift=shift, stein=stein).excess() is None
+    stein = stein._replace(mean_shift_se=np.full(3, 0.06))
+    assert report._replace(predicted_mean_shift=shift, stein=stein).excess() is not None
+
+
 @pytest.mark.slow
 def test_a_funnel_is_said_to_be_one():
     def model(y, group):

@@ -209,6 +209,8 @@ def test_misspelt_settings_are_named():
     for name in ("init_params", "rng_key", "checkpoint"):
         with pytest.raises(TypeError, match=rf"no setting '{name}': it belongs to run\("):
             SGWORLD(models.gaussian, **{name: None})
+    with pytest.raises(TypeError, match="'target_accept_prob', which is one of NUTS"):
+        SGWORLD(models.gaussian, target_accept_prob=0.9)
     with pytest.raises(TypeError, match="SGLD has no setting 'order'"):
         SGLD(models.gaussian, order="batches")
     with pytest.raises(ValueError, match="with replacement: use SGLD"):
