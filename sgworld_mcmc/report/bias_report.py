@@ -144,8 +144,9 @@ class BiasReport(NamedTuple):
             return None
         return (
             "Prediction and measurement disagree: " + "; ".join(problems) + ". Do not trust these "
-            f"draws to the tolerance: halve `step_size` (it was {self.step_size:.3g}), or compare "
-            "with NUTS on part of the rows."
+            f"draws to the tolerance: halve `step_size` (it was {self.step_size:.3g}), raise "
+            f"`batch_size` (it was {self.batch_size}: a few rows may matter that are seldom read), "
+            "or compare with NUTS."
         )
 
     def excess(self) -> str | None:

@@ -13,6 +13,8 @@ SIGMAS = 4.0
 # Sites of at most so many numbers are judged by themselves: the parameters that thousands of groups
 # share are few, and everything depends on them.
 SMALL_SITE = 10
+# Models of more parameters have groups that share some of them.
+MANY = 200
 
 
 class Check(NamedTuple):
@@ -43,9 +45,9 @@ def limits(names: tuple[str, ...]) -> tuple[float, np.ndarray]:
 
     The largest of many deviations is larger than a single one, so that limits grow with their
     number. Those of means (D,), which are nearly normal, grow as they have to, and the small sites
-    are one family and all others another, each with half the level. Squares have longer tails; and
-    the variance of a scale with its groups' seems off where it is not: its slope is a small
-    difference of large terms.
+    are one family and all others another, each with half the level. Squares have longer tails. In
+    more than 200 dimensions the limit is wider: the variance of a scale with its groups' seems off
+    where it is not, since its slope is a small difference of large terms.
 
     Parameters
     ----------
@@ -57,4 +59,7 @@ def limits(names: tuple[str, ...]) -> tuple[float, np.ndarray]:
     small = np.array([sizes[site] <= SMALL_SITE for site in sites])
     counts = np.array([(~small).sum(), small.sum()])
     number = counts[small.astype(int)] * (counts > 0).sum()
-    return SIGMAS + np.sqrt(2 * np.log(len(names))), -ndtri(ndtr(-SIGMAS) / number)
+    of_mean = -ndtri(ndtr(-SIGMAS) / number)
+    if len(names) > MANY:
+        return SIGMAS + np.sqrt(2 * np.log(len(names))), of_mean
+    return -1.1 * ndtri(ndtr(-SIGMAS) / len(names)), of_mean

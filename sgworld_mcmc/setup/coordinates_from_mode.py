@@ -19,7 +19,7 @@ from sgworld_mcmc.setup.closest_gaussian import closest_gaussian
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
-from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
+from sgworld_mcmc.setup.mode_search import ROUNDS, ModeSearch, finite_loss
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.tied_latents import has_tied_latents
 from sgworld_mcmc.setup.wanted_coordinates import coordinates_of
@@ -46,6 +46,8 @@ SOME_POINTS = 4
 STEPWISE_DIMENSION, GAUSSIAN_DIMENSION = 64, 300
 # Hessians of all rows are averaged over draws if rows times dimensions are at most so many.
 MOST_NUMBERS = 10**7
+# All rows are searched from the start if rows times squared dimensions are at most so many.
+MOST_PRODUCTS = 2 * 10**9
 # Rows on which a model is looked at for what its priors have to do with each other.
 FEW_ROWS = 2
 
@@ -115,6 +117,9 @@ def fit_coordinates(
         center, gain, gradient, hessian, scaled = grown
     else:
         last, hessian, scaled = search.finish(best.position)
+        if scaled.indefinite or not float(last.gain) < CONVERGED:
+            points = [*np.asarray(initial, float), np.asarray(best.position, float)]
+            last, hessian, scaled = _from_start(search, points) or (last, hessian, scaled)
         center, gain = np.asarray(last.position), float(last.gain)
         gradient = -feed.size * np.asarray(last.gradient, float)
     converged = bool(gain < CONVERGED and np.isfinite(gain))
@@ -184,6 +189,21 @@ def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
     if not (search.dense and is_large(search.feed.size)):
         return None
     return grow(search, position)
+
+
+def _from_start(search: ModeSearch, points: list[np.ndarray]) -> tuple | None:
+    """Search on all rows from the best of some points; None if that leads to no mode.
+
+    The mode of a part of the rows is no guide where a few others have large weights, such as far
+    values of a regressor that another part has not seen.
+    """
+    count, size = search.feed.num_batches, search.feed.size
+    if count == 1 or not search.dense or size * search.dimension**2 > MOST_PRODUCTS:
+        return None
+    start = min(points, key=lambda point: finite_loss(search.evaluate(point, count)))
+    found = search.refine(start, count, ROUNDS)
+    last, _, scaled = found
+    return None if scaled.indefinite or not float(last.gain) < CONVERGED else found
 
 
 def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:

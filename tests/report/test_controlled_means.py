@@ -55,6 +55,7 @@ def test_few_shared_parameters_are_judged_by_themselves():
     assert mean[0] < 4.2 < 5.6 < mean[1] < 5.9
     assert variance == pytest.approx(4 + np.sqrt(2 * np.log(4001)))
     alone = limits(("a", "b[0]", "b[1]"))
+    assert alone[0] == pytest.approx(1.1 * alone[1][0])
     np.testing.assert_array_equal(alone[1], alone[1][0])
     # No more of one family than of all parameters together.
     level = 2 * stats.norm.sf(mean)

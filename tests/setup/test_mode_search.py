@@ -44,3 +44,35 @@ def test_a_hessian_that_is_not_finite_says_nothing():
     coordinates, indefinite = dense_scale(np.array([[1.0, np.nan], [np.nan, 1.0]]))
     np.testing.assert_array_equal(coordinates.covariance(), np.eye(2))
     assert indefinite == 2
+
+
+def test_a_mode_of_all_rows_to_which_that_of_a_part_is_no_guide():
+    """A few far values, in a part of the rows or not, decide how the noise depends on them."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((40_000, 3))
+    x[:, 1] = rng.standard_t(2.2, 40_000)
+    noise = np.exp(0.5 + 0.3 * x[:, 0] + 0.2 * np.clip(x[:, 1], -8, 8))
+    y = x @ [1.0, 2.0, -1.0] + noise * rng.standard_normal(40_000)
+
+    def model(x, y):
+        b = numpyro.sample("b", dist.Normal(0, 5).expand([3]).to_event(1))
+        g = numpyro.sample("g", dist.Normal(0, 1).expand([3]).to_event(1))
+        a = numpyro.sample("a", dist.Normal(0, 5))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(x @ b, jnp.exp(a + x @ g)), obs=y)
+
+    mcmc = SGWORLD(model)
+    plan = mcmc.set_up(jax.random.key(0), x, y)
+    assert plan.kinetic is None and plan.fit.converged and not plan.fit.indefinite
+
+    def potential(z):
+        a, b, g = z[0], z[1:4], z[4:]
+        log_sd = a + x @ g
+        rows = log_sd + 0.5 * ((y - x @ b) / jnp.exp(log_sd)) ** 2
+        return rows.sum() + (a**2 / 25 + b @ b / 25 + g @ g) / 2
+
+    with jax.enable_x64(True):
+        z = jnp.asarray(plan.fit.coordinates.center)
+        gradient, hessian = jax.grad(potential)(z), jax.hessian(potential)(z)
+        step = np.linalg.solve(hessian, gradient)
+        assert np.sqrt(step @ gradient) < 0.05
