@@ -18,7 +18,8 @@ __all__ = ["IndependentRows"]
 class IndependentRows(DealtRows):
     """The rows in memory; every row of every batch is drawn independently, anew each epoch.
 
-    The covariance of the batch gradient is exactly 1/B of that of the examples.
+    The covariance of the batch gradient is exactly 1/B of that of the examples, with B = N / M rows
+    in each of the M batches of an epoch.
     """
 
     name: ClassVar[str] = "independent rows"

@@ -59,7 +59,6 @@ def check_position(position: ArrayLikeTree) -> ArrayTree:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
                 f"`position{jax.tree_util.keystr(path)}` is of type {jnp.result_type(leaf)}: "
-                "Langevin dynamics needs floating-point positions. Convert it with "
-                "jnp.asarray(x, float)."
+                "positions must be floating-point numbers. Convert it with jnp.asarray(x, float)."
             )
     return jax.tree.map(jnp.asarray, position)

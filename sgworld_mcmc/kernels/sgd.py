@@ -46,7 +46,8 @@ def build_kernel(order: str | Order = "batches") -> Callable:
         a :class:`~sgworld_mcmc.data.fixed_partition.FixedPartition`, its batches; from
         :class:`~sgworld_mcmc.data.independent_rows.IndependentRows`, every row of every batch
         independently, so that a row can repeat within a batch and the covariance of the batch
-        gradient is exactly 1/B of that of the examples.
+        gradient is exactly 1/B of that of the examples. There are M = ceil(N / B) batches an epoch,
+        of N / M rows on average: fewer than B where B does not divide N.
 
     Returns
     -------

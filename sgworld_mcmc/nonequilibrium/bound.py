@@ -95,6 +95,8 @@ def uncertainty_bound(mean, variance):
     0.4055
     """
     mean, variance = np.asarray(mean, dtype=float), np.asarray(variance, dtype=float)
+    if np.any(variance < 0):
+        raise ValueError(f"`variance` is negative: {variance.min():g}.")
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log1p(np.where(mean == 0, 0.0, 2 * mean**2 / variance))[()]
 

@@ -144,7 +144,8 @@ def integral_fluctuation_theorem(sigma, length: int = 1) -> IntegralFluctuationT
     Raises
     ------
     ValueError
-        If there is NaN (the message says where), or there are fewer than 2 x length steps.
+        If there is NaN (the message says where), there are fewer than 2 x length steps, or the
+        exponential overflows.
 
     Examples
     --------
@@ -157,12 +158,19 @@ def integral_fluctuation_theorem(sigma, length: int = 1) -> IntegralFluctuationT
     stretches = _stretches(sigma, length)
 
     def moments(part):
-        weight = np.exp(-part)
+        with np.errstate(over="ignore"):
+            weight = np.exp(-part)
         return np.array([weight.sum(), part.sum(), weight @ weight])
 
     sizes, sums = block_sums(stretches, moments)
     total = int(sizes.sum())
     estimate, production, squares = (float(s) for s in sums.sum(axis=0) / total)
+    if not np.isfinite(squares):
+        raise ValueError(
+            f"exp(-sigma) overflows: the lowest production of a stretch is {stretches.min():.3g} "
+            "nats. The mean of exp(-sigma) of such data is that of a single stretch. Check the "
+            "sign and the unit of `sigma`, or use shorter stretches."
+        )
     error, production_error, _ = (float(e) for e in block_standard_error(sizes, sums))
     return IntegralFluctuationTheorem(
         estimate=estimate,
@@ -224,7 +232,8 @@ def detailed_fluctuation_theorem(sigma, length: int = 1, bins=20) -> DetailedFlu
     def histograms(part):
         size = np.abs(part)
         # The outermost bins hold the values outside of the edges, and are dropped below.
-        index = np.searchsorted(edges, size, side="right")
+        # The last edge belongs to the last bin.
+        index = np.searchsorted(edges, size, side="right") - (size == edges[-1])
         length = len(edges) + 1
         total = np.bincount(index, minlength=length)
         plus = np.bincount(index, weights=part > 0, minlength=length)
@@ -283,7 +292,8 @@ def _edges(sums, bins, negative):
         few = [np.partition(part, min(9, len(part) - 1))[:10].copy() for part in parts]
         lowest = np.sort(np.concatenate(few))[:10]
         top = -lowest[-1 if negative > 20 else 0]
-        return np.linspace(0, top, check_integer("bins", bins, 1) + 1)
+        # The end is a value of the data, and rounding must not put its equals outside.
+        return np.linspace(0, top * (1 + 1e-9), check_integer("bins", bins, 1) + 1)
     edges = np.asarray(bins, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < 2 or edges[0] < 0 or np.any(np.diff(edges) <= 0):
         raise ValueError("`bins` must be a number or increasing edges of |sigma| from 0 on.")

@@ -15,7 +15,14 @@ from scipy.linalg import eigh
 from sgworld_mcmc.nonequilibrium.moments import Moments
 from sgworld_mcmc.nonequilibrium.trajectory import Trajectory
 
-__all__ = ["Whitening", "block_contrasts", "contrast_pairs", "correlation_time", "whiten"]
+__all__ = [
+    "Whitening",
+    "block_contrasts",
+    "contrast_pairs",
+    "correlation_time",
+    "smallest_correlation",
+    "whiten",
+]
 
 
 class Whitening(NamedTuple):
@@ -101,6 +108,13 @@ def slow_modes(moments: Moments, basis: Whitening) -> np.ndarray:
     covariance = basis.weights.T @ moments.covariance @ basis.weights
     lagged = basis.weights.T @ (moments.lagged[1] + moments.lagged[1].T) @ basis.weights
     return basis.weights @ eigh(lagged, covariance)[1][:, ::-1]
+
+
+def smallest_correlation(moments: Moments, basis: Whitening) -> float:
+    """Return the smallest correlation of a mode with itself one step later."""
+    covariance = basis.weights.T @ moments.covariance @ basis.weights
+    lagged = basis.weights.T @ (moments.lagged[1] + moments.lagged[1].T) @ basis.weights
+    return float(eigh(lagged / 2, covariance, eigvals_only=True)[0])
 
 
 def contrast_pairs(dim: int, order: int) -> list[tuple[int, int]]:

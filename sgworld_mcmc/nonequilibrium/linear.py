@@ -150,7 +150,9 @@ def linear_chain_entropy_production_rate(
     Returns
     -------
     float
-        The rate in nats per step; it is 0 iff the chain is reversible.
+        The rate in nats per step; it is 0 iff the chain is reversible. It is infinite if a
+        direction without noise follows others that have some: no step is then the reverse of
+        another.
 
     Raises
     ------
@@ -172,7 +174,18 @@ def linear_chain_entropy_production_rate(
             "For linearised SGD the learning rate is above 2 / (largest eigenvalue)."
         )
     covariance = solve_discrete_lyapunov(transition, noise)
+    if project and _follows(transition, covariance, noise):
+        return np.inf
     return gaussian_rate(covariance, transition @ covariance, noise, project)
+
+
+def _follows(transition, covariance, noise) -> bool:
+    """Return whether the reverse of a step moves where the noise does not."""
+    values, vectors = np.linalg.eigh(noise)
+    silent = vectors[:, values <= 1e-12 * max(values[-1], np.finfo(float).tiny)]
+    twice = transition @ transition @ covariance
+    residual = covariance - twice - twice.T + transition @ covariance @ transition.T
+    return bool(np.trace(silent.T @ residual @ silent) > 1e-9 * np.trace(covariance))
 
 
 def gaussian_rate(covariance, lagged, noise=None, project=False, names=None):

@@ -17,6 +17,7 @@ from sgworld_mcmc.nonequilibrium.lagged_pairs import (
     contrast_pairs,
     correlation_time,
     slow_modes,
+    smallest_correlation,
     whiten,
 )
 from sgworld_mcmc.nonequilibrium.matrices import inverse
@@ -28,6 +29,10 @@ __all__ = ["DetailedBalanceViolation", "detailed_balance_violation", "symmetry_t
 
 # With fewer blocks, error bars mean nothing.
 _MINIMUM_BLOCKS = 6
+# If a mode alternates, with a correlation below the first number from one step to the next, the
+# boundary terms of neighbouring blocks add instead of cancelling. The error is then that of means
+# over so many neighbours.
+ALTERNATING, TOGETHER = -0.5, 4
 
 
 class DetailedBalanceViolation(NamedTuple):
@@ -209,13 +214,18 @@ def detailed_balance_violation(
         )
     time = correlation_time(trajectory, moments, order)
     each = len(contrast_pairs(dim, order))
-    length = _block_length(trajectory, time, longest, each * len(lags), num_blocks)
+    together = TOGETHER if smallest_correlation(moments, basis) < ALTERNATING else 1
+    length = _block_length(trajectory, time, longest, each * len(lags), num_blocks, together)
     blocks = block_contrasts(trajectory, basis, lags, length, order)
     tested = blocks
     if order == 2:
         # T^2 is the same in all coordinates. In the slow modes boundary terms can be left out.
         modes = Whitening(basis.mean, slow_modes(moments, basis))
         tested = block_contrasts(trajectory, modes, lags, length, order, telescoped=True)
+    if together > 1:
+        count = blocks.shape[1]
+        blocks, tested = (_neighbours_together(x) for x in (blocks, tested))
+        length *= count // blocks.shape[1]
     statistic, p_value, dof = symmetry_test(tested.reshape(*blocks.shape[:2], -1))
     flat = blocks.reshape(-1, len(lags), each)
     mean = flat.mean(axis=0)
@@ -301,16 +311,17 @@ def _basis(trajectory, moments, num_components, project):
     return basis, tuple(f"component {i}" for i in range(basis.weights.shape[1]))
 
 
-def _block_length(trajectory, time, longest_lag, contrasts, num_blocks):
+def _block_length(trajectory, time, longest_lag, contrasts, num_blocks, together):
     """Return the number of steps in a block: a whole chain if there are enough chains.
 
-    Otherwise there are about 100 blocks, which are at least five correlation times long.
+    Otherwise there are about 100 blocks, which are at least five correlation times long; or so many
+    times some that are taken ``together``.
     """
     chains, steps, _ = trajectory.values.shape
     wanted = max(100, 4 * contrasts)
     if num_blocks is not None:
         wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
-    per_chain = max(1, -(-wanted // chains))
+    per_chain = max(1, -(-wanted * together // chains))
     if num_blocks is None:
         # Neighbouring blocks share boundary terms of opposite sign, which widens the error bar.
         # Blocks have ten correlation times if that leaves 16 blocks, or else five; if that is still
@@ -320,6 +331,8 @@ def _block_length(trajectory, time, longest_lag, contrasts, num_blocks):
             fitting = min(-(-16 // chains), int(steps / (5 * time)), steps // (4 * longest_lag))
         per_chain = max(fitting, -(-_MINIMUM_BLOCKS // chains))
     length = steps // per_chain
+    # What alternates with period two, such as a walk on a ring, would begin all even blocks alike.
+    length -= int(per_chain > 1 and length % 2 == 0)
     if length <= longest_lag:
         raise ValueError(
             f"`trajectory` is too short for an error bar at lag {longest_lag}: {steps} steps in "
@@ -327,6 +340,14 @@ def _block_length(trajectory, time, longest_lag, contrasts, num_blocks):
             "lag. Run longer, or use more chains or smaller `lags`."
         )
     return length
+
+
+def _neighbours_together(blocks):
+    """Return means over neighbouring blocks (chains, blocks, ...) where enough are left."""
+    chains, count = blocks.shape[:2]
+    each = min(TOGETHER, max(count * chains // (2 * _MINIMUM_BLOCKS), 1), count)
+    kept = blocks[:, : count // each * each]
+    return kept.reshape(chains, count // each, each, *blocks.shape[2:]).mean(2)
 
 
 def _square(values, dim, order):

@@ -48,7 +48,15 @@ def as_trajectory(trajectory, minimum_steps: int = 2, needed_for: str = "") -> T
     if isinstance(trajectory, Trajectory):
         values, names = trajectory
     elif hasattr(trajectory, "shape") or isinstance(trajectory, list | tuple):
-        values = trajectory if isinstance(trajectory, np.ndarray) else np.asarray(trajectory)
+        try:
+            values = trajectory if isinstance(trajectory, np.ndarray) else np.asarray(trajectory)
+        except ValueError as error:  # NumPy's message is about its own arrays
+            lengths = [np.shape(chain)[:1] for chain in trajectory]
+            raise ValueError(
+                "`trajectory` is a list of parts of different shapes "
+                f"({', '.join(str(n[0]) if n else 'a number' for n in lengths[:8])} rows): chains "
+                "must have the same number of steps. Cut them to the shortest."
+            ) from error
         if values.ndim not in (1, 2, 3):
             raise ValueError(
                 "`trajectory` must be (steps,), (steps, D) or (chains, steps, D), not of shape "
@@ -58,7 +66,16 @@ def as_trajectory(trajectory, minimum_steps: int = 2, needed_for: str = "") -> T
         values = values[None] if values.ndim == 2 else values
         names = tuple(map(str, range(values.shape[2])))
     else:
-        scalars = flatten_scalars(as_chains(trajectory))
+        try:
+            chains = as_chains(trajectory)
+        except ValueError as error:
+            if "chain_axes" not in str(error):
+                raise
+            raise ValueError(
+                "A dict holds draws grouped by chain, (chains, steps, ...), and this one seems to "
+                "have more chains than steps. Put an axis of one chain in front: x[None]."
+            ) from error
+        scalars = flatten_scalars(chains)
         values, names = np.stack(list(scalars.values()), axis=-1), tuple(scalars)
     if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
         raise TypeError(f"`trajectory` must hold real numbers, not {values.dtype}.")

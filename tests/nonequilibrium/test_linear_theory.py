@@ -91,6 +91,19 @@ def test_bad_matrices_are_named():
         ne.entropy_production_rate(circulation, covariance, flat)
 
 
+def test_a_silent_direction_that_follows_others_makes_the_rate_infinite():
+    """Its reverse never occurs; as its noise goes to zero the rate grows without bound."""
+    coupled = np.array([[0.9, 0.1], [-0.1, 0.9]])
+    rates = [
+        ne.linear_chain_entropy_production_rate(coupled, np.diag([1.0, q])) for q in (1e-2, 1e-4)
+    ]
+    assert rates[1] > 50 * rates[0]
+    silent = np.diag([1.0, 0.0])
+    assert ne.linear_chain_entropy_production_rate(coupled, silent, project=True) == np.inf
+    apart = np.diag([0.9, 0.5])
+    assert ne.linear_chain_entropy_production_rate(apart, silent, project=True) == 0
+
+
 def test_projected_chain_rate_is_that_of_the_moving_coordinates():
     hessian, diffusion = linearised_sgd(0.2)
     transition = np.eye(3) - 0.2 * hessian

@@ -88,6 +88,36 @@ def test_detailed_theorem_per_step_and_for_stretches():
 
 
 @pytest.mark.slow
+def test_production_of_few_values_is_counted_whole():
+    """A driven ring: sigma is +-ln(p / q), the ends of the range of |sigma|."""
+    steps = np.random.default_rng(0).choice([1, -1], size=20_000, p=[0.6, 0.4])
+    sigma = steps * np.log(1.5)
+    for bins in (20, [0, np.log(1.5)]):
+        result = ne.detailed_fluctuation_theorem(sigma, bins=bins)
+        assert result.counts.sum() == 20_000
+        seen = np.isfinite(result.log_ratio)
+        np.testing.assert_allclose(result.centers[seen], np.log(1.5))
+        error = result.log_ratio[seen] - np.log(1.5)
+        assert np.all(np.abs(error) < 3 * result.log_ratio_error[seen])
+    assert ne.detailed_fluctuation_theorem(sigma, 3).counts.sum() == 6666
+
+
+def test_an_exponential_that_overflows_is_no_agreement():
+    with pytest.raises(ValueError, match=r"overflows: the lowest production .* -90[0-9] nats"):
+        ne.integral_fluctuation_theorem(np.random.default_rng(0).normal(-900, 1, 100))
+
+
+def test_plug_in_near_equilibrium_has_an_error_of_its_own():
+    """The currents are small, and their squares scatter though no block matters."""
+    rotation = np.array([[np.cos(0.01), np.sin(0.01)], [-np.sin(0.01), np.cos(0.01)]])
+    exact = ne.linear_chain_entropy_production_rate(0.95 * rotation, np.eye(2))
+    x = simulate(0.95 * rotation, np.eye(2), 2000, 200, seed=5)
+    results = [ne.plug_in_entropy_production(each) for each in x]
+    z = np.array([(result.rate - exact) / result.standard_error for result in results])
+    # Squares are skew, so that some runs are a few standard errors too low; none is far.
+    assert np.mean(np.abs(z) < 2) > 0.8 and np.abs(z).max() < 6
+
+
 def test_plug_in_is_unbiased_with_and_without_detailed_balance():
     x, exact = chain(0.3, 2000, 400, seed=4)
     result = ne.plug_in_entropy_production(x)

@@ -34,6 +34,20 @@ def test_few_blocks_and_many_contrasts_keep_the_level():
     assert kstest(p_values(x), "uniform").pvalue > 0.01
 
 
+@pytest.mark.parametrize("size", [4, 5])
+def test_walks_that_alternate_keep_the_level(size):
+    """A symmetric walk on a ring: products of its modes alternate, on an even ring for ever."""
+    rng = np.random.default_rng(3)
+    places = np.cumsum(rng.choice([1, -1], size=(300, 3000)), axis=1) % size
+    p = p_values(np.eye(size)[places][..., :-1])
+    # 15 and 3 expected; a binomial number is larger with probability 0.1 %.
+    assert np.sum(p < 0.05) <= 28 and np.sum(p < 0.01) <= 9
+    # A walk that goes one way more often than the other is seen.
+    driven = np.cumsum(rng.choice([1, -1], size=(20, 3000), p=[0.6, 0.4]), axis=1) % size
+    p = p_values(np.eye(size)[driven][..., :-1])
+    assert np.all(p < 0.02) and np.median(p) < 1e-3
+
+
 def sgld(step, steps, chains, seed):
     """SGLD with replacement on an anisotropic Gaussian: the batch noise is not its curvature's."""
     curvature = np.diag([1.0, 10.0])

@@ -122,6 +122,12 @@ def test_bad_trajectories_are_named():
         ne.detailed_balance_violation(x, lags=(1, 120))
     with pytest.raises(ValueError, match=r"`center` must be .*\(3,\)"):
         ne.areal_velocity(x, np.zeros(2))
+    with pytest.raises(ValueError, match=r"same number of steps\. Cut them"):
+        ne.areal_velocity([np.zeros((300, 2)), np.zeros((200, 2))])
+    with pytest.raises(ValueError, match=r"one chain in front: x\[None\]"):
+        ne.areal_velocity({"w": np.zeros((300, 2))})
+    with pytest.raises(ValueError, match="`variance` is negative: -1"):
+        ne.uncertainty_bound(1.0, -1.0)
     with pytest.raises(ValueError, match=r"\(chains, steps, D\)"):
         ne.areal_velocity(np.zeros((2, 3, 4, 5)))
 
