@@ -18,6 +18,7 @@ from sgworld_mcmc.setup.curvature import DENSE_DIMENSION, dense_hessian, diagona
 from sgworld_mcmc.setup.descent import adam, descend
 from sgworld_mcmc.setup.gaussian_fit import fit_gaussian
 from sgworld_mcmc.setup.groups import touched
+from sgworld_mcmc.setup.influential_rows import influences
 from sgworld_mcmc.setup.one_pass import expand
 from sgworld_mcmc.setup.part_gradients import part_gradients
 from sgworld_mcmc.setup.row_noise import measure_noise
@@ -66,7 +67,8 @@ class SetUpFunctions:
         self.diagonal = compiled(self._diagonal, work)
         self.touched = compiled(self._touched, once)
         self.mixed = compiled(self._mixed, once)
-        self.noise = compiled(self._noise, static_argnames=("block", "length"))
+        self.noise = compiled(self._noise, static_argnames=("block", "length", "squares"))
+        self.influences = compiled(self._influences, work)
         self.pilot = compiled(self._pilot, static_argnames=("gradient", "integrator"))
         self.offsets = compiled(self._offsets, work, static_argnames="gradient")
         self.gradients = compiled(self._gradients, work)
@@ -141,10 +143,25 @@ class SetUpFunctions:
         scaled = coordinates.scaled(jnp.sqrt(temperature))
         return target_of(self.model, constants, scaled, temperature)
 
-    def _noise(self, coordinates, draws, rows, constants, temperature, *, block, length=1):
+    def _noise(
+        self,
+        coordinates,
+        draws,
+        rows,
+        constants,
+        temperature,
+        kept=None,
+        *,
+        block,
+        length=1,
+        squares=False,
+    ):
         density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731
         scaled = coordinates.scaled(jnp.sqrt(temperature))
-        return measure_noise(density, scaled, draws, rows, block, length)
+        return measure_noise(density, scaled, draws, rows, block, length, kept, squares)
+
+    def _influences(self, coordinates, rows, constants):
+        return influences(self._density(constants), coordinates, rows)
 
     def _batch_moments(self, coordinates, draws, rows, constants, pieces, number, temperature):
         density = lambda flat, some: self.model.log_density(flat, some, constants) / temperature  # noqa: E731
