@@ -242,7 +242,7 @@ FAULTS = (
     Fault(
         "the Stein check forgets the temperature",
         "report/stein_check.py",
-        "(chosen.shape)) / tau",
+        "(chosen.shape)) / np.sqrt(tau)",
         "(chosen.shape))",
         (TEMPERED,),
     ),
