@@ -49,8 +49,9 @@ NOISE_DRAWS, MOST_ENDS = 256, 4
 # The change of the curvature is measured over a shift of the mean by this many posterior standard
 # deviations, on this many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4
-# Rows that matter are looked for if rows times squared dimensions are at most so many.
-MOST_PRODUCTS = 2 * 10**9
+# Rows that matter are looked for if rows times squared dimensions are at most so many, and the rows
+# too: of more rows each pass counts.
+MOST_PRODUCTS, MOST_ROWS = 2 * 10**9, 2**21
 
 
 class Measurements(NamedTuple):
@@ -237,7 +238,7 @@ def _influential(posterior: Posterior) -> np.ndarray | list:
     """Return the indices of the rows that matter more than others, where they can be found."""
     size, functions = posterior.size, posterior.functions
     spread = posterior.layout is not None or posterior.whole is not None
-    if spread or size * posterior.fit.dimension**2 > MOST_PRODUCTS:
+    if spread or size > MOST_ROWS or size * posterior.fit.dimension**2 > MOST_PRODUCTS:
         return []
     coordinates = jax.tree.map(from_numpy, posterior.coordinates)
     rows, constants = posterior.rows_double, posterior.constants_double
