@@ -105,16 +105,19 @@ def slow_modes(moments: Moments, basis: Whitening) -> np.ndarray:
 
     They are the eigenvectors of the symmetrised cross-moment at lag 1 against the covariance.
     """
-    covariance = basis.weights.T @ moments.covariance @ basis.weights
-    lagged = basis.weights.T @ (moments.lagged[1] + moments.lagged[1].T) @ basis.weights
-    return basis.weights @ eigh(lagged, covariance)[1][:, ::-1]
+    return basis.weights @ _modes(moments, basis)[1][:, ::-1]
 
 
 def smallest_correlation(moments: Moments, basis: Whitening) -> float:
     """Return the smallest correlation of a mode with itself one step later."""
+    return float(_modes(moments, basis)[0][0])
+
+
+def _modes(moments: Moments, basis: Whitening) -> tuple[np.ndarray, np.ndarray]:
+    """Return the modes' correlations from one step to the next, ascending, and their vectors."""
     covariance = basis.weights.T @ moments.covariance @ basis.weights
     lagged = basis.weights.T @ (moments.lagged[1] + moments.lagged[1].T) @ basis.weights
-    return float(eigh(lagged / 2, covariance, eigvals_only=True)[0])
+    return eigh(lagged / 2, covariance)
 
 
 def contrast_pairs(dim: int, order: int) -> list[tuple[int, int]]:

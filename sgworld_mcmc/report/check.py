@@ -52,7 +52,7 @@ def limits(names: tuple[str, ...]) -> tuple[float, np.ndarray]:
     Parameters
     ----------
     names
-        Of the D numbers: a site's name, with an index in brackets if it has several.
+        Names of the D numbers: that of a site, with an index in brackets if it has several.
     """
     sites = [name.partition("[")[0] for name in names]
     sizes = Counter(sites)

@@ -33,16 +33,6 @@ def data(monkeypatch):
     return x, flag, y
 
 
-def exact(x, place):
-    """Return mean and deviation of c, to which a and b are as good as known."""
-    c = np.linspace(-12, 16, 20_001)
-    log = -(c**2) / 8 - np.log1p(np.exp(-(c - 2 + 0.5 * x[place])))
-    weight = np.exp(log - log.max())
-    weight /= weight.sum()
-    mean = weight @ c
-    return mean, np.sqrt(weight @ (c - mean) ** 2)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("place", [31_415, 3])
 def test_the_noise_of_a_row_is_known_whether_it_is_among_those_measured(data, place):
@@ -58,18 +48,6 @@ def test_the_noise_of_a_row_is_known_whether_it_is_among_those_measured(data, pl
     expected = SIZE * np.mean((deviation * rest) ** 2)
     # A mean over draws of pilot chains, which are no Gaussian, plus its standard error.
     assert 0.4 < plan.measurements.noise.mean["taylor"][2] / expected < 2.5
-
-
-@pytest.mark.slow
-def test_draws_know_the_row(data):
-    mcmc = SGWORLD(model)
-    mcmc.run(jax.random.key(0), *data)
-    assert mcmc.bias_report().disagreement() is None
-    c = np.asarray(mcmc.get_samples()["c"], float)
-    mean, deviation = exact(data[0], 31_415)
-    # 4000 draws, of which about half are independent.
-    assert abs(c.mean() - mean) < 0.1 * deviation
-    assert abs(c.std() / deviation - 1) < 0.07
 
 
 def test_the_largest_of_the_rows_that_matter_are_chosen():
