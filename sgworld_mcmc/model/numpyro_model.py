@@ -54,6 +54,8 @@ class MinibatchModel(FlatPosition):
         Number of rows of the user's data: N, also where the only batch stands for all of them.
     reason
         Why the model cannot be cut into minibatches; None if it can.
+    taken
+        Number of rows that are in every batch (:mod:`sgworld_mcmc.model.take_all`).
     kept
         Compiled functions of other modules for this model, kept as long as the model lives.
     """
@@ -77,7 +79,7 @@ class MinibatchModel(FlatPosition):
             self.additive = frozenset({SUMMED})
         super().__init__({name: leaf.shape for name, leaf in prototype.items()})
         self.precise, self.reverse_only = False, False
-        self.num_rows, self.reason = layout.size, None
+        self.num_rows, self.reason, self.taken = layout.size, None, 0
         self.indices: list[IndexRead] = []
         self._remember()
 
@@ -176,6 +178,10 @@ class MinibatchModel(FlatPosition):
         prior = sum(v for name, v in terms.items() if name not in self.additive)
         factor = self.size / count if weight is None else weight * (self.size / count)
         return prior + factor * sum(terms[name] for name in self.additive)
+
+    def of_sample(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
+        """Return the part of :meth:`log_density` whose likelihood is estimated from the rows."""
+        return self.log_density(flat, rows, constants)
 
     def log_likelihood(self, flat: jax.Array, rows: tuple, constants: tuple) -> jax.Array:
         """Return the part of the log density that is a sum over rows, for these rows."""

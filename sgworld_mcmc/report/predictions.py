@@ -25,7 +25,7 @@ def predicted_errors(plan: RunPlan, found: Measurements, step_size: float) -> Pr
     dynamics, count = plan.dynamics, plan.dynamics.num_batches
     stiffest, softest = plan.fit.extremes()
     request = Request(
-        size=plan.description.size,
+        size=plan.size,
         order=dynamics.order,
         integrator=dynamics.integrator,
         tolerance=plan.tolerance,

@@ -67,7 +67,7 @@ class SetUpFunctions:
         self.diagonal = compiled(self._diagonal, work)
         self.touched = compiled(self._touched, once)
         self.mixed = compiled(self._mixed, once)
-        self.noise = compiled(self._noise, static_argnames=("block", "length", "squares"))
+        self.noise = compiled(self._noise, static_argnames=("block", "length"))
         self.influences = compiled(self._influences, work)
         self.pilot = compiled(self._pilot, static_argnames=("gradient", "integrator"))
         self.offsets = compiled(self._offsets, work, static_argnames="gradient")
@@ -143,25 +143,13 @@ class SetUpFunctions:
         scaled = coordinates.scaled(jnp.sqrt(temperature))
         return target_of(self.model, constants, scaled, temperature)
 
-    def _noise(
-        self,
-        coordinates,
-        draws,
-        rows,
-        constants,
-        temperature,
-        kept=None,
-        *,
-        block,
-        length=1,
-        squares=False,
-    ):
-        density = lambda flat, row: self.model.log_density(flat, row, constants) / temperature  # noqa: E731
+    def _noise(self, coordinates, draws, rows, constants, temperature, *, block, length=1):
+        density = lambda flat, row: self.model.of_sample(flat, row, constants) / temperature  # noqa: E731
         scaled = coordinates.scaled(jnp.sqrt(temperature))
-        return measure_noise(density, scaled, draws, rows, block, length, kept, squares)
+        return measure_noise(density, scaled, draws, rows, block, length)
 
-    def _influences(self, coordinates, rows, constants):
-        return influences(self._density(constants), coordinates, rows)
+    def _influences(self, coordinates, positions, rows, constants):
+        return influences(self._density(constants), coordinates, positions, rows)
 
     def _batch_moments(self, coordinates, draws, rows, constants, pieces, number, temperature):
         density = lambda flat, some: self.model.log_density(flat, some, constants) / temperature  # noqa: E731

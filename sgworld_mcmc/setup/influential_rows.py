@@ -1,9 +1,11 @@
-"""Find rows that matter much more than others, and what noise they add.
+"""Find rows that matter more than others.
 
-Noise is measured on a random part of many rows. A row that alone decides about a parameter, such as
-the only one of its category, is seldom among them, and minibatches seldom read it: draws would be
-those of a posterior without it, and nothing would show that. Its gradient at the mode tells it: in
-units of the parameters' standard deviations, gradients of N equal rows are about N^-1/2 long.
+A row that alone decides about a parameter, such as the only one of its category, is seldom among
+those that pilot chains and minibatches read: draws would be those of a posterior without it, and
+nothing would show that. Where it is read, it throws a chain far at once, and no theory of small
+moves holds. Its gradients near the mode tell it: in units of the parameters' standard deviations,
+those of N equal rows are about N^-1/2 long. The mode alone is no place to look at: where the prior
+is wide, such a row is fitted with no slope at all.
 """
 
 from collections.abc import Callable
@@ -16,15 +18,18 @@ from sgworld_mcmc.protocols import ArrayTree, Coordinates
 
 __all__ = ["FEW", "chosen_rows", "influences"]
 
-# A row matters if its gradient moves a mean by so many standard deviations. At most FEW are looked
-# at: where there are more, a random part of the rows has some.
-MATTERS, FEW = 0.03, 256
+# A row matters if its gradient moves a mean by so many standard deviations: then it has a
+# hundredth of what is known about a parameter, and moves a chain by a tenth of the posterior's
+# width at each visit if an epoch is as long as its memory. At most FEW are chosen.
+MATTERS, FEW = 0.1, 256
 # Rows whose gradients are in memory together.
 TOGETHER = 4096
 
 
-def influences(log_density: Callable, coordinates: Coordinates, rows: ArrayTree) -> jax.Array:
-    """Return (N,) largest slopes at the center, of the log likelihood of each of N rows.
+def influences(
+    log_density: Callable, coordinates: Coordinates, positions: jax.Array, rows: ArrayTree
+) -> jax.Array:
+    """Return (N,) largest slopes at some positions, of the log likelihood of each of N rows.
 
     Parameters
     ----------
@@ -33,15 +38,18 @@ def influences(log_density: Callable, coordinates: Coordinates, rows: ArrayTree)
     coordinates
         Those of the posterior: a slope is along a direction of theirs, for a move by one posterior
         standard deviation.
+    positions
+        (P, D) positions z.
     rows
         Pytree of arrays (N, ...).
     """
     size, along = jax.tree.leaves(rows)[0].shape[0], coordinates.projector()
-    gradient = jax.grad(log_density)
+    points = jax.vmap(coordinates.to_model)(positions)
+    gradients = jax.vmap(jax.grad(log_density), (0, None))
 
     def slope(row):
         alone = jax.tree.map(lambda x: x[None], row)
-        return jnp.abs(along(gradient(coordinates.center, alone))).max() / size
+        return jnp.abs(along(gradients(points, alone))).max() / size
 
     return jax.lax.map(slope, rows, batch_size=min(size, TOGETHER))
 

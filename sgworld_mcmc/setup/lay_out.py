@@ -29,6 +29,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.setup.take_all import taken_out
 from sgworld_mcmc.streaming.rows import Rows
 from sgworld_mcmc.streaming.source import StreamedArray
 
@@ -107,6 +108,8 @@ def lay_out(
         rows, constants = checked.rows(plan.double), checked.constants(plan.double)
         if plan.fit.unit:
             rows = _dealt_again(plan, checked, settings, rows, constants)
+        if len(plan.take_all):
+            view, rows, constants = taken_out(view, rows, constants, plan.take_all)
         layout = layout_of(settings.devices, plan.dynamics.shards)
         feed = feed_of(rows, plan.dynamics, layout)
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))

@@ -19,7 +19,6 @@ from sgworld_mcmc.setup.coordinates_from_pilots import (
     with_width,
     without_strays,
 )
-from sgworld_mcmc.setup.influential_rows import chosen_rows
 from sgworld_mcmc.setup.pilot_chains import (
     independent,
     other_pilots,
@@ -49,9 +48,6 @@ NOISE_DRAWS, MOST_ENDS = 256, 4
 # The change of the curvature is measured over a shift of the mean by this many posterior standard
 # deviations, on this many batches.
 SHIFT, SHIFT_BATCHES = 0.3, 4
-# Rows that matter are looked for if rows times squared dimensions are at most so many, and the rows
-# too: of more rows each pass counts.
-MOST_PRODUCTS, MOST_ROWS = 2 * 10**9, 2**21
 
 
 class Measurements(NamedTuple):
@@ -211,39 +207,16 @@ def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
     block = max(FEWEST_ROWS, round(total / len(positions)))
     count_rows(len(positions) * min(posterior.size, block))
     with jax.enable_x64(posterior.functions.model.precise):
-        few = _influential(posterior) if len(positions) * block < posterior.size else []
-        noise = partial(
-            posterior.functions.noise,
+        measured = posterior.functions.noise(
             jax.tree.map(from_numpy, posterior.coordinates),
             from_numpy(positions),
+            posterior.rows_double,
+            posterior.constants_double,
+            posterior.temperature,
+            block=min(posterior.size, block),
         )
-        others = posterior.constants_double, posterior.temperature
-        if len(few):
-            kept = from_numpy(np.isin(np.arange(posterior.size), few, invert=True).astype(float))
-            others = (*others, kept)
-        measured = noise(posterior.rows_double, *others, block=min(posterior.size, block))
-        if len(few):
-            rows = jax.tree.map(lambda x: x[few], posterior.rows_double)
-            alone = noise(rows, *others[:2], block=len(few), squares=True)
-            # Variances of single rows are means over all of them.
-            share = len(few) / posterior.size
-            for part in ("center", "draw"):
-                total = jax.tree.map(lambda x, y: x + share * y, measured[part], alone[part])
-                measured = measured | {part: total}
         noise = summarise_noise(measured, posterior.coordinates.along(positions))
         return noise._replace(widening=_widening(posterior, noise.coupling["plain"]))
-
-
-def _influential(posterior: Posterior) -> np.ndarray | list:
-    """Return the indices of the rows that matter more than others, where they can be found."""
-    size, functions = posterior.size, posterior.functions
-    spread = posterior.layout is not None or posterior.whole is not None
-    if spread or size > MOST_ROWS or size * posterior.fit.dimension**2 > MOST_PRODUCTS:
-        return []
-    coordinates = jax.tree.map(from_numpy, posterior.coordinates)
-    rows, constants = posterior.rows_double, posterior.constants_double
-    count_rows(size)
-    return chosen_rows(np.asarray(functions.influences(coordinates, rows, constants), float))
 
 
 def _widening(posterior: Posterior, coupling: np.ndarray) -> np.ndarray | float:

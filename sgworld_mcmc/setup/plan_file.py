@@ -38,7 +38,7 @@ from sgworld_mcmc.streaming.grid import Grid
 __all__ = ["VERSION", "load_plan", "save_plan"]
 
 # The version is raised when a record changes: plans of another version are refused.
-VERSION = 4
+VERSION = 5
 _FORMAT = "sgworld_mcmc plan"
 _RECORDS = (
     *(RunPlan, Tuning, Dynamics, CoordinateFit, Measurements, RowNoise, BatchNoise),

@@ -33,6 +33,7 @@ from sgworld_mcmc.setup.request import request_of
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.seen_models import see_whole
 from sgworld_mcmc.setup.shards import sharing_of
+from sgworld_mcmc.setup.take_all import with_take_all
 from sgworld_mcmc.setup.tied_latents import has_tied_latents
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
@@ -100,6 +101,7 @@ def prepare(
     may_go = settings.may_go_without_mode and view.reason is None
     if not may_go or (is_large(view.size) and not doubtful):
         checked = None  # the order of many rows takes memory
+    posterior, few = with_take_all(seed, posterior, settings)
     with jax.enable_x64(precision.double):
         posterior, measurements, starts = explore(generator, posterior, settings)
         measured = checked is not None and measurements is not None
@@ -124,9 +126,12 @@ def prepare(
         measurements=measurements,
         choice=choice,
         description=describe(view, data, constants, contents),
+        take_all=few,
         sharing=sharing,
     )
-    return plan, run_data(plan, view, feed, posterior.rows, posterior.constants, data)
+    return plan, run_data(
+        plan, posterior.functions.model, feed, posterior.rows, posterior.constants, data
+    )
 
 
 def _without_mode(
@@ -166,8 +171,8 @@ def _says_nothing(found: CoordinateFit, posterior: Posterior, measurements: Meas
 def _chosen(settings: Settings, posterior: Posterior, measurements: Measurements) -> Choice:
     """Return the settings that were left open, chosen from what was measured."""
     stage("choosing settings")
-    size, numbers = posterior.functions.model.size, numbers_of(posterior.rows)
-    request = request_of(settings, size, posterior.fit, numbers=numbers)
+    model, numbers = posterior.functions.model, numbers_of(posterior.rows)
+    request = request_of(settings, model.size, posterior.fit, numbers=numbers, taken=model.taken)
     return choose(request, measurements.noise, measurements.steps)
 
 

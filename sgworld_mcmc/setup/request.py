@@ -71,10 +71,13 @@ class Request:
         return self.shards if is_shared(batch_size, self.numbers, self.shards) else 1
 
 
-def request_of(settings: Settings, size: int, fit: CoordinateFit, *, numbers: int = 0) -> Request:
+def request_of(
+    settings: Settings, size: int, fit: CoordinateFit, *, numbers: int = 0, taken: int = 0
+) -> Request:
     """Return the request for the settings, data of ``size`` rows and these coordinates.
 
-    ``numbers`` is how many a row has, if devices may share batches.
+    ``numbers`` is how many a row has, if devices may share batches; so many more rows are
+    ``taken`` in every batch.
     """
     kinds = sorted(GRADIENTS, key=lambda name: GRADIENTS[name].needs)
     # Around a mean Hessian, Taylor control variates are those of batches that stay the same.
@@ -89,7 +92,7 @@ def request_of(settings: Settings, size: int, fit: CoordinateFit, *, numbers: in
         )
     stiffest, softest = fit.extremes()
     numbers_of_matrix = fit.dimension**2 if isinstance(fit.coordinates, Dense) else 0
-    costs = {"overhead": max(OVERHEAD, ROWS_OF_PRODUCT * numbers_of_matrix)}
+    costs = {"overhead": taken + max(OVERHEAD, ROWS_OF_PRODUCT * numbers_of_matrix)}
     if fit.unit:
         sizes = batch_ladder(size, fit.dimension)
         costs = {"batch_sizes": sizes, "overhead": OVERHEAD + FOR_EACH * fit.dimension}

@@ -67,8 +67,6 @@ def measure_noise(
     rows: tuple,
     block: int,
     length: int = 1,
-    kept: jax.Array | None = None,
-    squares: bool = False,
 ) -> dict[str, Any]:
     """Measure the variances of the gradients of single rows along the parameters' directions.
 
@@ -89,10 +87,6 @@ def measure_noise(
     length
         Number of neighbouring rows whose mean gradient is looked at in place of that of single
         rows, static; it divides ``block``.
-    kept
-        (N,) one for the rows whose variance is asked for, and zero for others; None for all.
-    squares
-        Whether to return mean squares in place of variances, static: of rows that are no sample.
 
     Returns
     -------
@@ -122,18 +116,9 @@ def measure_noise(
         coupling = -along(push(moved).mean(0))
         base, turned = along(base), along(push(jnp.broadcast_to(change, middle.shape)))
 
-        def variance(x):
-            if kept is None:
-                return jnp.var(x, axis=0, ddof=min(1, number - 1))
-            weight = jax.lax.dynamic_slice_in_dim(kept, start, block)[:, None]
-            centred = x - (weight * x).sum(0) / weight.sum()
-            return (weight * centred**2).sum(0) / jnp.maximum(weight.sum() - 1, 1)
-
         def variances(value, turned):
             parts = {name: kind.residual(value, base, turned) for name, kind in GRADIENTS.items()}
-            if squares:
-                return {k: jnp.mean(x**2, axis=0) for k, x in parts.items()}
-            return {k: variance(x) for k, x in parts.items()}
+            return {k: jnp.var(x, axis=0, ddof=min(1, number - 1)) for k, x in parts.items()}
 
         there = variances(value, turned)
         return {"center": variances(base, 0 * turned), "draw": there, "coupling": coupling}

@@ -5,7 +5,7 @@ saved, shared and used again. A :class:`RunData` is a plan's part in the loop to
 laid out for it, and the argument of every compiled loop.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -81,6 +81,9 @@ class RunPlan:
         What a set-up without a mode has found; None if there is a mode.
     streaming
         How the rows are streamed; None if they are in memory.
+    take_all
+        Indices, among the shuffled rows, of those that are in every batch and in no sample
+        (:mod:`sgworld_mcmc.setup.take_all`).
     strata
         Number of parts of the user's rows, each shuffled by itself, which give every stretch of the
         shuffled rows equal shares.
@@ -102,6 +105,7 @@ class RunPlan:
     fixed: bool
     kinetic: KineticFit | None = None
     streaming: Streaming | None = None
+    take_all: np.ndarray = field(default_factory=partial(np.zeros, 0, int))
     strata: int = 1
     sharing: str = ""
 
@@ -116,9 +120,14 @@ class RunPlan:
         return float(self.tuning.step_size)
 
     @property
+    def size(self) -> int:
+        """Number of rows N of which the batches are samples."""
+        return self.description.size - len(self.take_all)
+
+    @property
     def batch_size(self) -> int:
-        """Number of rows in the larger batches."""
-        return -(-self.description.size // self.dynamics.num_batches)
+        """Number of rows in the larger batches, without those that are in every batch."""
+        return -(-self.size // self.dynamics.num_batches)
 
 
 @partial(
