@@ -135,7 +135,12 @@ def _reading(plan: RunPlan, data: RunData) -> str:
     if plan.streaming is not None:
         return plan.streaming.described(plan.description.size)
     parts = [part for part in (plan.sharing, str(data.layout or "")) if part]
-    return f"Devices: {'; '.join(parts)}." if parts else ""
+    lines = [f"Devices: {'; '.join(parts)}."] if parts else []
+    taken = len(plan.take_all)
+    if taken:
+        rows = "a row that matters" if taken == 1 else f"{taken} rows that matter"
+        lines.append(f"In every batch: {rows} more than others.")
+    return " ".join(lines)
 
 
 def _covariance(plan: RunPlan) -> np.ndarray:

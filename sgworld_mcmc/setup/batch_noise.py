@@ -119,8 +119,9 @@ def measure_batches(
         pieces = max(each // length, 1)
         rows = order[: number * each].reshape(number, each)[:, : pieces * length]
         found = _moments(posterior, chosen, rows.reshape(-1, length), pieces, number, shape[0])
-        # The realised variance over all M batches, from a part of them.
-        scale = (1 - 1 / count) / batch_factor(wanted, size)
+        # The realised variance over all M batches, from a part of them: (1 - 1/M) times what is
+        # found, over 1/B - 1/N, with B = N/M.
+        scale = size / count
         noises.append(_summary(jax.tree.map(lambda x: scale * x, found), y, parts))  # noqa: B023
     return BatchNoise(ladder, tuple(noises))
 

@@ -89,8 +89,10 @@ def predict(
     noise = noise.at(batch_size)
     if noise is None:
         return None
+    # Batches are of one size, or nearly: where `batch_size` does not divide N, of a smaller one.
     count = -(-request.size // batch_size)
-    factor = batch_factor(batch_size, request.size) / request.stiffest
+    per_row = batch_factor(request.size / count, request.size)
+    factor = per_row / request.stiffest
     batch = noise.center[kind] * factor
     hessian = np.maximum(noise.mean[kind] * factor - batch, 0)
     terms = batch_terms(
@@ -113,7 +115,7 @@ def predict(
     parts["step size"] = nonlinear + np.zeros_like(batch)
     shift = shift + moved
     if kind in noise.coupling and request.order.period and count > 1:
-        moved = terms.moved * batch_factor(batch_size, request.size)
+        moved = terms.moved * per_row
         shift = shift + moved * noise.coupling[kind]
         if GRADIENTS[kind].needs == 0:
             parts["shifted mean"] = moved * noise.widening + np.zeros_like(batch)

@@ -55,7 +55,7 @@ class RowNoise(NamedTuple):
         return self
 
 
-def batch_factor(batch_size: int, size: int) -> float:
+def batch_factor(batch_size: float, size: int) -> float:
     """Return the covariance of a batch gradient over that of a single row, 1/B - 1/N."""
     return 1.0 / batch_size - 1.0 / size
 

@@ -1,0 +1,114 @@
+"""Rows that matter more than others: found, and in every batch."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer.util import potential_energy
+
+from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.setup.influential_rows import FEW, chosen_rows
+
+KEY, SIZE, PLACE = jax.random.key(0), 20_000, 77
+
+
+def model(x, flag, y):
+    a = numpyro.sample("a", dist.Normal(0, 5))
+    b = numpyro.sample("b", dist.Normal(0, 5))
+    c = numpyro.sample("c", dist.Normal(0, 10))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Poisson(jnp.exp(a + b * x + c * flag)), obs=y)
+
+
+def data_of(size=SIZE, count=3):
+    """Counts, of which a single one has the flag: the mode fits it with hardly any slope."""
+    rng = np.random.default_rng(1)
+    x, flag = rng.standard_normal(size), np.zeros(size)
+    y = rng.poisson(np.exp(0.2 + 0.3 * x)).astype(float)
+    flag[PLACE], y[PLACE] = 1, count
+    return x.astype(np.float32), flag.astype(np.float32), y.astype(np.float32)
+
+
+def exact_moments(x, count=3):
+    """Mean and standard deviation of c, where all other rows leave no doubt about a and b."""
+    c, known = np.linspace(-60, 20, 80_001), 0.2 + 0.3 * x[PLACE]
+    log = count * c - np.exp(c + known) - c**2 / 200
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    mean = weight @ c
+    return mean, np.sqrt(weight @ (c - mean) ** 2)
+
+
+def test_every_batch_knows_the_row():
+    x, flag, y = data_of()
+    mcmc = SGWORLD(model, progress_bar=False)
+    plan = mcmc.set_up(KEY, x, flag, y)
+    assert len(plan.take_all) == 1 and plan.size == SIZE - 1
+    data, c = mcmc.data, -1.0
+    slope = jax.jit(jax.grad(data.model.log_density))
+    theta = jnp.array([0.2, 0.3, c])
+    # Nothing but this row and the prior depends on c.
+    expected = 3 - np.exp(0.2 + 0.3 * x[PLACE] + c) - c / 100
+    for index in (0, 1, plan.num_batches - 1):
+        rows = data.feed.fetch((), index).main
+        np.testing.assert_allclose(slope(theta, rows, data.constants)[2], expected, rtol=1e-5)
+
+
+def test_runs_again_from_a_file_and_go_on(tmp_path):
+    """Wherever data are laid out anew, the same row is in every batch."""
+    data = data_of()
+    mcmc = SGWORLD(model, num_samples=50, progress_bar=False)
+    mcmc.run(KEY, *data, extra_fields=("potential_energy",))
+    draws = mcmc.get_samples()
+    energy = mcmc.get_extra_fields()["potential_energy"]
+    for place in (0, 99):
+        point = {name: values[place] for name, values in draws.items()}
+        np.testing.assert_allclose(
+            energy[place], potential_energy(model, data, {}, point), rtol=1e-5
+        )
+    mcmc.save_plan(tmp_path / "plan")
+    again = SGWORLD(model, num_samples=50, progress_bar=False, plan=tmp_path / "plan")
+    again.run(KEY, *data)
+    np.testing.assert_array_equal(again.get_samples()["c"], draws["c"])
+    back = pickle.loads(pickle.dumps(mcmc))
+    back.run(KEY, *data)
+    np.testing.assert_array_equal(back.get_samples()["c"], draws["c"])
+    assert len(back.plan.take_all) == 1
+
+
+def test_rows_are_not_looked_for_where_nothing_is_chosen_or_all_are_one_batch():
+    data = data_of()
+    for settings in (
+        {"batch_size": SIZE},
+        {"batch_size": 100, "step_size": 0.1, "steps_per_draw": 2, "gradient": "plain"},
+    ):
+        plan = SGWORLD(model, progress_bar=False, **settings).set_up(KEY, *data)
+        assert plan.take_all.size == 0 and plan.size == SIZE
+
+
+def test_the_largest_of_the_rows_that_matter_are_chosen():
+    slopes = np.full(10_000, 1e-3)
+    assert len(chosen_rows(slopes)) == 0
+    slopes[[5, 7000]] = 0.2, 3.0
+    assert chosen_rows(slopes).tolist() == [5, 7000]
+    slopes[3] = np.nan
+    assert 3 in chosen_rows(slopes)
+    assert len(chosen_rows(np.linspace(0, 1, 10_000))) == FEW
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_draws_of_what_one_row_decides_are_right_and_minibatches_stay_small(count):
+    data = data_of(200_000, count)
+    mean, deviation = exact_moments(data[0], count)
+    mcmc = SGWORLD(model, num_samples=4000, progress_bar=False)
+    mcmc.run(KEY, *data)
+    assert mcmc.plan.batch_size <= 1000
+    c = np.asarray(mcmc.get_samples(group_by_chain=True)["c"], float)
+    # Four chains tell the errors of mean and deviation; the latter has a long tail to the left.
+    assert abs(c.mean() - mean) < 0.1 * deviation
+    assert 0.92 < c.std() / deviation < 1.08
