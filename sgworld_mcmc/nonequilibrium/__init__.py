@@ -45,8 +45,8 @@ from sgworld_mcmc.nonequilibrium.recorded import (
 from sgworld_mcmc.nonequilibrium.reversibility import (
     DetailedBalanceViolation,
     detailed_balance_violation,
-    symmetry_test,
 )
+from sgworld_mcmc.nonequilibrium.symmetry import symmetry_test
 from sgworld_mcmc.nonequilibrium.variational import (
     VariationalProduction,
     variational_entropy_production,

@@ -5,15 +5,14 @@ from typing import Any
 import numpy as np
 
 from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.nonequilibrium.blocks import MINIMUM_BLOCKS
 from sgworld_mcmc.nonequilibrium.lagged_pairs import contrast_pairs, slow_modes, whiten
 from sgworld_mcmc.nonequilibrium.matrices import inverse
 from sgworld_mcmc.nonequilibrium.moments import Moments
-from sgworld_mcmc.nonequilibrium.reversibility import DetailedBalanceViolation, symmetry_test
+from sgworld_mcmc.nonequilibrium.reversibility import DetailedBalanceViolation
+from sgworld_mcmc.nonequilibrium.symmetry import symmetry_test
 
 __all__ = ["violation_of"]
-
-# With fewer blocks, of all chains together, error bars mean nothing.
-_MINIMUM_BLOCKS = 6
 
 
 def violation_of(
@@ -90,17 +89,17 @@ def _blocks_per_chain(recorded: Any, num_blocks: int | None, time: float, contra
     """Return the number of blocks per chain for a test: all recorded, or fewer longer ones."""
     chains, steps, most = len(recorded.edges), int(recorded.pairs.sum()), len(recorded.pairs)
     if num_blocks is not None:
-        wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
+        wanted = check_integer("num_blocks", num_blocks, MINIMUM_BLOCKS)
         each = -(-wanted // chains)
     else:
         each = min(-(-max(100, 4 * contrasts) // chains), int(steps / (10 * time)))
         if chains * each < 16:
             each = min(-(-16 // chains), int(steps / (5 * time)))
-    least = -(-_MINIMUM_BLOCKS // chains)
+    least = -(-MINIMUM_BLOCKS // chains)
     if most < least:
         raise ValueError(
             f"{most} blocks were recorded in each of {chains} chain(s), and a test needs "
-            f"{_MINIMUM_BLOCKS} in all: run longer, or more chains."
+            f"{MINIMUM_BLOCKS} in all: run longer, or more chains."
         )
     return max(each, least)
 

@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 
 from sgworld_mcmc.checks import check_integer
+from sgworld_mcmc.nonequilibrium.blocks import block_length, neighbours, neighbours_together
 from sgworld_mcmc.nonequilibrium.lagged_pairs import (
     Whitening,
     block_contrasts,
@@ -23,16 +24,10 @@ from sgworld_mcmc.nonequilibrium.lagged_pairs import (
 from sgworld_mcmc.nonequilibrium.matrices import inverse
 from sgworld_mcmc.nonequilibrium.moments import trajectory_moments
 from sgworld_mcmc.nonequilibrium.results import new_axes, table
+from sgworld_mcmc.nonequilibrium.symmetry import symmetry_test
 from sgworld_mcmc.nonequilibrium.trajectory import as_trajectory
 
-__all__ = ["DetailedBalanceViolation", "detailed_balance_violation", "symmetry_test"]
-
-# With fewer blocks, error bars mean nothing.
-_MINIMUM_BLOCKS = 6
-# If a mode alternates, with a correlation below the first number from one step to the next, the
-# boundary terms of neighbouring blocks add instead of cancelling. The error is then that of means
-# over so many neighbours.
-ALTERNATING, TOGETHER = -0.5, 4
+__all__ = ["DetailedBalanceViolation", "detailed_balance_violation"]
 
 
 class DetailedBalanceViolation(NamedTuple):
@@ -214,8 +209,8 @@ def detailed_balance_violation(
         )
     time = correlation_time(trajectory, moments, order)
     each = len(contrast_pairs(dim, order))
-    together = TOGETHER if smallest_correlation(moments, basis) < ALTERNATING else 1
-    length = _block_length(trajectory, time, longest, each * len(lags), num_blocks, together)
+    together = neighbours(smallest_correlation(moments, basis))
+    length = block_length(trajectory, time, longest, each * len(lags), num_blocks, together)
     blocks = block_contrasts(trajectory, basis, lags, length, order)
     tested = blocks
     if order == 2:
@@ -224,7 +219,7 @@ def detailed_balance_violation(
         tested = block_contrasts(trajectory, modes, lags, length, order, telescoped=True)
     if together > 1:
         count = blocks.shape[1]
-        blocks, tested = (_neighbours_together(x) for x in (blocks, tested))
+        blocks, tested = (neighbours_together(x) for x in (blocks, tested))
         length *= count // blocks.shape[1]
     statistic, p_value, dof = symmetry_test(tested.reshape(*blocks.shape[:2], -1))
     flat = blocks.reshape(-1, len(lags), each)
@@ -250,54 +245,6 @@ def detailed_balance_violation(
     )
 
 
-def symmetry_test(blocks) -> tuple[float, float, tuple[int, int]]:
-    """Test that vectors are symmetric about zero.
-
-    Parameters
-    ----------
-    blocks : array (chains, blocks, contrasts)
-        Independent vectors, for example antisymmetric sums accumulated during a run.
-
-    Returns
-    -------
-    tuple
-        Statistic, p-value and degrees of freedom.
-
-    Notes
-    -----
-    The test is Hotelling's T^2 if there are fewer than half as many contrasts as vectors. Otherwise
-    a direction from the first half of the blocks of each chain, or of the chains if each is one
-    block, is tested by Student's t in the second half.
-    """
-    blocks = np.asarray(blocks, dtype=np.float64)
-    chains, count, size = blocks.shape
-    total = chains * count
-    scale = np.sqrt(np.mean(blocks**2, axis=(0, 1)))
-    flat = (blocks / np.where(scale > 0, scale, 1)).reshape(total, size)
-    if 2 * size + 4 <= total:
-        mean = flat.mean(axis=0)
-        _, singular, rows = np.linalg.svd(flat - mean, full_matrices=False)
-        kept = singular > 1e-9 * singular[0]
-        rank = int(kept.sum())
-        projected = rows[kept] @ mean / singular[kept]
-        # T^2 = n m^T S^-1 m with S = X^T X / (n - 1), through the singular values of X.
-        statistic = float(total * (total - 1) * np.sum(projected**2))
-        ratio = (total - rank) / (rank * (total - 1)) * statistic
-        dof = (rank, total - rank)
-        return statistic, float(scipy.stats.f.sf(ratio, *dof)), dof
-    by_chain = flat.reshape(chains, count, size)
-    first, second = (
-        (by_chain[: chains // 2], by_chain[chains // 2 :])
-        if count == 1
-        else (by_chain[:, : count // 2], by_chain[:, count // 2 :])
-    )
-    first, second = first.reshape(-1, size), second.reshape(-1, size)
-    direction = first.mean(axis=0) / np.maximum(first.var(axis=0), 1e-12)
-    scores = second @ direction
-    statistic = float(scores.mean() / (scores.std(ddof=1) / np.sqrt(len(scores))))
-    return statistic, float(scipy.stats.t.sf(statistic, len(scores) - 1)), (1, len(scores) - 1)
-
-
 def _basis(trajectory, moments, num_components, project):
     """Return standardised coordinates, or principal components, and their names."""
     dim = len(trajectory.names)
@@ -309,45 +256,6 @@ def _basis(trajectory, moments, num_components, project):
     wanted = min(dim, 32) if num_components is None else num_components
     basis = whiten(moments, check_integer("num_components", wanted, 1, dim))
     return basis, tuple(f"component {i}" for i in range(basis.weights.shape[1]))
-
-
-def _block_length(trajectory, time, longest_lag, contrasts, num_blocks, together):
-    """Return the number of steps in a block: a whole chain if there are enough chains.
-
-    Otherwise there are about 100 blocks, which are at least five correlation times long; or so many
-    times some that are taken ``together``.
-    """
-    chains, steps, _ = trajectory.values.shape
-    wanted = max(100, 4 * contrasts)
-    if num_blocks is not None:
-        wanted = check_integer("num_blocks", num_blocks, _MINIMUM_BLOCKS)
-    per_chain = max(1, -(-wanted * together // chains))
-    if num_blocks is None:
-        # Neighbouring blocks share boundary terms of opposite sign, which widens the error bar.
-        # Blocks have ten correlation times if that leaves 16 blocks, or else five; if that is still
-        # too few, there are six blocks and the result has a note.
-        fitting = min(per_chain, int(steps / (10 * time)), steps // (4 * longest_lag))
-        if chains * fitting < 16:
-            fitting = min(-(-16 // chains), int(steps / (5 * time)), steps // (4 * longest_lag))
-        per_chain = max(fitting, -(-_MINIMUM_BLOCKS // chains))
-    length = steps // per_chain
-    # What alternates with period two, such as a walk on a ring, would begin all even blocks alike.
-    length -= int(per_chain > 1 and length % 2 == 0)
-    if length <= longest_lag:
-        raise ValueError(
-            f"`trajectory` is too short for an error bar at lag {longest_lag}: {steps} steps in "
-            f"{chains} chain(s) cannot be cut into {chains * per_chain} blocks longer than the "
-            "lag. Run longer, or use more chains or smaller `lags`."
-        )
-    return length
-
-
-def _neighbours_together(blocks):
-    """Return means over neighbouring blocks (chains, blocks, ...) where enough are left."""
-    chains, count = blocks.shape[:2]
-    each = min(TOGETHER, max(count * chains // (2 * _MINIMUM_BLOCKS), 1), count)
-    kept = blocks[:, : count // each * each]
-    return kept.reshape(chains, count // each, each, *blocks.shape[2:]).mean(2)
 
 
 def _square(values, dim, order):

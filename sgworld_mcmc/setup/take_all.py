@@ -10,7 +10,7 @@ from sgworld_mcmc.model.take_all import TakeAll, TakeAllModel
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.coordinates_from_mode import MOST_PRODUCTS, set_up_feed
 from sgworld_mcmc.setup.influential_rows import FEW, chosen_rows
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 
@@ -18,9 +18,8 @@ __all__ = ["taken_out", "with_take_all"]
 
 # The noise of at most this many rows is measured whole, and the batches are large parts of them.
 FEW_ROWS = 2**11
-# Rows that matter are looked for if rows times squared dimensions are at most so many, and the rows
-# too: of more rows each pass counts.
-MOST_PRODUCTS, MOST_ROWS = 2 * 10**9, 2**21
+# Rows that matter are looked for among so many: of more rows each pass counts.
+MOST_ROWS = 2**21
 # A number that, beside the seed, begins random numbers of its own.
 OWN = 13
 
