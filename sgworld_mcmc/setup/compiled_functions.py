@@ -123,11 +123,11 @@ class SetUpFunctions:
         return lambda flat, rows: self.model.log_likelihood(flat, rows, constants)
 
     def _touched(self, position, tangents, feed, constants, groups):
-        """Return the (N,) indices that rows touch, and the numbers of rows that are no guide."""
+        """Return the (N,) indices that rows touch, and the number of rows that are no guide."""
         likelihood = self._likelihood(constants)
         one = lambda rows: touched(likelihood, position, tangents, rows, groups)  # noqa: E731
-        index, several, infinite = along_rows(one, feed)
-        return index, several.sum(), infinite.sum()
+        index, infinite = along_rows(one, feed)
+        return index, infinite.sum()
 
     def _products(self, position, probes, feed, constants, used, first, weight):
         density = self._density(constants, weight)

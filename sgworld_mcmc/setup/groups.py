@@ -28,6 +28,11 @@ SMALLEST, FEWEST_GROUPS, LEAST_PART, SHARED = 300, 10, 0.5, 1500
 RADII = (0.3, 0.03, 0.0)
 # Directions that are tried where several parameters of a group may cancel in a row's derivative.
 CHOICES = 3
+# If less than this part of the rows seem to belong to several groups at one point, so many more
+# points are looked at.
+DOUBTFUL, POINTS = 0.02, 3
+# What stands for the index of a row that belongs to no group, or to several.
+NONE, SEVERAL = -1, -2
 
 
 class Grouping(NamedTuple):
@@ -126,8 +131,8 @@ def touched(
     tangents: jax.Array,
     rows: tuple,
     groups: jax.Array | int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the (n,) indices that the rows touch, and how many rows touch several.
+) -> tuple[jax.Array, jax.Array]:
+    """Return the (n,) indices that the rows touch.
 
     Parameters
     ----------
@@ -140,9 +145,9 @@ def touched(
 
     Returns
     -------
-    index, several, infinite
-        The index is -1 where a row touches none. The last is the number of rows whose derivatives
-        are not finite.
+    index, infinite
+        The index is :data:`NONE` where a row touches none and :data:`SEVERAL` where it seems to
+        touch several. The last is the number of rows whose derivatives are not finite.
     """
     slopes = slopes_of_rows(log_likelihood, position, tangents.reshape(-1, len(position)), rows)
     slopes = slopes.reshape(*tangents.shape[:2], -1)
@@ -156,8 +161,8 @@ def touched(
     index = jnp.round(place)
     one = jnp.abs(second * zeroth - first**2) <= precise * zeroth**2
     one &= (jnp.abs(place - index) < 0.1) & (index >= 0) & (index < groups)
-    several, infinite = jnp.sum(~(none | one))[None], jnp.sum(~finite)[None]
-    return jnp.where(none | ~one, -1, index).astype(jnp.int32), several, infinite
+    index = jnp.where(none, NONE, jnp.where(one, index, SEVERAL))
+    return index.astype(jnp.int32), jnp.sum(~finite)[None]
 
 
 def _candidates(latents, shapes) -> list[tuple[int, tuple[int, int, int]]]:
@@ -186,14 +191,32 @@ def _index(generator, functions, feed, constants, start, shape) -> np.ndarray | 
                 weights * t[:, None] ** power + np.zeros(shape)
             )
     direction = generator.standard_normal(dimension)
+
+    def look(position):
+        arguments = from_numpy(position), from_numpy(tangents)
+        return functions.touched(*arguments, feed, constants, groups)
+
     for radius in RADII:
-        arguments = from_numpy(radius * direction), from_numpy(tangents)
         count_rows(feed.size)
-        found, several, infinite = functions.touched(*arguments, feed, constants, groups)
+        found, infinite = look(radius * direction)
         if int(infinite) == 0:
-            index = np.asarray(found)
-            return None if int(several) or np.max(index) < 0 else index
-    return None
+            break
+    else:
+        return None
+    index = np.array(found)
+    for _ in range(POINTS):
+        # Where a row's slope is the difference of equal terms, such as y - exp(0), it is rounding,
+        # which seems to belong to several: another point tells.
+        doubtful = index == SEVERAL
+        if not 0 < doubtful.mean() < DOUBTFUL:
+            break
+        direction = generator.standard_normal(dimension)
+        count_rows(feed.size)
+        found, infinite = look(radius * direction)
+        if int(infinite):
+            break
+        index[doubtful] = np.asarray(found)[doubtful]
+    return None if (index == SEVERAL).any() or (index == NONE).all() else index
 
 
 def _add(found: dict, index: np.ndarray, start: int, shape: tuple) -> None:

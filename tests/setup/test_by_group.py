@@ -344,6 +344,29 @@ def test_the_ladder_of_sizes_does_not_end_where_groups_are_many():
     assert len(sizes) == 4 and all(10_000_000 % size == 0 for size in sizes)
 
 
+def test_slopes_that_cancel_at_one_point_hide_no_group():
+    """Among many counts some are close to exp(eta) anywhere: their slopes there are rounding."""
+    size, rng = 100_000, np.random.default_rng(3)
+    g = rng.integers(0, GROUPS, size).astype(np.int32)
+    x = rng.standard_normal(size).astype(np.float32)
+    y = rng.poisson(np.exp(0.2 + 0.5 * EFFECT[g] + 0.3 * x)).astype(np.float32)
+
+    def counts(x, g, y):
+        tau = numpyro.sample("tau", dist.HalfNormal(1))
+        a = numpyro.sample("a", dist.Normal(0, tau).expand([GROUPS]).to_event(1))
+        rate = jnp.exp(a[g] + numpyro.sample("b", dist.Normal(0, 1)) * x)
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Poisson(rate), obs=y)
+
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        checked = check_model(generator, counts, make_settings(), (x, g, y), {}, {})
+        functions, precise = functions_of(checked.model, None), checked.model.precise
+        with jax.enable_x64(precise):
+            structure = find_structure(generator, functions, set_up_feed(checked.rows(precise)), ())
+        np.testing.assert_array_equal(structure.first.index, g[checked.order])
+
+
 def test_small_models_are_not_looked_at():
     data = (FEATURE, SECOND, LABEL)
 
