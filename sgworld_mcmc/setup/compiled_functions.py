@@ -152,7 +152,7 @@ class SetUpFunctions:
         return influences(self._density(constants), coordinates, positions, rows)
 
     def _batch_moments(self, coordinates, draws, rows, constants, pieces, number, temperature):
-        density = lambda flat, some: self.model.log_density(flat, some, constants) / temperature  # noqa: E731
+        density = lambda flat, some: self.model.of_sample(flat, some, constants) / temperature  # noqa: E731
         scaled = coordinates.scaled(jnp.sqrt(temperature))
         return batch_moments(density, scaled, draws, rows, pieces, number)
 

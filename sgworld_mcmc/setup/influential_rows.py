@@ -18,10 +18,10 @@ from sgworld_mcmc.protocols import ArrayTree, Coordinates
 
 __all__ = ["FEW", "chosen_rows", "influences"]
 
-# A row matters if its gradient moves a mean by so many standard deviations: then it has a
-# hundredth of what is known about a parameter, and moves a chain by a tenth of the posterior's
+# A row matters if its gradient moves a mean by so many standard deviations: then it has some
+# hundredths of what is known about a parameter, and moves a chain by a fifth of the posterior's
 # width at each visit if an epoch is as long as its memory. At most FEW are chosen.
-MATTERS, FEW = 0.1, 256
+MATTERS, FEW = 0.2, 256
 # Rows whose gradients are in memory together.
 TOGETHER = 4096
 

@@ -3,6 +3,7 @@
 The same functions deal the rows in both cases, so that the same seed gives the same batches.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,7 +30,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
-from sgworld_mcmc.setup.take_all import taken_out
+from sgworld_mcmc.setup.take_all import take_out, taken_out
 from sgworld_mcmc.streaming.rows import Rows
 from sgworld_mcmc.streaming.source import StreamedArray
 
@@ -39,6 +40,7 @@ __all__ = [
     "controls_of",
     "dealt",
     "feed_of",
+    "fingerprint_of",
     "first_rows",
     "identified",
     "lay_out",
@@ -107,8 +109,8 @@ def lay_out(
     with jax.enable_x64(plan.double):
         rows, constants = checked.rows(plan.double), checked.constants(plan.double)
         if plan.fit.unit:
-            rows = _dealt_again(plan, checked, settings, rows, constants)
-        if len(plan.take_all):
+            plan, view, rows, constants = _dealt_again(plan, checked, settings, rows, constants)
+        elif len(plan.take_all):
             view, rows, constants = taken_out(view, rows, constants, plan.take_all)
         layout = layout_of(settings.devices, plan.dynamics.shards)
         feed = feed_of(rows, plan.dynamics, layout)
@@ -277,7 +279,11 @@ def run_data(plan: RunPlan, view: MinibatchModel, feed, rows, constants, data) -
 
 
 def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows, constants):
-    """Return the rows in the order that they had when a plan was made for them."""
+    """Return plan, model, rows and constants, the rows dealt as when the plan was made for them.
+
+    Curvatures by which rows are dealt may be rounded otherwise on another machine. The batches are
+    others then, and the plan is returned with what control variates know about these.
+    """
     view, seed = checked.model, plan.partition
     functions, double = functions_of(view, settings.init_strategy), rows
     with jax.enable_x64(view.precise):
@@ -285,4 +291,20 @@ def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows,
             double = checked.rows(view.precise)
         whole, feed = checked.constants(view.precise), set_up_feed(double)
     posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0)
-    return dealt(seed, with_structure(posterior, seed), plan.dynamics)[0].rows
+    posterior = with_structure(posterior, seed)
+    if len(plan.take_all):
+        posterior = take_out(posterior, plan.take_all)
+    posterior, order = dealt(seed, posterior.with_row_derivatives(), plan.dynamics)
+    if fingerprint_of(order) != plan.dealt:
+        gradient = plan.dynamics.gradient
+        controls = controls_of(posterior, gradient, feed_of(posterior.rows, plan.dynamics), order)
+        if plan.measurements is not None:
+            controls = gradient.bounded(controls, reach_of(plan.measurements.starts, plan.fit))
+        tuning = plan.tuning._replace(controls=controls)
+        plan = replace(plan, tuning=tuning, dealt=fingerprint_of(order))
+    return plan, posterior.functions.model, posterior.rows, posterior.constants
+
+
+def fingerprint_of(order: np.ndarray | None) -> int:
+    """Return a number that tells orders of the rows apart; zero for none."""
+    return 0 if order is None else zlib.crc32(np.ascontiguousarray(order, np.int64))

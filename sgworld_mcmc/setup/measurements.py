@@ -101,7 +101,8 @@ def measure(
         The posterior in the coordinates that the run will use, and what was measured in them.
     """
     positions = gaussian_draws(generator, posterior)
-    posterior = _with_row_derivatives(posterior)
+    if posterior.row_derivatives is None:
+        posterior = _with_row_derivatives(posterior)
     chains, last = len(positions), None
     parts = None if posterior.structure is None else posterior.parts()
     of_batches = partial(_of_batches, generator, batch_size=batch_size, redeals=redeals)

@@ -24,7 +24,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS, GAUSSIAN_DIMENSIO
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
-from sgworld_mcmc.setup.lay_out import dealt, feed_of, run_data
+from sgworld_mcmc.setup.lay_out import dealt, feed_of, fingerprint_of, run_data
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.posterior import Posterior
@@ -127,6 +127,7 @@ def prepare(
         choice=choice,
         description=describe(view, data, constants, contents),
         take_all=few,
+        dealt=fingerprint_of(order),
         sharing=sharing,
     )
     return plan, run_data(

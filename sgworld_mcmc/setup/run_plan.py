@@ -84,6 +84,8 @@ class RunPlan:
     take_all
         Indices, among the shuffled rows, of those that are in every batch and in no sample
         (:mod:`sgworld_mcmc.setup.take_all`).
+    dealt
+        Fingerprint of the order in which the rows of a model with groups were dealt; else zero.
     strata
         Number of parts of the user's rows, each shuffled by itself, which give every stretch of the
         shuffled rows equal shares.
@@ -106,6 +108,7 @@ class RunPlan:
     kinetic: KineticFit | None = None
     streaming: Streaming | None = None
     take_all: np.ndarray = field(default_factory=partial(np.zeros, 0, int))
+    dealt: int = 0
     strata: int = 1
     sharing: str = ""
 

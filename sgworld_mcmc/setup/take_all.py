@@ -14,7 +14,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import MOST_PRODUCTS, set_up_feed
 from sgworld_mcmc.setup.influential_rows import FEW, chosen_rows
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 
-__all__ = ["taken_out", "with_take_all"]
+__all__ = ["take_out", "taken_out", "with_take_all"]
 
 # The noise of at most this many rows is measured whole, and the batches are large parts of them.
 FEW_ROWS = 2**11
@@ -30,50 +30,97 @@ def with_take_all(
     """Return the posterior with the rows that matter in every batch, and their indices (k,).
 
     The indices are those of the shuffled rows. There are none where such rows are not looked for:
-    where rows lie on several devices or go by group, where they are few or very many, where all of
-    them are one batch, and where a user has given everything that could be chosen.
+    where rows lie on several devices, where they are few or very many, where all of them are one
+    batch, and where a user has given everything that could be chosen.
 
     Parameters
     ----------
     seed
         Integers that begin the random numbers of the points where slopes are looked at.
     posterior
-        The posterior, in coordinates of its mode.
+        The posterior, in coordinates of its mode or by group. The derivatives of its rows are
+        returned with it where parameters go by group.
     """
     size, model = posterior.size, posterior.functions.model
     given = settings.complete or (settings.batch_size or 0) > size - FEW
-    many = size > MOST_ROWS or size * posterior.fit.dimension**2 > MOST_PRODUCTS
-    special = model.random or model.reason is not None or posterior.structure is not None
+    special = model.random or model.reason is not None or not posterior.coordinates.whitens
     apart = posterior.layout is not None or posterior.whole is not None or posterior.strata > 1
-    if given or size <= FEW_ROWS or many or special or apart or not posterior.coordinates.whitens:
+    if given or special or apart or not FEW_ROWS < size <= MOST_ROWS:
         return posterior, np.zeros(0, int)
+    if posterior.structure is not None:
+        stage("derivatives of the rows")
+        posterior = posterior.with_row_derivatives()
+        found = _by_derivatives(posterior)
+    else:
+        found = _by_slopes(seed, posterior)
+    few = np.zeros(0, int) if found is None else chosen_rows(found)
+    return (take_out(posterior, few) if len(few) else posterior), few
+
+
+def _by_slopes(seed: np.ndarray, posterior: Posterior) -> np.ndarray | None:
+    """Return (N,) largest slopes of the rows, along all directions."""
+    size, functions = posterior.size, posterior.functions
+    if size * posterior.fit.dimension**2 > MOST_PRODUCTS:
+        return None
     stage("rows that matter")
     count_rows(size)
     # Both sides of the center, and far from it along all directions if they are few.
     draws = gaussian_draws(generator_of(np.append(seed, OWN)), posterior)
     far = draws[np.abs(posterior.coordinates.along(draws)).min(1).argmax()]
     places = np.sqrt(posterior.temperature) * np.stack([far, -far])
-    functions, data = posterior.functions, (posterior.rows_double, posterior.constants_double)
+    with jax.enable_x64(functions.model.precise):
+        found = functions.influences(
+            jax.tree.map(from_numpy, posterior.coordinates),
+            from_numpy(places),
+            posterior.rows_double,
+            posterior.constants_double,
+        )
+        return np.asarray(found, float)
+
+
+def _by_derivatives(posterior: Posterior) -> np.ndarray | None:
+    """Return (N,) largest slopes of the rows, along what all groups share.
+
+    They are those at the center, and the root mean squares that follow from the curvatures there.
+    """
+    known, structure = posterior.row_derivatives, posterior.structure
+    if known is None or len(structure.groupings) > 1:
+        return None
+    found, start = np.zeros(posterior.size), len(known.first) - len(structure.rest)
+    for number, deviation in enumerate(posterior.coordinates.deviations()[structure.rest], start):
+        curvature = np.abs(known.second[number][number])
+        largest = np.maximum(np.abs(known.first[number]), np.sqrt(curvature))
+        found = np.maximum(found, deviation * largest)
+    return found
+
+
+def take_out(posterior: Posterior, few: np.ndarray) -> Posterior:
+    """Return the posterior with these of its rows in every batch."""
+    functions, structure, known = (
+        posterior.functions,
+        posterior.structure,
+        posterior.row_derivatives,
+    )
+    model, rows, constants = functions.model, posterior.rows, posterior.constants
     with jax.enable_x64(model.precise):
-        coordinates = jax.tree.map(from_numpy, posterior.coordinates)
-        found = functions.influences(coordinates, from_numpy(places), *data)
-        few = chosen_rows(np.asarray(found, float))
-        if len(few) == 0:
-            return posterior, few
-        double = taken_out(model, *data, few)
+        double = taken_out(model, posterior.rows_double, posterior.constants_double, few)
         feed = set_up_feed(double[1])
-    same = posterior.rows is posterior.rows_double
-    rows, constants = posterior.rows, posterior.constants
-    run = double if same else taken_out(model, rows, constants, few)
-    changed = posterior._replace(
+    single = double if rows is posterior.rows_double else taken_out(model, rows, constants, few)
+    if structure is not None:
+        left = [g._replace(index=np.delete(g.index, few)) for g in structure.groupings]
+        structure = structure._replace(groupings=tuple(left))
+    if known is not None:
+        known = jax.tree.map(lambda x: np.delete(x, few), known)
+    return posterior._replace(
         functions=functions_of(double[0], functions.strategy),
-        rows=run[1],
-        constants=run[2],
+        rows=single[1],
+        constants=single[2],
         rows_double=double[1],
         constants_double=double[2],
         feed_double=feed,
+        structure=structure,
+        row_derivatives=known,
     )
-    return changed, few
 
 
 def taken_out(

@@ -17,7 +17,7 @@ import pytest
 from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.data.orders.fresh import FreshOrder
 from sgworld_mcmc.data.orders.replacement import Replacement
-from sgworld_mcmc.setup.plan_file import VERSION, load_plan
+from sgworld_mcmc.setup.plan_file import VERSION, load_plan, save_plan
 
 KEY = jax.random.key(3)
 FAST = {"num_samples": 30, "num_warmup": 3, "num_chains": 2}
@@ -250,3 +250,34 @@ def test_an_order_of_ones_own_is_given_beside_its_plan(tmp_path):
     again = SGWORLD(models.gaussian, plan=path, order=Backwards(), **FAST)
     again.run(KEY, data())
     np.testing.assert_array_equal(draws(again), draws(mcmc))
+
+
+@pytest.mark.slow
+def test_rows_of_equal_curvature_are_dealt_as_before(tmp_path):
+    """What is kept of the batches belongs to them: others would have another posterior."""
+    size, groups = 30_000, 310
+    rng = np.random.default_rng(2)
+    index = rng.integers(0, groups, size).astype(np.int32)
+    y = rng.poisson(np.exp(0.5 * rng.standard_normal(groups))[index]).astype(np.float32)
+
+    def counts(index, y):
+        mu, tau = numpyro.sample("mu", dist.Normal(0, 1)), numpyro.sample("tau", dist.HalfNormal(1))
+        with numpyro.plate("groups", groups):
+            u = numpyro.sample("u", dist.Normal(mu, tau))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Poisson(jnp.exp(u[index])), obs=y)
+
+    first = SGWORLD(counts, **FAST)
+    first.run(KEY, index, y)
+    assert first.plan.fit.unit and first.plan.tuning.controls.batches is not None
+    first.save_plan(tmp_path / "plan")
+    taus = []
+    # A plan from a machine that has rounded otherwise has dealt the rows in another order.
+    for dealt in (first.plan.dealt, first.plan.dealt + 1):
+        plan = dataclasses.replace(load_plan(tmp_path / "plan"), dealt=dealt)
+        save_plan(plan, tmp_path / "other")
+        again = SGWORLD(counts, plan=tmp_path / "other", **FAST)
+        again.run(KEY, index, y)
+        taus.append(np.asarray(again.get_samples()["tau"]))
+    np.testing.assert_array_equal(taus[0], first.get_samples()["tau"])
+    np.testing.assert_allclose(taus[1], taus[0], rtol=1e-3)
