@@ -56,6 +56,8 @@ class ArrowCenter(NamedTuple):
     mean
         Whether the coordinates come from a mean Hessian over the posterior: that at the center is
         not convex, or not like it.
+    hessian
+        That mean Hessian, or None.
     """
 
     coordinates: Arrow
@@ -64,6 +66,7 @@ class ArrowCenter(NamedTuple):
     moved: float
     converged: bool
     mean: bool = False
+    hessian: ArrowHessian | None = None
 
 
 class ArrowSearch(NamedTuple):
@@ -99,7 +102,7 @@ class ArrowSearch(NamedTuple):
         x = x if rough is None else rough.coordinates.center
         if few < self.rows.count:
             x = self.given_the_rest(x, self.rows.count)
-        return self.averaged(x)
+        return self.averaged(x, rough)
 
     def given_the_rest(self, x: np.ndarray, used: int) -> np.ndarray:
         """Return the mode of the parameters by group, given those that go by no grouping."""
@@ -117,42 +120,48 @@ class ArrowSearch(NamedTuple):
                 break
         return x
 
-    def at(self, center: np.ndarray, mean: bool = False) -> ArrowCenter | None:
+    def at(self, center: np.ndarray, width: Arrow | None = None) -> ArrowCenter | None:
         """Return what the density is like around a center, which stays where it is.
 
-        Its Hessian is that at the center, or a mean one.
+        Its Hessian is that at the center, or a mean one over draws of the ``width`` of some
+        coordinates.
         """
-        used = self.rows.count
+        used, mean = self.rows.count, width is not None
         made = self.rows.expand(center, used)
         if made is None:
             return None
         coordinates, indefinite = arrow_scale(made.hessian)
-        coordinates = replace(coordinates, center=center)
+        coordinates = replace(width if mean else coordinates, center=center)
         if mean:
-            coordinates, indefinite = self._wider(
-                coordinates, indefinite, self._draws()[:SPREAD], used
-            )
+            half = self._draws()[:SPREAD]
+            coordinates, indefinite, _ = self._wider(coordinates, indefinite, half, used)
         return ArrowCenter(coordinates.spread_out(), made.gradient, indefinite, 0.0, True, mean)
 
     def _draws(self) -> np.ndarray:
         return self.generator.standard_normal((PAIRS, self.rows.dimension))
 
-    def averaged(self, center: np.ndarray) -> ArrowCenter | None:
+    def averaged(self, center: np.ndarray, rough: ArrowCenter | None = None) -> ArrowCenter | None:
         """Move a center to where the mean gradient over draws vanishes; None if it leads nowhere.
 
         The coordinates come from a mean Hessian where that at the center is not convex, or not
-        like it.
+        like it: over draws of the width that a ``rough`` search has found, if it needed one.
         """
+        width = rough.coordinates if rough is not None and rough.mean else None
         here, used = self.at(center) if self.averages else None, self.rows.count
         mean = here is not None and not here.indefinite and not self._will_do(here, used)
-        found = self._moved(center, used, mean)
+        found = self._moved(center, used, mean, width=width)
         if found is None or found.mean or not self.averages or self._will_do(found, used):
             return found
-        better = self._moved(found.coordinates.center, used, True)
+        better = self._moved(found.coordinates.center, used, True, width=width)
         return better if better is not None and better.converged else found
 
     def _moved(
-        self, center: np.ndarray, used: int, mean: bool, exact: float = EXACT
+        self,
+        center: np.ndarray,
+        used: int,
+        mean: bool,
+        exact: float = EXACT,
+        width: Arrow | None = None,
     ) -> ArrowCenter | None:
         """Move a center as :meth:`averaged` does, until a step is as short as ``exact``.
 
@@ -166,7 +175,7 @@ class ArrowSearch(NamedTuple):
         for number in range(AVERAGES + 1):
             made, bound = self.rows.expand(center, used), -np.inf
             if made is not None:
-                here, shift, bound = self._look(made, center, half, draws, used, mean)
+                here, shift, bound = self._look(made, center, half, draws, used, mean, last, width)
                 # Where the Hessian is not convex at one center, it is hardly convex at the next: a
                 # parameter would seem to be known hundreds of times less well there.
                 mean = mean or here.mean
@@ -179,7 +188,7 @@ class ArrowSearch(NamedTuple):
                 center = last.coordinates.center + length * step
                 mixed.forget()
                 continue
-            last, best, length = here, bound, 1.0
+            last, best, length = here, max(best, bound), 1.0
             if here.moved < exact or number == AVERAGES:
                 break
             plain = step = here.coordinates.apply(shift)
@@ -196,43 +205,66 @@ class ArrowSearch(NamedTuple):
         draws: np.ndarray,
         used: int,
         mean: bool,
+        last: ArrowCenter | None,
+        width: Arrow | None,
     ) -> tuple[ArrowCenter, np.ndarray, float]:
         """Return a center, the step from it in its coordinates, and the evidence's bound there."""
         coordinates, indefinite = arrow_scale(made.hessian)
         coordinates = replace(coordinates, center=np.asarray(center, float))
-        wider = mean or indefinite > 0
+        wider, hessian = mean or indefinite > 0, None
         if wider:
-            coordinates, indefinite = self._wider(coordinates, indefinite, half[:SPREAD], used)
+            before = None if last is None else last.hessian
+            width = width if before is None else last.coordinates
+            if width is not None:
+                # The curvature at one point of a tail says nothing of the width.
+                coordinates = replace(width, center=coordinates.center)
+            coordinates, indefinite, hessian = self._wider(
+                coordinates, indefinite, half[:SPREAD], used, before
+            )
         value, shift = self.rows.averages(coordinates, made.gradient, draws, used)
         moved = float(np.abs(shift).max())
-        found = ArrowCenter(coordinates, made.gradient, indefinite, moved, moved < CLOSE, wider)
+        found = ArrowCenter(
+            coordinates, made.gradient, indefinite, moved, moved < CLOSE, wider, hessian
+        )
         return found, shift, value + coordinates.log_volume()
 
     def _wider(
-        self, coordinates: Arrow, indefinite: int, half: np.ndarray, used: int
-    ) -> tuple[Arrow, int]:
+        self,
+        coordinates: Arrow,
+        indefinite: int,
+        half: np.ndarray,
+        used: int,
+        before: ArrowHessian | None = None,
+    ) -> tuple[Arrow, int, ArrowHessian | None]:
         """Return coordinates from the mean Hessian over some draws, and those opposite to them.
 
-        The Gaussian closest to the posterior has the mean Hessian's inverse as its covariance.
+        The Gaussian closest to the posterior has the mean Hessian's inverse as its covariance. Of
+        the way from the mean ``before`` to the new one half is taken: where a curvature grows as
+        exp(2 z), a narrow Gaussian makes the next one wide, and a wide one narrow.
         """
         chosen = np.concatenate([half, -half])
         found = [self.rows.expand(coordinates.to_model(z), used) for z in chosen]
         found = [made.hessian for made in found if made is not None]
         if not found:
-            return coordinates, indefinite
-        segments = found[0].segments
-        parts = (np.mean(part, axis=0) for part in zip(*(h[:3] for h in found), strict=True))
-        made, indefinite = arrow_scale(ArrowHessian(*parts, segments))
-        return replace(made, center=coordinates.center), indefinite
+            return coordinates, indefinite, before
+        mean = _mean(found)
+        mean = mean if before is None else _mean([before, mean])
+        made, indefinite = arrow_scale(mean)
+        return replace(made, center=coordinates.center), indefinite, mean
 
     def _will_do(self, found: ArrowCenter, used: int) -> bool:
         """Return whether the Hessian at the center is much like a mean one."""
-        wider, indefinite = self._wider(found.coordinates, 0, self._draws()[:LOOK], used)
+        wider, indefinite, _ = self._wider(found.coordinates, 0, self._draws()[:LOOK], used)
         if indefinite:
             return True
         ratio = wider.spread_out().deviations() / found.coordinates.spread_out().deviations()
         _, shared = split(np.abs(np.log(ratio)), wider.segments)
         return bool(shared.max(initial=0) < UNLIKE)
+
+
+def _mean(hessians: list[ArrowHessian]) -> ArrowHessian:
+    parts = (np.mean(part, axis=0) for part in zip(*(h[:3] for h in hessians), strict=True))
+    return ArrowHessian(*parts, hessians[0].segments)
 
 
 def _of_groups(hessian: ArrowHessian, structure: Structure) -> Arrow:

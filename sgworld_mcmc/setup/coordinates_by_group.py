@@ -92,7 +92,7 @@ def recentred(posterior: Posterior, pilot: Pilot) -> Posterior | None:
     search = ArrowSearch(rows, np.random.default_rng(0))
     moved = np.sqrt(posterior.temperature) * pilot.mean * old.deviations()
     with jax.enable_x64(posterior.functions.model.precise):
-        found = search.at(old.center + moved, posterior.fit.mean)
+        found = search.at(old.center + moved, old if posterior.fit.mean else None)
     if found is None or found.indefinite:
         return None
     return posterior._replace(fit=_fit(found), row_derivatives=None)
