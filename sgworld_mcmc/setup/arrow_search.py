@@ -29,6 +29,8 @@ SPREAD, LOOK = 2, 1
 # The Hessian at the center will not do if another gives a parameter a standard deviation that
 # differs by more than this in its logarithm.
 UNLIKE = 0.1
+# Half of the way to a new mean Hessian is taken where all of it would change one so much.
+LONG = 0.5
 # The center has been found if an average moves no parameter by more standard deviations than the
 # first number; up to the second it will do.
 EXACT, CLOSE = 0.25, 0.5
@@ -239,8 +241,8 @@ class ArrowSearch(NamedTuple):
         """Return coordinates from the mean Hessian over some draws, and those opposite to them.
 
         The Gaussian closest to the posterior has the mean Hessian's inverse as its covariance. Of
-        the way from the mean ``before`` to the new one half is taken: where a curvature grows as
-        exp(2 z), a narrow Gaussian makes the next one wide, and a wide one narrow.
+        a long way from the mean ``before`` to the new one half is taken: where a curvature grows
+        as exp(2 z), a narrow Gaussian makes the next one wide, and a wide one narrow.
         """
         chosen = np.concatenate([half, -half])
         found = [self.rows.expand(coordinates.to_model(z), used) for z in chosen]
@@ -248,8 +250,10 @@ class ArrowSearch(NamedTuple):
         if not found:
             return coordinates, indefinite, before
         mean = _mean(found)
-        mean = mean if before is None else _mean([before, mean])
         made, indefinite = arrow_scale(mean)
+        if before is not None and _shared_change(made, coordinates) > LONG:
+            mean = _mean([before, mean])
+            made, indefinite = arrow_scale(mean)
         return replace(made, center=coordinates.center), indefinite, mean
 
     def _will_do(self, found: ArrowCenter, used: int) -> bool:
@@ -257,9 +261,14 @@ class ArrowSearch(NamedTuple):
         wider, indefinite, _ = self._wider(found.coordinates, 0, self._draws()[:LOOK], used)
         if indefinite:
             return True
-        ratio = wider.spread_out().deviations() / found.coordinates.spread_out().deviations()
-        _, shared = split(np.abs(np.log(ratio)), wider.segments)
-        return bool(shared.max(initial=0) < UNLIKE)
+        return _shared_change(wider, found.coordinates) < UNLIKE
+
+
+def _shared_change(one: Arrow, other: Arrow) -> float:
+    """Return the largest change of the logarithm of a shared parameter's standard deviation."""
+    ratio = one.spread_out().deviations() / other.spread_out().deviations()
+    _, shared = split(np.abs(np.log(ratio)), one.segments)
+    return float(shared.max(initial=0))
 
 
 def _mean(hessians: list[ArrowHessian]) -> ArrowHessian:
