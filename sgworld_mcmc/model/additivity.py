@@ -67,6 +67,7 @@ def check_minibatching(
     data: tuple,
     constants: tuple,
     points: list[jax.Array] | None = None,
+    given: tuple | None = None,
 ) -> frozenset[str]:
     """Return the names of the sites whose log density is a sum over rows.
 
@@ -76,7 +77,8 @@ def check_minibatching(
     mean over batches of prior + M * likelihood is the full log density. If the number of rows is
     odd, the last one is left out of both sides. ``data`` may be a random part of the rows: a term
     that adds up over two halves of a part adds up over all of them. If ``points`` are given, the
-    sites are compared there.
+    sites are compared there. ``given`` are the same rows in the user's order, in which a model may
+    be finite that is not so in another.
 
     A model with random parts is compared row by row: the terms of the first half of the rows must
     be the same with and without the second half, and the other way round.
@@ -95,7 +97,7 @@ def check_minibatching(
         data = jax.tree.map(lambda x: x[:size], data)
     evaluations = None
     if points is None:
-        points, evaluations = _finite_points(model, evaluate, data, constants)
+        points, evaluations = _finite_points(model, evaluate, data, constants, given)
     if size == 1:  # nothing to compare; one batch is all there is
         return model.additive
     parts, length = [data], size
@@ -222,7 +224,9 @@ def _block(data: tuple, start: int) -> tuple:
     return jax.tree.map(lambda x: x[start : start + SMALL], data)
 
 
-def _finite_points(model, evaluate, data, constants) -> tuple[list[jax.Array], list[Evaluation]]:
+def _finite_points(
+    model, evaluate, data, constants, given
+) -> tuple[list[jax.Array], list[Evaluation]]:
     """Return two points near the origin where the model is finite, and its evaluations there.
 
     The points lie within one unit of the origin, or nearer if too few of those are finite.
@@ -249,6 +253,17 @@ def _finite_points(model, evaluate, data, constants) -> tuple[list[jax.Array], l
         if len(found) == POINTS:
             return points, found
     bad = [name for name, term in made.whole.items() if not np.all(np.isfinite(term))]
+    if given is not None and model.reason is None:
+        try:
+            _finite_points(model, evaluate, jax.tree.map(from_numpy, given), constants, None)
+        except ValueError:
+            pass
+        else:
+            raise NotMinibatchable(
+                f"The log density of site {bad[0]!r} is finite with the rows as they are given, and "
+                "NaN or infinite with the rows in random order: it is no sum over rows, as that of "
+                "a time series or of a differential equation whose times have to increase."
+            )
     raise ValueError(
         f"The log density of site {bad[0] if bad else '?'!r} is NaN or infinite at {TRIES} random "
         "points near the origin of the unconstrained space. Check the model's parameters there, "

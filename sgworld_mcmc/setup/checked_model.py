@@ -130,7 +130,8 @@ def check_model(
         count_rows(len(some))
         if additive is None:
             try:
-                additive = check_minibatching(base, base.evaluate, part, whole)
+                given = None if is_large(base.size) else data
+                additive = check_minibatching(base, base.evaluate, part, whole, given=given)
             except NotMinibatchable as error:
                 problem = str(error)
                 if cut:

@@ -216,3 +216,20 @@ def test_random_numbers_in_the_model_are_named():
     # The step size of QUICK is one of overdamped dynamics.
     with pytest.raises(ValueError, match=r"draws random numbers \(numpyro.prng_key"):
         SGWORLD(dropout, batch_size=20, **QUICK).run(KEY, X, Y)
+
+
+def test_times_that_have_to_increase_are_rows_in_their_own_order():
+    """In random order the density is NaN: the model is seen as a whole, whatever the key."""
+    times = np.cumsum(np.random.default_rng(0).uniform(0.5, 1.5, 30))
+    y = np.random.default_rng(1).normal(size=30)
+
+    def diffusion(times, y):
+        rate = numpyro.sample("rate", dist.LogNormal(0, 1))
+        steps = jnp.sqrt(jnp.diff(times, prepend=times[0] - 1))
+        numpyro.sample("y", dist.Normal(0, rate * steps), obs=y)
+
+    for seed in range(2):
+        with pytest.warns(WholeDataWarning, match="rows in random order"):
+            SGWORLD(diffusion, **QUICK).run(jax.random.key(seed), times, y)
+    with pytest.raises(ValueError, match="whose times have to increase"):
+        SGWORLD(diffusion, **QUICK, batch_size=10).run(KEY, times, y)
