@@ -260,7 +260,7 @@ def _finite_points(
             pass
         else:
             raise NotMinibatchable(
-                f"The log density of site {bad[0]!r} is finite with the rows as they are given, and "
+                f"The log density of site {bad[0]!r} is finite with the rows as they come, and "
                 "NaN or infinite with the rows in random order: it is no sum over rows, as that of "
                 "a time series or of a differential equation whose times have to increase."
             )
