@@ -18,7 +18,7 @@ __all__ = ["take_out", "taken_out", "with_take_all"]
 
 # The noise of at most this many rows is measured whole, and the batches are large parts of them.
 FEW_ROWS = 2**11
-# Rows that matter are looked for among so many: of more rows each pass counts.
+# A pass is made to look for rows that matter among so many: of more rows each pass counts.
 MOST_ROWS = 2**21
 # A number that, beside the seed, begins random numbers of its own.
 OWN = 13
@@ -45,7 +45,7 @@ def with_take_all(
     given = settings.complete or (settings.batch_size or 0) > size - FEW
     special = model.random or model.reason is not None or not posterior.coordinates.whitens
     apart = posterior.layout is not None or posterior.whole is not None or posterior.strata > 1
-    if given or special or apart or not FEW_ROWS < size <= MOST_ROWS:
+    if given or special or apart or size <= FEW_ROWS:
         return posterior, np.zeros(0, int)
     if posterior.structure is not None:
         stage("derivatives of the rows")
@@ -60,7 +60,7 @@ def with_take_all(
 def _by_slopes(seed: np.ndarray, posterior: Posterior) -> np.ndarray | None:
     """Return (N,) largest slopes of the rows, along all directions."""
     size, functions = posterior.size, posterior.functions
-    if size * posterior.fit.dimension**2 > MOST_PRODUCTS:
+    if size > MOST_ROWS or size * posterior.fit.dimension**2 > MOST_PRODUCTS:
         return None
     stage("rows that matter")
     count_rows(size)
@@ -96,12 +96,8 @@ def _by_derivatives(posterior: Posterior) -> np.ndarray | None:
 
 def take_out(posterior: Posterior, few: np.ndarray) -> Posterior:
     """Return the posterior with these of its rows in every batch."""
-    functions, structure, known = (
-        posterior.functions,
-        posterior.structure,
-        posterior.row_derivatives,
-    )
-    model, rows, constants = functions.model, posterior.rows, posterior.constants
+    functions, rows, constants = posterior.functions, posterior.rows, posterior.constants
+    model, structure, known = functions.model, posterior.structure, posterior.row_derivatives
     with jax.enable_x64(model.precise):
         double = taken_out(model, posterior.rows_double, posterior.constants_double, few)
         feed = set_up_feed(double[1])
