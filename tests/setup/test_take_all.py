@@ -70,6 +70,7 @@ def test_runs_again_from_a_file_and_go_on(tmp_path):
         np.testing.assert_allclose(
             energy[place], potential_energy(model, data, {}, point), rtol=1e-5
         )
+    assert "In every batch: a row that matters more than others." in str(mcmc.bias_report())
     mcmc.save_plan(tmp_path / "plan")
     again = SGWORLD(model, num_samples=50, progress_bar=False, plan=tmp_path / "plan")
     again.run(KEY, *data)
