@@ -28,8 +28,10 @@ TOGETHER = 4096
 
 def influences(
     log_density: Callable, coordinates: Coordinates, positions: jax.Array, rows: ArrayTree
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Return (N,) largest slopes at some positions, of the log likelihood of each of N rows.
+
+    The (N,) numbers of the directions along which they are largest are returned too.
 
     Parameters
     ----------
@@ -49,13 +51,28 @@ def influences(
 
     def slope(row):
         alone = jax.tree.map(lambda x: x[None], row)
-        return jnp.abs(along(gradients(points, alone))).max() / size
+        slopes = jnp.abs(along(gradients(points, alone))).max(0) / size
+        return slopes.max(), jnp.argmax(slopes)
 
     return jax.lax.map(slope, rows, batch_size=min(size, TOGETHER))
 
 
-def chosen_rows(influence: np.ndarray) -> np.ndarray:
-    """Return the indices of the rows that matter, FEW at most and the largest of them."""
+def chosen_rows(influence: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Return the indices of the rows that matter, FEW at most.
+
+    Where they are more, those of directions along which few matter are chosen: each of these says
+    more than one of many that are alike, and to have some of the many in every batch helps little.
+
+    Parameters
+    ----------
+    influence, direction
+        (N,) slopes, and the number of the direction along which each of them is.
+    """
     influence = np.where(np.isfinite(influence), influence, np.inf)
-    largest = np.argsort(-influence, kind="stable")[:FEW]
-    return np.sort(largest[influence[largest] > MATTERS])
+    found = np.flatnonzero(influence > MATTERS)
+    number = np.bincount(direction[found])[direction[found]] if len(found) else found
+    order = np.lexsort((direction[found], number))
+    # Whole directions only, the last of which ends where FEW rows are reached.
+    ends = np.flatnonzero(np.diff(direction[found][order], append=-1)) + 1
+    ends = ends[ends <= FEW]
+    return np.sort(found[order][: ends[-1]]) if len(ends) else found[:0]

@@ -10,16 +10,20 @@ from sgworld_mcmc.model.take_all import TakeAll, TakeAllModel
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import functions_of
-from sgworld_mcmc.setup.coordinates_from_mode import MOST_PRODUCTS, set_up_feed
+from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.influential_rows import FEW, chosen_rows
-from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
+from sgworld_mcmc.setup.posterior import Posterior
 
 __all__ = ["take_out", "taken_out", "with_take_all"]
 
 # The noise of at most this many rows is measured whole, and the batches are large parts of them.
 FEW_ROWS = 2**11
-# A pass is made to look for rows that matter among so many: of more rows each pass counts.
-MOST_ROWS = 2**21
+# A pass is made to look for rows that matter among so many, of more of which each pass counts, and
+# if rows times squared dimensions are at most so many: it takes less time than a Hessian.
+MOST_ROWS, MOST_PRODUCTS = 2**21, 2 * 10**10
+# Slopes are looked at so many standard deviations from the center. Of so many vectors of random
+# signs that is taken which comes close to it along all parameters.
+FAR, SIGNS = 2.0, 64
 # A number that, beside the seed, begins random numbers of its own.
 OWN = 13
 
@@ -53,45 +57,49 @@ def with_take_all(
         found = _by_derivatives(posterior)
     else:
         found = _by_slopes(seed, posterior)
-    few = np.zeros(0, int) if found is None else chosen_rows(found)
+    few = np.zeros(0, int) if found is None else chosen_rows(*found)
     return (take_out(posterior, few) if len(few) else posterior), few
 
 
-def _by_slopes(seed: np.ndarray, posterior: Posterior) -> np.ndarray | None:
-    """Return (N,) largest slopes of the rows, along all directions."""
+def _by_slopes(seed: np.ndarray, posterior: Posterior) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return (N,) largest slopes of the rows, and the numbers of their directions."""
     size, functions = posterior.size, posterior.functions
     if size > MOST_ROWS or size * posterior.fit.dimension**2 > MOST_PRODUCTS:
         return None
     stage("rows that matter")
     count_rows(size)
-    # Both sides of the center, and far from it along all directions if they are few.
-    draws = gaussian_draws(generator_of(np.append(seed, OWN)), posterior)
-    far = draws[np.abs(posterior.coordinates.along(draws)).min(1).argmax()]
-    places = np.sqrt(posterior.temperature) * np.stack([far, -far])
+    # Two opposite points, FAR from the center along all parameters, as well as signs can do that
+    # within the reach of the posterior.
+    coordinates, dimension = posterior.coordinates, posterior.fit.dimension
+    generator = generator_of(np.append(seed, OWN))
+    signs = generator.choice([-FAR, FAR], (SIGNS, dimension))
+    z = coordinates.solve(signs * coordinates.deviations())
+    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True) / (FAR * dimension**0.5), 1)
+    best = z[np.abs(coordinates.along(z)).min(1).argmax()]
+    places = np.sqrt(posterior.temperature) * np.stack([best, -best])
     with jax.enable_x64(functions.model.precise):
         found = functions.influences(
-            jax.tree.map(from_numpy, posterior.coordinates),
+            jax.tree.map(from_numpy, coordinates),
             from_numpy(places),
             posterior.rows_double,
             posterior.constants_double,
         )
-        return np.asarray(found, float)
+        return np.asarray(found[0], float), np.asarray(found[1])
 
 
-def _by_derivatives(posterior: Posterior) -> np.ndarray | None:
-    """Return (N,) largest slopes of the rows, along what all groups share.
+def _by_derivatives(posterior: Posterior) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return (N,) largest slopes of the rows along what all groups share, and along which of it.
 
     They are those at the center, and the root mean squares that follow from the curvatures there.
     """
     known, structure = posterior.row_derivatives, posterior.structure
     if known is None or len(structure.groupings) > 1:
         return None
-    found, start = np.zeros(posterior.size), len(known.first) - len(structure.rest)
+    start, found = len(known.first) - len(structure.rest), [np.zeros(posterior.size)]
     for number, deviation in enumerate(posterior.coordinates.deviations()[structure.rest], start):
         curvature = np.abs(known.second[number][number])
-        largest = np.maximum(np.abs(known.first[number]), np.sqrt(curvature))
-        found = np.maximum(found, deviation * largest)
-    return found
+        found.append(deviation * np.maximum(np.abs(known.first[number]), np.sqrt(curvature)))
+    return np.max(found, axis=0), np.argmax(found, axis=0)
 
 
 def take_out(posterior: Posterior, few: np.ndarray) -> Posterior:

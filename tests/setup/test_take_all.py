@@ -91,14 +91,38 @@ def test_rows_are_not_looked_for_where_nothing_is_chosen_or_all_are_one_batch():
         assert plan.take_all.size == 0 and plan.size == SIZE
 
 
-def test_the_largest_of_the_rows_that_matter_are_chosen():
-    slopes = np.full(10_000, 1e-3)
-    assert len(chosen_rows(slopes)) == 0
+def test_rows_of_directions_along_which_few_matter_are_chosen():
+    slopes, direction = np.full(10_000, 1e-3), np.zeros(10_000, int)
+    assert len(chosen_rows(slopes, direction)) == 0
     slopes[[5, 7000]] = 0.3, 3.0
-    assert chosen_rows(slopes).tolist() == [5, 7000]
+    assert chosen_rows(slopes, direction).tolist() == [5, 7000]
     slopes[3] = np.nan
-    assert 3 in chosen_rows(slopes)
-    assert len(chosen_rows(np.linspace(0, 1, 10_000))) == FEW
+    assert 3 in chosen_rows(slopes, direction)
+    # More than there is room for are alike: one that is alone is not crowded out.
+    slopes[1000:2000], direction[1000:2000] = 0.9, 1
+    assert chosen_rows(slopes, direction).tolist() == [3, 5, 7000]
+    assert len(chosen_rows(np.linspace(0, 1, FEW), np.zeros(FEW, int))) < FEW
+
+
+def test_rows_that_only_one_side_of_the_mode_shows_are_found_whatever_the_key():
+    """Levels without an event: their rows have a slope where the coefficient is large."""
+    size, levels = 30_000, 6
+    rng = np.random.default_rng(4)
+    level = np.full(size, levels, np.int32)
+    places = rng.permutation(size)[: 10 * levels]
+    level[places] = np.repeat(np.arange(levels), 10)
+    y = (rng.random(size) < 0.003).astype(np.float32)
+    y[places] = 0
+
+    def events(level, y):
+        a = numpyro.sample("a", dist.Normal(0, 10))
+        b = numpyro.sample("b", dist.Normal(0, 3).expand([levels]).to_event(1))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Bernoulli(logits=a + jnp.append(b, 0.0)[level]), obs=y)
+
+    for seed in range(2):
+        plan = SGWORLD(events, progress_bar=False).set_up(jax.random.key(seed), level, y)
+        assert len(plan.take_all) == 10 * levels
 
 
 @pytest.mark.slow
