@@ -20,8 +20,9 @@ __all__ = ["FEW", "chosen_rows", "influences"]
 
 # A row matters if its gradient moves a mean by so many standard deviations: then it has some
 # hundredths of what is known about a parameter, and moves a chain by a fifth of the posterior's
-# width at each visit if an epoch is as long as its memory. At most FEW are chosen.
-MATTERS, FEW = 0.2, 256
+# width at each visit if an epoch is as long as its memory. At most FEW are chosen, and of few rows
+# a PART.
+MATTERS, FEW, PART = 0.2, 1024, 1 / 8
 # Rows whose gradients are in memory together.
 TOGETHER = 4096
 
@@ -72,7 +73,7 @@ def chosen_rows(influence: np.ndarray, direction: np.ndarray) -> np.ndarray:
     found = np.flatnonzero(influence > MATTERS)
     number = np.bincount(direction[found])[direction[found]] if len(found) else found
     order = np.lexsort((direction[found], number))
-    # Whole directions only, the last of which ends where FEW rows are reached.
+    # Whole directions only, as many as there is room for.
     ends = np.flatnonzero(np.diff(direction[found][order], append=-1)) + 1
-    ends = ends[ends <= FEW]
+    ends = ends[ends <= min(FEW, PART * len(influence))]
     return np.sort(found[order][: ends[-1]]) if len(ends) else found[:0]
