@@ -95,7 +95,8 @@ def request_of(
     costs = {"overhead": taken + max(OVERHEAD, ROWS_OF_PRODUCT * numbers_of_matrix)}
     if fit.unit:
         sizes = batch_ladder(size, fit.dimension)
-        costs = {"batch_sizes": sizes, "overhead": OVERHEAD + FOR_EACH * fit.dimension}
+        overhead = taken + OVERHEAD + FOR_EACH * fit.dimension
+        costs = {"batch_sizes": sizes, "overhead": overhead}
     return Request(
         size=size,
         order=settings.order,
