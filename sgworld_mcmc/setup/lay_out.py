@@ -3,7 +3,6 @@
 The same functions deal the rows in both cases, so that the same seed gives the same batches.
 """
 
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,7 +28,7 @@ from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.posterior import Posterior, derivatives
-from sgworld_mcmc.setup.run_plan import RunData, RunPlan
+from sgworld_mcmc.setup.run_plan import RunData, RunPlan, Tuning
 from sgworld_mcmc.setup.take_all import take_out, taken_out
 from sgworld_mcmc.streaming.rows import Rows
 from sgworld_mcmc.streaming.source import StreamedArray
@@ -156,13 +155,10 @@ def repartition(
             posterior = with_structure(posterior, seed).with_row_derivatives()
         posterior, order = dealt(seed, posterior, plan.dynamics)
         feed = feed_of(posterior.rows, plan.dynamics)
-        controls = controls_of(posterior, plan.dynamics.gradient, feed, order)
-        if plan.measurements is not None:
-            reach = reach_of(plan.measurements.starts, plan.fit)
-            controls = plan.dynamics.gradient.bounded(controls, reach)
+        tuning = _tuning_for(plan, posterior, feed, order)
     # The rows were in random order already: no seed leads from the user's order to this one.
     nothing = np.zeros(0, np.uint32)
-    plan = replace(plan, tuning=plan.tuning._replace(controls=controls), partition=nothing)
+    plan = replace(plan, tuning=tuning, partition=nothing)
     return plan, replace(data, feed=feed, tuning=plan.tuning)
 
 
@@ -296,15 +292,20 @@ def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows,
         posterior = take_out(posterior, plan.take_all)
     posterior, order = dealt(seed, posterior.with_row_derivatives(), plan.dynamics)
     if fingerprint_of(order) != plan.dealt:
-        gradient = plan.dynamics.gradient
-        controls = controls_of(posterior, gradient, feed_of(posterior.rows, plan.dynamics), order)
-        if plan.measurements is not None:
-            controls = gradient.bounded(controls, reach_of(plan.measurements.starts, plan.fit))
-        tuning = plan.tuning._replace(controls=controls)
-        plan = replace(plan, tuning=tuning, dealt=fingerprint_of(order))
+        feed = feed_of(posterior.rows, plan.dynamics)
+        plan = replace(plan, tuning=_tuning_for(plan, posterior, feed, order))
     return plan, posterior.functions.model, posterior.rows, posterior.constants
+
+
+def _tuning_for(plan: RunPlan, posterior: Posterior, feed: Feed, order) -> Tuning:
+    """Return the plan's tuning with what control variates know about these batches."""
+    gradient = plan.dynamics.gradient
+    controls = controls_of(posterior, gradient, feed, order)
+    if plan.measurements is not None:
+        controls = gradient.bounded(controls, reach_of(plan.measurements.starts, plan.fit))
+    return plan.tuning._replace(controls=controls)
 
 
 def fingerprint_of(order: np.ndarray | None) -> int:
     """Return a number that tells orders of the rows apart; zero for none."""
-    return 0 if order is None else zlib.crc32(np.ascontiguousarray(order, np.int64))
+    return 0 if order is None else identity({"order": order})[0]

@@ -152,6 +152,24 @@ def test_an_unstable_step_has_no_prediction():
     assert made is None
 
 
+def test_noise_is_that_of_the_batches_that_are_dealt():
+    """Of 1000 rows, 900 are asked for: two batches of 500 are dealt."""
+    asked, dealt = (
+        predict(
+            request(1000),
+            regression_noise(1000),
+            unmeasured(5),
+            "plain",
+            batch_size=size,
+            step_size=0.3,
+            scheme="batches",
+        )
+        for size in (900, 500)
+    )
+    assert np.abs(dealt.variance_error).min() > 0.01
+    np.testing.assert_allclose(asked.variance_error, dealt.variance_error)
+
+
 @pytest.mark.parametrize("h", [1.0, 0.5, 0.1, 0.01])
 def test_draws_are_as_close_as_two_of_their_autocorrelation_times(h):
     number, autocorrelation = draw_spacing(request(), h, 10_000, inside=True)
