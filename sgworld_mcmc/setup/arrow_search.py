@@ -135,12 +135,20 @@ class ArrowSearch(NamedTuple):
         coordinates, indefinite = arrow_scale(made.hessian)
         coordinates = replace(width if mean else coordinates, center=center)
         if mean:
-            half = self._draws()[:SPREAD]
+            half = self._draws(SPREAD)
             coordinates, indefinite, _ = self._wider(coordinates, indefinite, half, used)
         return ArrowCenter(coordinates.spread_out(), made.gradient, indefinite, 0.0, True, mean)
 
-    def _draws(self) -> np.ndarray:
-        return self.generator.standard_normal((PAIRS, self.rows.dimension))
+    def _draws(self, number: int = PAIRS) -> np.ndarray:
+        """Return draws (``number``, D), one of each pair, with mean squares of one.
+
+        Both those of the mean Hessian and the others have them in every parameter. A curvature
+        that grows as exp(2 z) would otherwise hang on the largest z of a few.
+        """
+        draws = self.generator.standard_normal((number, self.rows.dimension))
+        for some in np.split(draws, range(SPREAD, number, number)):
+            some /= np.sqrt(np.mean(some**2, axis=0))
+        return draws
 
     def averaged(self, center: np.ndarray, rough: ArrowCenter | None = None) -> ArrowCenter | None:
         """Move a center to where the mean gradient over draws vanishes; None if it leads nowhere.
@@ -258,7 +266,7 @@ class ArrowSearch(NamedTuple):
 
     def _will_do(self, found: ArrowCenter, used: int) -> bool:
         """Return whether the Hessian at the center is much like a mean one."""
-        wider, indefinite, _ = self._wider(found.coordinates, 0, self._draws()[:LOOK], used)
+        wider, indefinite, _ = self._wider(found.coordinates, 0, self._draws(LOOK), used)
         if indefinite:
             return True
         return _shared_change(wider, found.coordinates) < UNLIKE

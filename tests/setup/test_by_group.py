@@ -415,8 +415,9 @@ def test_the_first_batches_are_a_posterior_of_their_own(used):
         np.testing.assert_allclose(shift, wanted, rtol=1e-6, atol=1e-6)
 
 
-def test_what_groups_share_and_the_data_do_not_know_keeps_its_width():
-    """The curvature of log s grows as s^2: its mean over draws ended at a width near zero."""
+@pytest.mark.parametrize("number", range(3))
+def test_what_groups_share_and_the_data_do_not_know_keeps_its_width(number):
+    """The curvature of log s grows as s^2: the largest of a few draws decided about its mean."""
     size, groups, rng = 100_000, 1000, np.random.default_rng(1)
     g = rng.integers(0, groups, size).astype(np.int32)
     x = rng.standard_normal(size).astype(np.float32)
@@ -436,7 +437,8 @@ def test_what_groups_share_and_the_data_do_not_know_keeps_its_width():
             numpyro.sample("y", dist.Poisson(jnp.exp(u[g] + (b + v[g]) * x)), obs=y)
 
     mcmc = SGWORLD(model, progress_bar=False)
-    plan = mcmc.set_up(KEY, g, x, y)
+    plan = mcmc.set_up(jax.random.key(number), g, x, y)
     deviations = mcmc.data.model.unravel(jnp.asarray(plan.fit.coordinates.deviations()))
-    # That of the logarithm of a half-normal is 1.1; the Gaussian closest to it has less.
-    assert 0.3 < float(deviations["s"]) < 2
+    # The Gaussian closest to the logarithm of a half-normal has a deviation of sqrt(1/2); the
+    # pilot chains move the center by their noise.
+    assert float(deviations["s"]) == pytest.approx(np.sqrt(0.5), rel=0.25)
