@@ -23,6 +23,7 @@ __all__ = [
     "is_large",
     "joined",
     "minibatches",
+    "order_without",
     "part_edges",
     "part_order",
     "random_order",
@@ -83,6 +84,24 @@ def random_order(generator: np.random.Generator, size: int, shards: int = 1) -> 
     order = np.arange(size, dtype=np.int32)
     generator.shuffle(order)
     return order
+
+
+def order_without(few: np.ndarray, size: int, shards: int = 1) -> np.ndarray:
+    """Return which of N rows in a :func:`random_order` are left without a few, and their order.
+
+    With S ``shards`` they come from the parts in turn again, and what longer parts have left last.
+    """
+    others = np.delete(np.arange(size), few)
+    if shards == 1:
+        return others
+    longer = np.flatnonzero(np.diff(part_edges(size, shards)) > size // shards)
+    common = size - len(longer)
+    part = np.append(np.arange(common) % shards, longer)[others]
+    place = np.empty(len(others), int)
+    for number in range(shards):
+        own = part == number
+        place[own] = np.arange(own.sum())
+    return others[np.lexsort((part, place))]
 
 
 def part_edges(size: int, shards: int) -> list[int]:

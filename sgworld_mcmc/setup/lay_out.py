@@ -110,7 +110,9 @@ def lay_out(
         if plan.fit.unit:
             plan, view, rows, constants = _dealt_again(plan, checked, settings, rows, constants)
         elif len(plan.take_all):
-            view, rows, constants = taken_out(view, rows, constants, plan.take_all)
+            view, rows, constants = taken_out(
+                view, rows, constants, plan.take_all, plan.strata
+            )
         layout = layout_of(settings.devices, plan.dynamics.shards)
         feed = feed_of(rows, plan.dynamics, layout)
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
@@ -286,7 +288,9 @@ def _dealt_again(plan: RunPlan, checked: CheckedModel, settings: Settings, rows,
         if not is_large(view.size):
             double = checked.rows(view.precise)
         whole, feed = checked.constants(view.precise), set_up_feed(double)
-    posterior = Posterior(functions, rows, constants, double, whole, feed, plan.fit, 1.0)
+    posterior = Posterior(
+        functions, rows, constants, double, whole, feed, plan.fit, 1.0, strata=plan.strata
+    )
     posterior = with_structure(posterior, seed)
     if len(plan.take_all):
         posterior = take_out(posterior, plan.take_all)

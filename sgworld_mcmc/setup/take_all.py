@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.arrays import from_numpy
-from sgworld_mcmc.data.in_memory import generator_of, take_rows
+from sgworld_mcmc.data.in_memory import generator_of, order_without, take_rows
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.take_all import TakeAll, TakeAllModel
 from sgworld_mcmc.progress import count_rows, stage
@@ -34,7 +34,7 @@ def with_take_all(
     """Return the posterior with the rows that matter in every batch, and their indices (k,).
 
     The indices are those of the shuffled rows. There are none where such rows are not looked for:
-    where rows lie on several devices, where they are few or very many, where all of them are one
+    where rows lie on several hosts, where they are few or very many, where all of them are one
     batch, and where a user has given everything that could be chosen.
 
     Parameters
@@ -48,8 +48,7 @@ def with_take_all(
     size, model = posterior.size, posterior.functions.model
     given = settings.complete or (settings.batch_size or 0) > size - FEW
     special = model.random or model.reason is not None or not posterior.coordinates.whitens
-    apart = posterior.layout is not None or posterior.whole is not None or posterior.strata > 1
-    if given or special or apart or size <= FEW_ROWS:
+    if given or special or posterior.whole is not None or size <= FEW_ROWS:
         return posterior, np.zeros(0, int)
     if posterior.structure is not None:
         stage("derivatives of the rows")
@@ -106,15 +105,18 @@ def take_out(posterior: Posterior, few: np.ndarray) -> Posterior:
     """Return the posterior with these of its rows in every batch."""
     functions, rows, constants = posterior.functions, posterior.rows, posterior.constants
     model, structure, known = functions.model, posterior.structure, posterior.row_derivatives
+    shards = posterior.strata
     with jax.enable_x64(model.precise):
-        double = taken_out(model, posterior.rows_double, posterior.constants_double, few)
-        feed = set_up_feed(double[1])
-    single = double if rows is posterior.rows_double else taken_out(model, rows, constants, few)
+        double = taken_out(model, posterior.rows_double, posterior.constants_double, few, shards)
+        feed = set_up_feed(double[1], shards, posterior.layout)
+    same = rows is posterior.rows_double
+    single = double if same else taken_out(model, rows, constants, few, shards)
+    others = order_without(few, posterior.size, shards)
     if structure is not None:
-        left = [g._replace(index=np.delete(g.index, few)) for g in structure.groupings]
+        left = [g._replace(index=g.index[others]) for g in structure.groupings]
         structure = structure._replace(groupings=tuple(left))
     if known is not None:
-        known = jax.tree.map(lambda x: np.delete(x, few), known)
+        known = jax.tree.map(lambda x: x[others], known)
     return posterior._replace(
         functions=functions_of(double[0], functions.strategy),
         rows=single[1],
@@ -128,7 +130,7 @@ def take_out(posterior: Posterior, few: np.ndarray) -> Posterior:
 
 
 def taken_out(
-    model: MinibatchModel, rows: tuple, constants: tuple, few: np.ndarray
+    model: MinibatchModel, rows: tuple, constants: tuple, few: np.ndarray, shards: int
 ) -> tuple[TakeAllModel, tuple, TakeAll]:
     """Return model, rows and constants that have these rows in every batch; the same model again.
 
@@ -138,9 +140,11 @@ def taken_out(
         All rows, and the constants of the user's model.
     few
         Indices of the rows.
+    shards
+        Number of parts from which the rows come in turn.
     """
     place = "take all", len(few)
     if place not in model.kept:
         model.kept[place] = TakeAllModel(model, len(few))
-    others = np.delete(np.arange(model.size), few)
+    others = order_without(few, model.size, shards)
     return model.kept[place], take_rows(rows, others), TakeAll(constants, take_rows(rows, few))

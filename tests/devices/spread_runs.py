@@ -32,17 +32,20 @@ def model(X, y):
 
 
 @functools.cache
-def data(size=SIZE):
+def data(size=SIZE, matter=0):
+    """Rows, of which a few ``matter``: nothing else tells of the last coefficient."""
     generator = np.random.default_rng(0)
     X = generator.standard_normal((size, DIMENSION)).astype(np.float32)
+    if matter:
+        X[:, -1] = np.arange(size) % (size // matter) == 5
     y = generator.random(size) < 1 / (1 + np.exp(-X[:, 0] + X[:, 1]))
     order = np.argsort(y, kind="stable")  # a file that is sorted: its parts differ
     return X[order], y[order].astype(np.int32)
 
 
-def drawn(kind=SGWORLD, size=SIZE, extra_fields=(), **settings):
+def drawn(kind=SGWORLD, size=SIZE, matter=0, extra_fields=(), **settings):
     mcmc = kind(model, **settings)
-    mcmc.run(jax.random.key(0), *data(size), extra_fields=extra_fields)
+    mcmc.run(jax.random.key(0), *data(size, matter), extra_fields=extra_fields)
     return mcmc
 
 
@@ -77,6 +80,7 @@ def compare(several, **settings):
         "said": other.bias_report().reading if other.plan.kinetic is None else "",
         "spread": len(jax.tree.leaves(other.data.feed)[0].sharding.device_set),
         "sum": float(np.abs(stein - _stein(other)).max()),
+        "taken": len(other.plan.take_all),
     }
 
 
@@ -127,6 +131,9 @@ CASES = {
     ),
     "one after the other": lambda: compare(
         {"devices": 2}, num_chains=2, chain_method="sequential", data_shards=2, **LARGE
+    ),
+    "rows that matter": lambda: compare(
+        {"devices": 4}, matter=5, num_chains=2, data_shards=2, **LARGE
     ),
     "parts of the set-up": lambda: compare(
         {"devices": 4}, size=2**17 + 4001, num_chains=1, data_shards=4, **LARGE

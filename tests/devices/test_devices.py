@@ -14,7 +14,7 @@ import pytest
 
 from sgworld_mcmc import SGLD, SGWORLD
 from sgworld_mcmc.data.dealing import batch_count, extra_rows
-from sgworld_mcmc.data.in_memory import cut, joined, part_edges, random_order
+from sgworld_mcmc.data.in_memory import cut, joined, order_without, part_edges, random_order
 from sgworld_mcmc.gradients.weighting import epoch_mean
 
 HERE = Path(__file__).parent
@@ -34,6 +34,7 @@ WANTED = {
     "dealt anew": [2, 1],
     "kinetic": [2, 2],
     "one after the other": [1, 2],
+    "rows that matter": [2, 2],
     "parts of the set-up": [1, 4],
     "network": [2, 2],
 }
@@ -64,6 +65,11 @@ def test_draws_are_those_of_one_device(spread, name):
     assert found["sum"] < 1e-3, found
     assert found["devices"] == WANTED[name], found
     assert found["spread"] == np.prod(WANTED[name]), found
+
+
+@pytest.mark.slow
+def test_rows_that_matter_are_in_the_batches_of_all_devices(spread):
+    assert spread["rows that matter"]["taken"] == 5
 
 
 @pytest.mark.slow
@@ -150,6 +156,19 @@ def test_every_batch_has_equal_shares_of_all_parts(size, shards, batch_size):
     for part in range(shards):
         inside = (parts[:, part] >= edges[part]) & (parts[:, part] < edges[part + 1])
         assert inside.all()
+
+
+@pytest.mark.parametrize("size", [1003, 1000])
+@pytest.mark.parametrize("shards", [2, 3, 8])
+def test_the_parts_stay_without_a_few_rows(size, shards):
+    order = random_order(np.random.default_rng(0), size, shards)
+    few = np.random.default_rng(1).permutation(size)[:17]
+    left = order[order_without(few, size, shards)]
+    np.testing.assert_array_equal(np.sort(left), np.sort(np.delete(order, few)))
+    # One row of each part in turn, as long as all have some.
+    part = np.searchsorted(part_edges(size, shards), left, side="right") - 1
+    common = np.bincount(part).min() * shards
+    assert (part[:common] == np.arange(common) % shards).all()
 
 
 @pytest.mark.parametrize("count", [1, 7])

@@ -81,6 +81,18 @@ def test_runs_again_from_a_file_and_go_on(tmp_path):
     assert len(back.plan.take_all) == 1
 
 
+def test_parts_of_the_rows_for_several_devices_know_the_row_too(tmp_path):
+    data = data_of(60_000)
+    settings = {"num_samples": 50, "data_shards": 3, "batch_size": 20_000}
+    mcmc = SGWORLD(model, progress_bar=False, **settings)
+    mcmc.run(KEY, *data)
+    assert len(mcmc.plan.take_all) == 1 and mcmc.data.feed.shards == 3
+    mcmc.save_plan(tmp_path / "plan")
+    again = SGWORLD(model, num_samples=50, progress_bar=False, plan=tmp_path / "plan")
+    again.run(KEY, *data)
+    np.testing.assert_array_equal(again.get_samples()["c"], mcmc.get_samples()["c"])
+
+
 def test_rows_are_not_looked_for_where_nothing_is_chosen_or_all_are_one_batch():
     data = data_of()
     for settings in (
