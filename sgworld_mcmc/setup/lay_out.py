@@ -110,9 +110,7 @@ def lay_out(
         if plan.fit.unit:
             plan, view, rows, constants = _dealt_again(plan, checked, settings, rows, constants)
         elif len(plan.take_all):
-            view, rows, constants = taken_out(
-                view, rows, constants, plan.take_all, plan.strata
-            )
+            view, rows, constants = taken_out(view, rows, constants, plan.take_all, plan.strata)
         layout = layout_of(settings.devices, plan.dynamics.shards)
         feed = feed_of(rows, plan.dynamics, layout)
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))

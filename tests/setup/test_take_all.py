@@ -83,7 +83,7 @@ def test_runs_again_from_a_file_and_go_on(tmp_path):
 
 def test_parts_of_the_rows_for_several_devices_know_the_row_too(tmp_path):
     data = data_of(60_000)
-    settings = {"num_samples": 50, "data_shards": 3, "batch_size": 20_000}
+    settings = {"num_samples": 50, "data_shards": 3, "batch_size": 25_000}
     mcmc = SGWORLD(model, progress_bar=False, **settings)
     mcmc.run(KEY, *data)
     assert len(mcmc.plan.take_all) == 1 and mcmc.data.feed.shards == 3
