@@ -20,8 +20,9 @@ from sgworld_mcmc.report.notes import notes_of
 from sgworld_mcmc.report.predictions import predicted_errors
 from sgworld_mcmc.report.stein_check import stein_check
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
-from sgworld_mcmc.setup.lay_out import posterior_of, with_structure
+from sgworld_mcmc.setup.lay_out import posterior_of
 from sgworld_mcmc.setup.measurements import measure
+from sgworld_mcmc.setup.run_batches import with_structure
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.slabs import sample_sizes
 

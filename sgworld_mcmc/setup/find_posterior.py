@@ -23,9 +23,9 @@ from sgworld_mcmc.setup.coordinates_from_mode import (
     set_up_feed,
 )
 from sgworld_mcmc.setup.groups import Structure, find_structure
-from sgworld_mcmc.setup.lay_out import BY_GROUP
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.precision import Precision, precision_at
+from sgworld_mcmc.setup.run_batches import BY_GROUP
 from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 
 __all__ = ["find_posterior"]

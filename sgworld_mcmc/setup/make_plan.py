@@ -17,10 +17,10 @@ from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.sampling.lagged_moments import MAX_COORDINATES
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.choose import Choice
-from sgworld_mcmc.setup.lay_out import controls_of, reach_of
 from sgworld_mcmc.setup.measurements import Measurements, measure
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws
 from sgworld_mcmc.setup.precision import Precision
+from sgworld_mcmc.setup.run_batches import controls_of, reach_of
 from sgworld_mcmc.setup.run_plan import RunPlan, Tuning
 
 __all__ = ["cast_tuning", "dynamics_of", "explore", "make_plan", "tuning_of"]

@@ -24,12 +24,12 @@ from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS, GAUSSIAN_DIMENSIO
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
-from sgworld_mcmc.setup.lay_out import dealt, feed_of, fingerprint_of, run_data
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.random_parts import check_random, uncancelled, with_random_parts
 from sgworld_mcmc.setup.request import request_of
+from sgworld_mcmc.setup.run_batches import dealt, feed_of, fingerprint_of, run_data
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.seen_models import see_whole
 from sgworld_mcmc.setup.shards import sharing_of

@@ -16,9 +16,9 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
-from sgworld_mcmc.setup.lay_out import feed_of, run_data
 from sgworld_mcmc.setup.make_plan import cast_tuning, make_plan
 from sgworld_mcmc.setup.precision import Precision
+from sgworld_mcmc.setup.run_batches import feed_of, run_data
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.shards import sharing_of
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
