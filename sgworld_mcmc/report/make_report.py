@@ -133,10 +133,10 @@ def _notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
 
 def _reading(plan: RunPlan, data: RunData) -> str:
     """Return how rows are read, and where they lie, in words."""
-    if plan.streaming is not None:
-        return plan.streaming.described(plan.description.size)
     parts = [part for part in (plan.sharing, str(data.layout or "")) if part]
     lines = [f"Devices: {'; '.join(parts)}."] if parts else []
+    if plan.streaming is not None:
+        lines = [plan.streaming.described(plan.description.size)]
     taken = len(plan.take_all)
     if taken:
         rows = "a row that matters" if taken == 1 else f"{taken} rows that matter"

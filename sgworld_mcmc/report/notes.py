@@ -16,6 +16,8 @@ __all__ = ["few_effective_note", "not_finite_note", "notes_of", "schedule_notes"
 
 # Draws that are worth fewer independent ones than this are too few for any summary.
 FEWEST_EFFECTIVE = 100
+# A note names so many parameters at most.
+MOST_NAMES = 5
 
 
 def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
@@ -38,6 +40,14 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
             f"The posterior has other modes, {far} standard deviations away: the chains stay at "
             "one of them, or seldom change. Remove the symmetry (an ordered constraint for "
             "mixtures), or compare chains with different `init_params`."
+        )
+    if fit.decided:
+        some, more = ", ".join(fit.decided[:MOST_NAMES]), len(fit.decided) > MOST_NAMES
+        notes.append(
+            f"Single rows seem to decide about {some}{' and more' * more}: minibatches seldom read "
+            "them, and draws of these parameters may be those of the Gaussian at the mode. In a "
+            "run of one process such rows are in every batch; else give these parameters "
+            "informative priors, or merge rare levels."
         )
     if plan.streaming is not None and plan.streaming.note() is not None:
         notes.append(plan.streaming.note())

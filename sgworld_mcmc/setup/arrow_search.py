@@ -29,8 +29,9 @@ SPREAD, LOOK = 2, 1
 # The Hessian at the center will not do if another gives a parameter a standard deviation that
 # differs by more than this in its logarithm.
 UNLIKE = 0.1
-# Half of the way to a new mean Hessian is taken where all of it would change one so much.
-LONG = 0.5
+# Half of the way to a new mean Hessian is taken where all of it would change one so much, and less
+# of it where one would shrink by more than the second number.
+LONG, LONGEST = 0.5, 1.5
 # The center has been found if an average moves no parameter by more standard deviations than the
 # first number; up to the second it will do.
 EXACT, CLOSE = 0.25, 0.5
@@ -136,7 +137,7 @@ class ArrowSearch(NamedTuple):
         coordinates = replace(width if mean else coordinates, center=center)
         if mean:
             half = self._draws(SPREAD)
-            coordinates, indefinite, _ = self._wider(coordinates, indefinite, half, used)
+            coordinates, indefinite, *_ = self._wider(coordinates, indefinite, half, used)
         return ArrowCenter(coordinates.spread_out(), made.gradient, indefinite, 0.0, True, mean)
 
     def _draws(self, number: int = PAIRS) -> np.ndarray:
@@ -156,7 +157,7 @@ class ArrowSearch(NamedTuple):
         The coordinates come from a mean Hessian where that at the center is not convex, or not
         like it: over draws of the width that a ``rough`` search has found, if it needed one.
         """
-        width = rough.coordinates if rough is not None and rough.mean else None
+        width = rough if rough is not None and rough.mean else None
         here, used = self.at(center) if self.averages else None, self.rows.count
         mean = here is not None and not here.indefinite and not self._will_do(here, used)
         found = self._moved(center, used, mean, width=width)
@@ -171,7 +172,7 @@ class ArrowSearch(NamedTuple):
         used: int,
         mean: bool,
         exact: float = EXACT,
-        width: Arrow | None = None,
+        width: ArrowCenter | None = None,
     ) -> ArrowCenter | None:
         """Move a center as :meth:`averaged` does, until a step is as short as ``exact``.
 
@@ -216,23 +217,25 @@ class ArrowSearch(NamedTuple):
         used: int,
         mean: bool,
         last: ArrowCenter | None,
-        width: Arrow | None,
+        width: ArrowCenter | None,
     ) -> tuple[ArrowCenter, np.ndarray, float]:
         """Return a center, the step from it in its coordinates, and the evidence's bound there."""
         coordinates, indefinite = arrow_scale(made.hessian)
         coordinates = replace(coordinates, center=np.asarray(center, float))
-        wider, hessian = mean or indefinite > 0, None
+        wider, hessian, settled = mean or indefinite > 0, None, True
         if wider:
-            before = None if last is None else last.hessian
-            width = width if before is None else last.coordinates
-            if width is not None:
+            before = None if indefinite else made.hessian
+            known = width if last is None or last.hessian is None else last
+            if known is not None:
                 # The curvature at one point of a tail says nothing of the width.
-                coordinates = replace(width, center=coordinates.center)
-            coordinates, indefinite, hessian = self._wider(
+                coordinates = replace(known.coordinates, center=coordinates.center)
+                before = known.hessian
+            coordinates, indefinite, hessian, settled = self._wider(
                 coordinates, indefinite, half[:SPREAD], used, before
             )
         value, shift = self.rows.averages(coordinates, made.gradient, draws, used)
-        moved = float(np.abs(shift).max())
+        # Where the width has a long way to go, the center is not found either.
+        moved = float(np.abs(shift).max()) if settled else np.inf
         found = ArrowCenter(
             coordinates, made.gradient, indefinite, moved, moved < CLOSE, wider, hessian
         )
@@ -245,42 +248,48 @@ class ArrowSearch(NamedTuple):
         half: np.ndarray,
         used: int,
         before: ArrowHessian | None = None,
-    ) -> tuple[Arrow, int, ArrowHessian | None]:
+    ) -> tuple[Arrow, int, ArrowHessian | None, bool]:
         """Return coordinates from the mean Hessian over some draws, and those opposite to them.
 
         The Gaussian closest to the posterior has the mean Hessian's inverse as its covariance. Of
         a long way from the mean ``before`` to the new one half is taken: where a curvature grows
-        as exp(2 z), a narrow Gaussian makes the next one wide, and a wide one narrow.
+        as exp(2 z), a narrow Gaussian makes the next one wide, and a wide one narrow, by as many
+        orders as one likes. The last value is whether no width shrinks by very much.
         """
         chosen = np.concatenate([half, -half])
         found = [self.rows.expand(coordinates.to_model(z), used) for z in chosen]
         found = [made.hessian for made in found if made is not None]
         if not found:
-            return coordinates, indefinite, before
-        mean = _mean(found)
+            return coordinates, indefinite, before, True
+        mean, settled = _mean(found), True
         made, indefinite = arrow_scale(mean)
-        if before is not None and _shared_change(made, coordinates) > LONG:
-            mean = _mean([before, mean])
+        change = _shared_changes(made, coordinates)
+        if before is not None and np.abs(change).max(initial=0) > LONG:
+            shrunk = float(-change.min(initial=0))
+            settled = shrunk <= LONGEST
+            # The precision is then so many times as large at most.
+            share = min(0.5, np.expm1(2 * LONGEST) / max(np.expm1(2 * shrunk), 1e-12))
+            mean = _mean([before, mean], [1 - share, share])
             made, indefinite = arrow_scale(mean)
-        return replace(made, center=coordinates.center), indefinite, mean
+        return replace(made, center=coordinates.center), indefinite, mean, settled
 
     def _will_do(self, found: ArrowCenter, used: int) -> bool:
         """Return whether the Hessian at the center is much like a mean one."""
-        wider, indefinite, _ = self._wider(found.coordinates, 0, self._draws(LOOK), used)
+        wider, indefinite, *_ = self._wider(found.coordinates, 0, self._draws(LOOK), used)
         if indefinite:
             return True
-        return _shared_change(wider, found.coordinates) < UNLIKE
+        return bool(np.abs(_shared_changes(wider, found.coordinates)).max(initial=0) < UNLIKE)
 
 
-def _shared_change(one: Arrow, other: Arrow) -> float:
-    """Return the largest change of the logarithm of a shared parameter's standard deviation."""
+def _shared_changes(one: Arrow, other: Arrow) -> np.ndarray:
+    """Return by how much the logarithms of the shared parameters' deviations differ."""
     ratio = one.spread_out().deviations() / other.spread_out().deviations()
-    _, shared = split(np.abs(np.log(ratio)), one.segments)
-    return float(shared.max(initial=0))
+    return split(np.log(ratio), one.segments)[1]
 
 
-def _mean(hessians: list[ArrowHessian]) -> ArrowHessian:
-    parts = (np.mean(part, axis=0) for part in zip(*(h[:3] for h in hessians), strict=True))
+def _mean(hessians: list[ArrowHessian], shares: list[float] | None = None) -> ArrowHessian:
+    each = zip(*(h[:3] for h in hessians), strict=True)
+    parts = (np.average(part, axis=0, weights=shares) for part in each)
     return ArrowHessian(*parts, hessians[0].segments)
 
 

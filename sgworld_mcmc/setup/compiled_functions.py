@@ -113,8 +113,9 @@ class SetUpFunctions:
     def _hessian(self, position, feed, constants, used):
         return dense_hessian(self._density(constants), position, feed, used)
 
-    def _expansion(self, position, feed, constants, used, first):
-        return expand(self._density(constants), position, feed, used, first)
+    def _expansion(self, position, feed, constants, used, first, look=None):
+        look = look and (*look, self.model.size)
+        return expand(self._density(constants), position, feed, used, first, look)
 
     def _diagonal(self, probes, position, feed, constants):
         return diagonal_hessian(probes, self._density(constants), position, feed)
@@ -149,7 +150,8 @@ class SetUpFunctions:
         return measure_noise(density, scaled, draws, rows, block, length)
 
     def _influences(self, coordinates, positions, rows, constants):
-        return influences(self._density(constants), coordinates, positions, rows)
+        size = self.model.size
+        return influences(self._density(constants), coordinates, positions, size, rows)
 
     def _batch_moments(self, coordinates, draws, rows, constants, pieces, number, temperature):
         density = lambda flat, some: self.model.of_sample(flat, some, constants) / temperature  # noqa: E731

@@ -18,7 +18,9 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.closest_gaussian import closest_gaussian
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
+from sgworld_mcmc.setup.curvature import Scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
+from sgworld_mcmc.setup.influential_rows import are_very_many, decided_by_rows
 from sgworld_mcmc.setup.mode_search import ROUNDS, ModeSearch, finite_loss
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.tied_latents import has_tied_latents
@@ -114,7 +116,7 @@ def fit_coordinates(
         best = heaviest(modes).end
     grown = _grown(search, np.asarray(best.position))
     if grown is not None:
-        center, gain, gradient, hessian, scaled = grown
+        center, gain, gradient, hessian, scaled, decided = grown
     else:
         last, hessian, scaled = search.finish(best.position)
         if scaled.indefinite or not float(last.gain) < CONVERGED:
@@ -122,6 +124,7 @@ def fit_coordinates(
             last, hessian, scaled = _from_start(search, points) or (last, hessian, scaled)
         center, gain = np.asarray(last.position), float(last.gain)
         gradient = -feed.size * np.asarray(last.gradient, float)
+        decided = _decided(search, center, scaled)
     converged = bool(gain < CONVERGED and np.isfinite(gain))
     if settings.adapt and not (converged and scaled.indefinite == 0):
         scattered = False
@@ -145,6 +148,7 @@ def fit_coordinates(
         else _other_modes(found, losses, best, scaled.coordinates, search),
         gradient=gradient,
         modes=_modes_of(search, given, scaled.coordinates),
+        decided=tuple(functions.model.scalar_names()[number] for number in decided),
     )
 
 
@@ -189,6 +193,14 @@ def _grown(search: ModeSearch, position: np.ndarray) -> GrownMode | None:
     if not (search.dense and is_large(search.feed.size)):
         return None
     return grow(search, position)
+
+
+def _decided(search: ModeSearch, center: np.ndarray, scaled: Scale) -> tuple[int, ...]:
+    """Return the numbers of the directions along which single ones of many rows decide."""
+    if not (search.dense and are_very_many(search.feed.size)):
+        return ()
+    powers = search.expand(center, search.feed.num_batches, scaled).powers
+    return () if powers is None else decided_by_rows(powers)
 
 
 def _from_start(search: ModeSearch, points: list[np.ndarray]) -> tuple | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.setup.curvature import Scale, dense_scale
+from sgworld_mcmc.setup.influential_rows import decided_by_rows
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 
@@ -44,6 +45,9 @@ class GrownMode(NamedTuple):
         (D, D) Hessian of the potential.
     scaled
         The preconditioner from the Hessian.
+    decided
+        Numbers of the directions along which single rows seem to decide; empty if that was not
+        looked at.
     """
 
     position: np.ndarray
@@ -51,6 +55,7 @@ class GrownMode(NamedTuple):
     gradient: np.ndarray
     hessian: np.ndarray
     scaled: Scale
+    decided: tuple[int, ...] = ()
 
 
 def grow(
@@ -82,7 +87,8 @@ def grow(
     change = _step(slope, scaled)
     for _ in range(MOST):
         moved = x + change
-        here = search.expand(moved, count)
+        here = search.expand(moved, count, scaled)
+        decided = () if here.powers is None else decided_by_rows(here.powers)
         scaled = _scale(here)
         # Sums over all rows cannot be told apart more finely than this.
         slack = 100 * np.finfo(last.loss.dtype).eps * abs(value)
@@ -90,7 +96,7 @@ def grow(
             return None
         ahead = _length(here.gradient, scaled)
         if ahead < EXACT:
-            return GrownMode(moved, ahead**2 / 2, here.gradient, here.hessian, scaled)
+            return GrownMode(moved, ahead**2 / 2, here.gradient, here.hessian, scaled, decided)
         # The quadratic's error on the way here grows as the square of the way.
         missed = _length(here.gradient - slope + here.hessian @ change, scaled)
         way = _distance(change, here.hessian)
@@ -98,7 +104,7 @@ def grow(
         step = _step(here.gradient, scaled)
         if error < EXACT:
             # The step ends where the quadratic says, and its gradient there is zero.
-            return GrownMode(moved + step, error**2 / 2, 0 * step, here.hessian, scaled)
+            return GrownMode(moved + step, error**2 / 2, 0 * step, here.hessian, scaled, decided)
         x, value, slope, change = moved, float(here.value), here.gradient, step
     return None
 

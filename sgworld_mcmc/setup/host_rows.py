@@ -46,8 +46,7 @@ class HostRows(Rows):
     def total(self, tree: ArrayTree) -> ArrayTree:
         return summed(tree)
 
-    def in_double(self, double: bool) -> "HostRows":
-        """Return the rows in another precision."""
+    def again(self, double: bool) -> "HostRows":
         return HostRows(self.leaves, double, self.words, self.shards)
 
     def taken(self, first: int, last: int) -> list[tuple[np.ndarray, ...]]:

@@ -14,25 +14,64 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.protocols import ArrayTree, Coordinates
 
-__all__ = ["FEW", "chosen_rows", "influences"]
+__all__ = ["FEW", "MATTERS", "are_very_many", "chosen_rows", "decided_by_rows", "influences"]
+__all__ += ["look_about", "places_about", "powers"]
 
 # A row matters if its gradient moves a mean by so many standard deviations: then it has some
 # hundredths of what is known about a parameter, and moves a chain by a fifth of the posterior's
 # width at each visit if an epoch is as long as its memory. At most FEW are chosen, and of few rows
 # a PART.
 MATTERS, FEW, PART = 0.2, 1024, 1 / 8
+# A pass of its own is made to look for rows that matter among so many. Among more rows, of which a
+# pass counts, the pass that finds the Hessian tells whether there are any.
+MOST_ROWS = 2**21
 # Rows whose gradients are in memory together.
 TOGETHER = 4096
+# Slopes are looked at so many standard deviations from the center. Of so many vectors of random
+# signs that is taken which comes close to it along all parameters.
+FAR, SIGNS = 2.0, 64
+# In a sum of slopes to this power a row that matters outweighs all that do not.
+POWER = 8
+
+
+def are_very_many(size: float) -> bool:
+    """Return whether no pass is made to look for rows that matter among N, unless some are seen."""
+    return size > MOST_ROWS
+
+
+def places_about(generator: np.random.Generator, coordinates: Coordinates) -> np.ndarray:
+    """Return two opposite positions z (2, D) at which the slopes of rows are looked at.
+
+    They are FAR from the center along all parameters, as well as signs can do that within the reach
+    of the posterior.
+    """
+    dimension = len(coordinates.center)
+    signs = generator.choice([-FAR, FAR], (SIGNS, dimension))
+    z = coordinates.solve(signs * coordinates.deviations())
+    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True) / (FAR * dimension**0.5), 1)
+    best = z[np.abs(coordinates.along(z)).min(1).argmax()]
+    return np.stack([best, -best])
+
+
+def look_about(coordinates: Coordinates) -> tuple[Coordinates, jax.Array]:
+    """Return coordinates about a point and positions for :func:`powers`, as JAX arrays."""
+    places = places_about(np.random.default_rng(0), coordinates)
+    return jax.tree.map(from_numpy, coordinates), from_numpy(places)
 
 
 def influences(
-    log_density: Callable, coordinates: Coordinates, positions: jax.Array, rows: ArrayTree
+    log_density: Callable,
+    coordinates: Coordinates,
+    positions: jax.Array,
+    size: int,
+    rows: ArrayTree,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return (N,) largest slopes at some positions, of the log likelihood of each of N rows.
+    """Return (n,) largest slopes at some positions, of the log likelihood of each of n rows.
 
-    The (N,) numbers of the directions along which they are largest are returned too.
+    The (n,) numbers of the directions along which they are largest are returned too.
 
     Parameters
     ----------
@@ -43,22 +82,58 @@ def influences(
         standard deviation.
     positions
         (P, D) positions z.
+    size
+        Number N of all rows.
     rows
-        Pytree of arrays (N, ...).
+        Pytree of arrays (n, ...).
     """
-    size, along = jax.tree.leaves(rows)[0].shape[0], coordinates.projector()
+    slopes_of = _slopes_of(log_density, coordinates, positions, size)
+
+    def slope(row):
+        slopes = slopes_of(row)
+        return slopes.max(), jnp.argmax(slopes)
+
+    number = jax.tree.leaves(rows)[0].shape[0]
+    return jax.lax.map(slope, rows, batch_size=min(number, TOGETHER))
+
+
+def powers(
+    log_density: Callable,
+    coordinates: Coordinates,
+    positions: jax.Array,
+    size: int,
+    rows: ArrayTree,
+) -> jax.Array:
+    """Return the (D,) sums of powers of the slopes of N rows, estimated from some of them.
+
+    Sums can be added up in any pass over rows that are not in memory together; see
+    :func:`decided_by_rows`. The parameters are those of :func:`influences`.
+    """
+    slopes = jax.vmap(_slopes_of(log_density, coordinates, positions, size))(rows)
+    return size * jnp.mean(slopes**POWER, axis=0)
+
+
+def decided_by_rows(sums: np.ndarray) -> tuple[int, ...]:
+    """Return the numbers of the directions along which single rows matter, from sums of powers."""
+    return tuple(np.flatnonzero(~(np.asarray(sums) <= MATTERS**POWER)).tolist())
+
+
+def _slopes_of(log_density, coordinates, positions, size) -> Callable:
+    """Return a function of a row: its (D,) largest slopes at the positions."""
+    along = coordinates.projector()
     points = jax.vmap(coordinates.to_model)(positions)
     gradients = jax.vmap(jax.grad(log_density), (0, None))
 
-    def slope(row):
+    def slopes(row):
         alone = jax.tree.map(lambda x: x[None], row)
-        slopes = jnp.abs(along(gradients(points, alone))).max(0) / size
-        return slopes.max(), jnp.argmax(slopes)
+        return jnp.abs(along(gradients(points, alone))).max(0) / size
 
-    return jax.lax.map(slope, rows, batch_size=min(size, TOGETHER))
+    return slopes
 
 
-def chosen_rows(influence: np.ndarray, direction: np.ndarray) -> np.ndarray:
+def chosen_rows(
+    influence: np.ndarray, direction: np.ndarray, size: int | None = None
+) -> np.ndarray:
     """Return the indices of the rows that matter, FEW at most.
 
     Where they are more, those of directions along which few matter are chosen: each of these says
@@ -67,13 +142,16 @@ def chosen_rows(influence: np.ndarray, direction: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     influence, direction
-        (N,) slopes, and the number of the direction along which each of them is.
+        (n,) slopes, and the number of the direction along which each of them is.
+    size
+        Number N of all rows, if those that do not matter are left out; default n.
     """
+    size = len(influence) if size is None else size
     influence = np.where(np.isfinite(influence), influence, np.inf)
     found = np.flatnonzero(influence > MATTERS)
     number = np.bincount(direction[found])[direction[found]] if len(found) else found
     order = np.lexsort((direction[found], number))
     # Whole directions only, as many as there is room for.
     ends = np.flatnonzero(np.diff(direction[found][order], append=-1)) + 1
-    ends = ends[ends <= min(FEW, PART * len(influence))]
+    ends = ends[ends <= min(FEW, PART * size)]
     return np.sort(found[order][: ends[-1]]) if len(ends) else found[:0]

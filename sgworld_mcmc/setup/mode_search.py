@@ -23,6 +23,7 @@ from sgworld_mcmc.setup.curvature import (
     diagonal_scale,
 )
 from sgworld_mcmc.setup.descent import Search
+from sgworld_mcmc.setup.influential_rows import are_very_many, look_about
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.portions import mean_of_portions
 
@@ -88,14 +89,20 @@ class ModeSearch(NamedTuple):
         """Return how many rows the first ``used`` batches have."""
         return used / self.feed.num_batches * self.feed.size
 
-    def expand(self, position, used: int) -> Expansion:
-        """Return log density, gradient and Hessian from one pass over the first batches."""
-        rows, position = self._rows(used), from_numpy(position)
+    def expand(self, position, used: int, scaled: Scale | None = None) -> Expansion:
+        """Return log density, gradient and Hessian from one pass over the first batches.
+
+        With a scale slopes of the rows are looked at on the way, where there are many rows.
+        """
+        rows, look = self._rows(used), None
+        if scaled is not None and are_very_many(rows):
+            look = look_about(scaled.about(position))
+        position = from_numpy(position)
         count_rows(rows)
 
         def portion(first, number):
             function = self.functions.expansion
-            made = function(position, self.feed, self.constants, number, first)
+            made = function(position, self.feed, self.constants, number, first, look)
             return jax.tree.map(lambda x: np.asarray(x, float), made)
 
         if is_large(rows):

@@ -59,7 +59,7 @@ def prepare_on_hosts(
     view = checked.model
     initial = initial_points(checked, init_params)
     found = find_posterior_of_part(generator, checked, rows, part, settings, initial, _in_double)
-    posterior, precision = found.posterior, found.precision
+    posterior, precision = found.with_mode().posterior, found.precision
     with jax.enable_x64(precision.double):
         posterior, measurements, starts = explore(generator, posterior, settings)
         choice = None if settings.complete else _chosen(settings, posterior, measurements)
@@ -153,7 +153,7 @@ def _check_settings(settings: Settings) -> None:
 
 def _in_double(rows: HostRows, double: bool) -> tuple[HostRows, Part]:
     """Return the rows and their random part in another precision."""
-    rows = rows.in_double(double)
+    rows = rows.again(double)
     return rows, rows.part()
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 
 from sgworld_mcmc.gradients.weighting import epoch_mean
-from sgworld_mcmc.protocols import Feed
+from sgworld_mcmc.protocols import Coordinates, Feed
+from sgworld_mcmc.setup.influential_rows import powers
 
 __all__ = ["Expansion", "expand"]
 
@@ -26,11 +27,14 @@ class Expansion(NamedTuple):
         (D,) gradient of the log density.
     hessian
         (D, D) Hessian of the potential, which is minus the log density.
+    powers
+        (D,) sums of powers of the rows' slopes, by which rows that matter are seen, or None.
     """
 
     value: jax.Array
     gradient: jax.Array
     hessian: jax.Array
+    powers: jax.Array | None = None
 
 
 def expand(
@@ -39,10 +43,13 @@ def expand(
     feed: Feed,
     used: jax.Array | int | None = None,
     first: jax.Array | int = 0,
+    look: tuple[Coordinates, jax.Array, int] | None = None,
 ) -> Expansion:
     """Expand ``log_density(position, rows)`` of all rows, summed batch by batch.
 
-    If ``used`` is given, only ``used`` batches are summed, beginning with number ``first``.
+    If ``used`` is given, only ``used`` batches are summed, beginning with number ``first``. With
+    ``look``, which holds coordinates, positions and N, slopes are looked at on the way
+    (:func:`~sgworld_mcmc.setup.influential_rows.powers`).
     """
 
     def estimate(position, rows):
@@ -51,7 +58,8 @@ def expand(
             return slope, (value, slope)
 
         curvature, (value, slope) = jax.jacfwd(gradient, has_aux=True)(position)
-        return value, slope, curvature
+        sums = None if look is None else powers(log_density, *look, rows)
+        return value, slope, curvature, sums
 
-    value, slope, curvature = epoch_mean(estimate, position, feed, used, first=first)
-    return Expansion(value, slope, -(curvature + curvature.T) / 2)
+    value, slope, curvature, sums = epoch_mean(estimate, position, feed, used, first=first)
+    return Expansion(value, slope, -(curvature + curvature.T) / 2, sums)

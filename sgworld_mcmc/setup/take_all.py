@@ -11,19 +11,16 @@ from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
-from sgworld_mcmc.setup.influential_rows import FEW, chosen_rows
+from sgworld_mcmc.setup.influential_rows import FEW, are_very_many, chosen_rows, places_about
 from sgworld_mcmc.setup.posterior import Posterior
 
 __all__ = ["take_out", "taken_out", "with_take_all"]
 
 # The noise of at most this many rows is measured whole, and the batches are large parts of them.
 FEW_ROWS = 2**11
-# A pass is made to look for rows that matter among so many, of more of which each pass counts, and
-# if rows times squared dimensions are at most so many: it takes less time than a Hessian.
-MOST_ROWS, MOST_PRODUCTS = 2**21, 2 * 10**10
-# Slopes are looked at so many standard deviations from the center. Of so many vectors of random
-# signs that is taken which comes close to it along all parameters.
-FAR, SIGNS = 2.0, 64
+# A pass is made to look for rows that matter if rows times squared dimensions are at most so many:
+# it takes less time than a Hessian.
+MOST_PRODUCTS = 2 * 10**10
 # A number that, beside the seed, begins random numbers of its own.
 OWN = 14
 
@@ -34,8 +31,9 @@ def with_take_all(
     """Return the posterior with the rows that matter in every batch, and their indices (k,).
 
     The indices are those of the shuffled rows. There are none where such rows are not looked for:
-    where rows lie on several hosts, where they are few or very many, where all of them are one
-    batch, and where a user has given everything that could be chosen.
+    where rows lie on several hosts, where they are few, or very many of which the search for the
+    mode has seen none, where all of them are one batch, and where a user has given everything that
+    could be chosen.
 
     Parameters
     ----------
@@ -56,6 +54,7 @@ def with_take_all(
         found = _by_derivatives(posterior)
     else:
         found = _by_slopes(seed, posterior)
+    posterior = posterior._replace(fit=posterior.fit._replace(decided=()))
     few = np.zeros(0, int) if found is None else chosen_rows(*found)
     return (take_out(posterior, few) if len(few) else posterior), few
 
@@ -63,22 +62,16 @@ def with_take_all(
 def _by_slopes(seed: np.ndarray, posterior: Posterior) -> tuple[np.ndarray, np.ndarray] | None:
     """Return (N,) largest slopes of the rows, and the numbers of their directions."""
     size, functions = posterior.size, posterior.functions
-    if size > MOST_ROWS or size * posterior.fit.dimension**2 > MOST_PRODUCTS:
+    few = not are_very_many(size) and size * posterior.fit.dimension**2 <= MOST_PRODUCTS
+    if not few and not posterior.fit.decided:
         return None
     stage("rows that matter")
     count_rows(size)
-    # Two opposite points, FAR from the center along all parameters, as well as signs can do that
-    # within the reach of the posterior.
-    coordinates, dimension = posterior.coordinates, posterior.fit.dimension
-    generator = generator_of(np.append(seed, OWN))
-    signs = generator.choice([-FAR, FAR], (SIGNS, dimension))
-    z = coordinates.solve(signs * coordinates.deviations())
-    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True) / (FAR * dimension**0.5), 1)
-    best = z[np.abs(coordinates.along(z)).min(1).argmax()]
-    places = np.sqrt(posterior.temperature) * np.stack([best, -best])
+    places = places_about(generator_of(np.append(seed, OWN)), posterior.coordinates)
+    places = np.sqrt(posterior.temperature) * places
     with jax.enable_x64(functions.model.precise):
         found = functions.influences(
-            jax.tree.map(from_numpy, coordinates),
+            jax.tree.map(from_numpy, posterior.coordinates),
             from_numpy(places),
             posterior.rows_double,
             posterior.constants_double,

@@ -49,6 +49,14 @@ class Rows:
         with jax.enable_x64(double):
             self.dtypes = tuple(jax.dtypes.canonicalize_dtype(x.dtype) for x in leaves)
 
+    def again(self, double: bool) -> "Rows":
+        """Return the same rows in double precision or in single."""
+        return Rows(self.leaves, double)
+
+    def place(self, row: int) -> int:
+        """Return the number that a row has in the sources."""
+        return row
+
     @property
     def row_bytes(self) -> int:
         """Number of bytes of a row in memory."""
@@ -153,7 +161,8 @@ class Rows:
             if not wrong.any():
                 continue
             found = (
-                f"`{leaf.name}` has NaN or infinity in row {start + int(wrong.argmax())} (and in "
+                f"`{leaf.name}` has NaN or infinity in row "
+                f"{self.place(start + int(wrong.argmax()))} (and in "
                 f"{int(wrong.sum()) - 1} more of the {len(array)} rows read with it)"
             )
             if again:

@@ -11,6 +11,8 @@ import pytest
 from numpyro.infer.util import potential_energy
 
 from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.progress import watch
+from sgworld_mcmc.setup import influential_rows
 from sgworld_mcmc.setup.influential_rows import FEW, chosen_rows
 
 KEY, SIZE, PLACE = jax.random.key(0), 20_000, 77
@@ -179,6 +181,19 @@ def test_a_row_among_groups_that_decides_about_what_they_share(tmp_path):
     again = SGWORLD(by_group, progress_bar=False, plan=tmp_path / "plan")
     again.run(KEY, g, flag, y)
     np.testing.assert_array_equal(again.get_samples()["c"], mcmc.get_samples()["c"])
+
+
+@pytest.mark.slow
+def test_among_very_many_rows_the_search_for_the_mode_sees_them(monkeypatch):
+    """No pass of its own is made there unless the search has seen such rows."""
+    size = 2**17 + 4000
+    monkeypatch.setattr(influential_rows, "MOST_ROWS", 2**17)
+    x, flag, y = data_of(size)
+    plan = SGWORLD(model, progress_bar=False).set_up(KEY, x, flag, y)
+    assert len(plan.take_all) == 1
+    with watch() as seen:
+        plan = SGWORLD(model, progress_bar=False).set_up(KEY, x, x**2, y)
+    assert len(plan.take_all) == 0 and "rows that matter" not in seen.rows
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from sgworld_mcmc.setup.lay_out import PlanMismatch, first_rows
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.streamed.check import check_streamed, streamed_settings
 from sgworld_mcmc.setup.streamed.part import part_again
+from sgworld_mcmc.setup.streamed.take_all import without_few
 from sgworld_mcmc.setup.streamed.whole import WholeData
 from sgworld_mcmc.streaming.chunks import first_chunk
 from sgworld_mcmc.streaming.portions import Stream
@@ -54,17 +55,19 @@ def lay_out_streamed(
         checked, rows, part = check_streamed(
             generator, model, streamed_settings(settings), args, kwargs, cache
         )
-        view, constants = checked.model, checked.constants(checked.model.precise)
+        view, others = checked.model, checked.others
         check_memory(rows, plan.streaming.grid.chunk_rows)
-        if rows.double != plan.double:
-            rows = Rows(rows.leaves, plan.double)
+        some = first_rows(rows.leaves, view.precise)
+        if len(plan.take_all):
+            checked, rows = without_few(checked, rows, plan.take_all)
+        if rows.double != plan.double or len(plan.take_all):
+            rows = rows.again(plan.double)
             part = part_again(plan.partition, rows)
         contents = identity(arrays_of(model, args, kwargs))
         described = describe_streamed(view, args, kwargs, contents, part.rows)
         problem = difference(plan.description, described)
         if problem is None and plan.description.log_densities is not None:
-            some = first_rows(rows.leaves, view.precise)
-            values = probe(view, some, checked.others, plan.fit.coordinates)
+            values = probe(view, some, others, plan.fit.coordinates)
             problem = difference(plan.description, described._replace(log_densities=values))
         if problem is None and plan.double and not view.precise:
             problem = "the precision: jax_enable_x64 was set then, and is not now"
@@ -74,10 +77,11 @@ def lay_out_streamed(
             "without `plan` to set up anew.",
             problem,
         )
-    whole = WholeData(functions_of(view, settings.init_strategy), rows, constants)
+    model, constants = checked.model, checked.constants(checked.model.precise)
+    whole = WholeData(functions_of(model, settings.init_strategy), rows, constants)
     with jax.enable_x64(plan.double):
         plan = replace(plan, tuning=jax.tree.map(from_numpy, plan.tuning))
-        return streamed_data(plan, view, rows, part.rows, checked.constants(plan.double), whole)
+        return streamed_data(plan, model, rows, part.rows, checked.constants(plan.double), whole)
 
 
 def describe_streamed(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.progress import stage
+from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.compiled_functions import functions_of
@@ -15,7 +16,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.precision import Precision, precision_at
 from sgworld_mcmc.setup.streamed.part import Part
-from sgworld_mcmc.setup.streamed.search import fit_streamed
+from sgworld_mcmc.setup.streamed.search import NO_MODE, StreamedFit, fit_streamed
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
 from sgworld_mcmc.streaming.rows import Rows
 
@@ -28,13 +29,15 @@ class FoundPosterior(NamedTuple):
     Attributes
     ----------
     posterior
-        The posterior.
+        The posterior; without coordinates where only rows that matter are in the way of a mode.
     blocks
         Derivatives of the log density at the mode, from each block of the rows.
     rows, part
         All rows and those in memory, in the precision of the run.
     precision
         The precision of the run.
+    look
+        Coordinates about which single rows seem to matter, or None.
     """
 
     posterior: Posterior
@@ -42,6 +45,13 @@ class FoundPosterior(NamedTuple):
     rows: Rows
     part: Part
     precision: Precision
+    look: Coordinates | None = None
+
+    def with_mode(self) -> "FoundPosterior":
+        """Return the same; raise a ValueError if there is no mode."""
+        if self.posterior.fit is None:
+            raise ValueError(NO_MODE)
+        return self
 
 
 def find_posterior_of_part(
@@ -65,16 +75,18 @@ def find_posterior_of_part(
         Function of the rows and of a precision that returns rows and part in that precision.
     """
     user = bool(jax.config.jax_enable_x64)
-    posterior, blocks = _searched(generator, checked, rows, part, settings, initial)
+    posterior, found = _searched(generator, checked, rows, part, settings, initial)
+    if found.fit is None:
+        return FoundPosterior(posterior, found.blocks, rows, part, Precision(user), found.look)
     stage("coordinates")
     precision = precision_at(posterior.fit, checked, posterior.constants_double)
     if precision.double != user:
         # What was found for rounded rows is only a guess for the rows as they are.
         passes, guess = posterior.whole.passes, posterior.coordinates.center[None]
         rows, part = read_again(rows, precision.double)
-        posterior, blocks = _searched(generator, checked, rows, part, settings, guess)
+        posterior, found = _searched(generator, checked, rows, part, settings, guess)
         posterior.whole.passes += passes
-    return FoundPosterior(posterior, blocks, rows, part, precision)
+    return FoundPosterior(posterior, found.blocks, rows, part, precision, found.look)
 
 
 def posterior_of_part(
@@ -106,11 +118,11 @@ def _searched(
     part: Part,
     settings: Settings,
     initial: np.ndarray | None,
-) -> tuple[Posterior, BlockDerivatives]:
+) -> tuple[Posterior, StreamedFit]:
     posterior = posterior_of_part(checked, rows, part, settings, None)
     with jax.enable_x64(checked.model.precise):
         stage("searching the mode")
-        fit, blocks = fit_streamed(
+        found = fit_streamed(
             generator,
             posterior.functions,
             posterior.feed_double,
@@ -119,4 +131,4 @@ def _searched(
             settings,
             posterior.whole,
         )
-    return posterior._replace(fit=fit), blocks
+    return posterior._replace(fit=found.fit), found

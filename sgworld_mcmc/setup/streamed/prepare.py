@@ -37,6 +37,7 @@ from sgworld_mcmc.setup.streamed.lay_out import describe_streamed, streamed_data
 from sgworld_mcmc.setup.streamed.part import Part, part_again
 from sgworld_mcmc.setup.streamed.posterior import find_posterior_of_part
 from sgworld_mcmc.setup.streamed.streaming import Streaming
+from sgworld_mcmc.setup.streamed.take_all import few_that_matter, without_few
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS, Grid, make_grid
 from sgworld_mcmc.streaming.rows import Rows
@@ -77,11 +78,21 @@ def prepare_streamed(
     initial = initial_points(checked, init_params)
 
     def read_again(rows, double):
-        rows = Rows(rows.leaves, double)
+        rows = rows.again(double)
         return rows, part_again(seed, rows, keep_pieces=keeps_pieces(settings))
 
     found = find_posterior_of_part(generator, checked, rows, part, settings, initial, read_again)
-    posterior, blocks, rows, part, precision = found
+    few, passes = few_that_matter(found, settings), 0
+    if len(few):
+        passes = found.posterior.whole.passes
+        checked, rows = without_few(checked, rows, few)
+        rows, part = read_again(rows, rows.double)
+        found = find_posterior_of_part(
+            generator, checked, rows, part, settings, initial, read_again
+        )
+    posterior, blocks, rows, part, precision, _ = found.with_mode()
+    posterior = posterior._replace(fit=posterior.fit._replace(decided=()))
+    posterior.whole.passes += passes
     with jax.enable_x64(precision.double):
         # Where nothing is to be chosen, the noise of the file's order must be known all the same.
         posterior, measurements, starts = explore(generator, posterior, settings, always=True)
@@ -121,10 +132,11 @@ def prepare_streamed(
         choice=choice,
         description=describe_streamed(view, args, kwargs, checked.contents, posterior.rows),
         streaming=streaming,
+        take_all=few,
     )
     tell(streaming.described(view.size))
     return plan, streamed_data(
-        plan, view, rows, posterior.rows, posterior.constants, posterior.whole
+        plan, checked.model, rows, posterior.rows, posterior.constants, posterior.whole
     )
 
 

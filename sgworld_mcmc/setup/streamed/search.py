@@ -7,22 +7,30 @@ import numpy as np
 
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.progress import stage
+from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED
-from sgworld_mcmc.setup.curvature import dense_scale
+from sgworld_mcmc.setup.curvature import Scale, dense_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
+from sgworld_mcmc.setup.influential_rows import decided_by_rows, look_about
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
 from sgworld_mcmc.setup.wanted_coordinates import coordinates_of
 
-__all__ = ["PROBES", "fit_streamed"]
+__all__ = ["NO_MODE", "PROBES", "StreamedFit", "fit_streamed"]
 
 # Hessians of the blocks are looked at along this many random vectors.
 PROBES = 8
+NO_MODE = (
+    "No mode with a positive definite Hessian was found, which a run on streamed rows needs: Newton"
+    " steps on a part of the rows lead nowhere, or those on all rows do not end. Reparametrise the "
+    "model, or run it on as many rows as fit in memory (`stream=False`, with a random part of the "
+    "rows)."
+)
 
 
 class _Value(NamedTuple):
@@ -30,6 +38,24 @@ class _Value(NamedTuple):
 
     loss: np.ndarray
     gradient: np.ndarray
+
+
+class StreamedFit(NamedTuple):
+    """What a search has found.
+
+    Attributes
+    ----------
+    fit
+        The coordinates of the mode; None where only the rows that matter are in the way of one.
+    blocks
+        Derivatives of the log density at the mode, from each block of the rows.
+    look
+        Coordinates about which single rows seem to matter, or None.
+    """
+
+    fit: CoordinateFit | None
+    blocks: BlockDerivatives | None
+    look: Coordinates | None = None
 
 
 class StreamedSearch:
@@ -44,10 +70,13 @@ class StreamedSearch:
         each = part.feed.size / part.feed.num_batches
         count = max(part.feed.num_batches + 1, round(whole.rows.size / each))
         self.feed = SimpleNamespace(num_batches=count)
-        self.scaled, self.blocks, self.vectors = None, None, None
+        self.blocks, self.vectors, self.look = None, None, None
 
-    def expand(self, position, used: int) -> Expansion:
-        """Return log density, gradient and Hessian of a part, or of all rows."""
+    def expand(self, position, used: int, scaled: Scale | None = None) -> Expansion:
+        """Return log density, gradient and Hessian of a part, or of all rows.
+
+        With a scale slopes of all rows are looked at on the way.
+        """
         if used <= self.part.feed.num_batches:
             made = self.part.expand(position, used)
             self.hessian = made.hessian
@@ -57,7 +86,12 @@ class StreamedSearch:
         signs = self._generator.standard_normal((PROBES, self.dimension))
         values, axes = np.linalg.eigh(self.hessian)
         self.vectors = signs / np.sqrt(np.maximum(values, values.max() * 1e-12)) @ axes.T
-        found, self.blocks = self.whole.expansion(position, self.vectors)
+        about = None if scaled is None else scaled.about(position)
+        look = None if about is None else look_about(about)
+        found, self.blocks = self.whole.expansion(position, self.vectors, look)
+        decided = () if look is None else decided_by_rows(found.powers)
+        # Single rows are looked for about a point that a part of the rows knows.
+        self.look = about if decided else None
         return found
 
     def evaluate(self, position, used: int) -> _Value:
@@ -77,7 +111,7 @@ def fit_streamed(
     initial: np.ndarray | None,
     settings: Settings,
     whole: WholeData,
-) -> tuple[CoordinateFit, BlockDerivatives]:
+) -> StreamedFit:
     """Find the mode of all rows and the curvature there, from two passes over them if possible.
 
     Parameters
@@ -110,19 +144,21 @@ def fit_streamed(
     if grown is None:
         last, *_ = search.finish(best.position)
         grown = grow(both, np.asarray(last.position), [count])
+    if grown is None and both.look is not None:
+        return StreamedFit(None, both.blocks, both.look)
     if grown is None:
-        raise ValueError(
-            "No mode with a positive definite Hessian was found, which a run on streamed rows "
-            "needs: Newton steps on a part of the rows lead nowhere, or those on all rows do not "
-            "end. Reparametrise the model, or run it on as many rows as fit in memory "
-            "(`stream=False`, with a random part of the rows)."
-        )
+        raise ValueError(NO_MODE)
     fit = _fit_of(settings, grown)
+    look = None
+    if grown.decided:
+        names = functions.model.scalar_names()
+        fit = fit._replace(decided=tuple(names[number] for number in grown.decided))
+        look = fit.coordinates
     if modes:
         copies = whole.rows.size / feed.size
         others = distances_of(search, modes, heaviest(modes), fit.coordinates, copies)
         fit = fit._replace(other_modes=others)
-    return fit, both.blocks
+    return StreamedFit(fit, both.blocks, look)
 
 
 def _at_given(search, both: StreamedSearch, points: np.ndarray, settings: Settings):
@@ -134,11 +170,12 @@ def _at_given(search, both: StreamedSearch, points: np.ndarray, settings: Settin
     here = both.expand(center, both.feed.num_batches)
     scaled = dense_scale(here.hessian if np.isfinite(here.hessian).all() else search_hessian)
     grown = GrownMode(center, 0.0, here.gradient, here.hessian, scaled)
-    return _fit_of(settings, grown)._replace(fitted=True, converged=True), both.blocks
+    fit = _fit_of(settings, grown)._replace(fitted=True, converged=True)
+    return StreamedFit(fit, both.blocks)
 
 
 def _fit_of(settings: Settings, grown: GrownMode) -> CoordinateFit:
-    center, gain, gradient, hessian, scaled = grown
+    center, gain, gradient, hessian, scaled, _ = grown
     return CoordinateFit(
         coordinates_of(settings, center, scaled, hessian),
         np.asarray(hessian),

@@ -17,7 +17,9 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.progress import count_rows, fraction
+from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
+from sgworld_mcmc.setup.influential_rows import MATTERS
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS
 from sgworld_mcmc.streaming.read_ahead import ReadAhead
@@ -93,7 +95,10 @@ class WholeData:
         return float(value), slope
 
     def expansion(
-        self, position: np.ndarray, vectors: np.ndarray | None = None
+        self,
+        position: np.ndarray,
+        vectors: np.ndarray | None = None,
+        look: tuple[Coordinates, Any] | None = None,
     ) -> tuple[Expansion, BlockDerivatives | None]:
         """Return value, gradient and Hessian from one pass over the rows.
 
@@ -103,16 +108,18 @@ class WholeData:
             (D,) the point.
         vectors
             (P, D) vectors; their products with the Hessians of the blocks are returned too.
+        look
+            Coordinates and positions at which slopes of the rows are looked at, or None.
         """
 
         def evaluate(feed, first, number):
             made = self.functions.expansion(
-                from_numpy(np.asarray(position)), feed, self.constants, number, first
+                from_numpy(np.asarray(position)), feed, self.constants, number, first, look
             )
             return jax.tree.map(lambda x: np.asarray(x, float), tuple(made))
 
         def keep(made):
-            _, slope, hessian = made
+            _, slope, hessian, _ = made
             return slope, vectors @ hessian
 
         total, kept = self._total(evaluate, keep=None if vectors is None else keep)
@@ -125,6 +132,32 @@ class WholeData:
         key = np.asarray(position, float).tobytes()
         self._known = {key: (float(found.value), found.gradient, found.hessian)}
         return found, blocks
+
+    def influences(
+        self, look: tuple[Coordinates, Any]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return numbers, slopes and directions (k,) of the rows that matter, from one pass.
+
+        ``look`` are coordinates, and positions at which the slopes are looked at.
+        """
+        found = []
+        with ReadAhead(self._pieces, depth=1) as pieces:
+            for start, feed, number, tail in pieces:
+                parts = [(start, feed, number * self.batch)]
+                if tail is not None:
+                    padded, _, length = tail
+                    parts.append((start + number * self.batch, padded, length))
+                for first, rows, length in parts:
+                    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows.main)
+                    made = self.functions.influences(*look, flat, self.constants)
+                    slopes, directions = (np.asarray(x)[:length] for x in made)
+                    places = np.flatnonzero(~(slopes <= MATTERS))
+                    found.append((first + places, slopes[places], directions[places]))
+                fraction((start + number * self.batch) / self.rows.size)
+        count_rows(self.rows.size)
+        self.passes += 1
+        numbers, slopes, directions = (np.concatenate(x) for x in zip(*found, strict=True))
+        return numbers, slopes.astype(float), directions
 
     def hessian(self, position: np.ndarray) -> np.ndarray:
         """Return the (D, D) Hessian of the potential; the gradient is then known too."""

@@ -1,0 +1,85 @@
+"""Streamed rows that matter more than others: found, left out of the file, and in every batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.streaming.arrays import ArraySource
+from sgworld_mcmc.streaming.rows_without import RowsWithout
+from sgworld_mcmc.streaming.source import StreamedArray
+
+KEY, SIZE, PLACES = jax.random.key(0), 60_000, (77, 31_234)
+
+
+def model(x, level, y):
+    a, b = numpyro.sample("a", dist.Normal(0, 5)), numpyro.sample("b", dist.Normal(0, 5))
+    c = numpyro.sample("c", dist.Normal(0, 10).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        rate = jnp.exp(a + b * x + jnp.append(c, 0.0)[level])
+        numpyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """Counts in a file, two of whose levels have a single row each."""
+    folder, rng = tmp_path_factory.mktemp("rows"), np.random.default_rng(1)
+    x, level = rng.standard_normal(SIZE), np.full(SIZE, 2, np.int32)
+    y = rng.poisson(np.exp(0.2 + 0.3 * x)).astype(np.float32)
+    level[list(PLACES)], y[list(PLACES)] = (0, 1), (1, 3)
+    for name, values in {"x": x.astype(np.float32), "level": level, "y": y}.items():
+        np.save(folder / name, values)
+    return tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("x", "level", "y"))
+
+
+def exact_moments(x, count):
+    """Mean and standard deviation of a level's effect, a and b being known by all other rows."""
+    c, known = np.linspace(-60, 20, 80_001), 0.2 + 0.3 * x
+    log = count * c - np.exp(c + known) - c**2 / 200
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    mean = weight @ c
+    return mean, np.sqrt(weight @ (c - mean) ** 2)
+
+
+def test_rows_are_numbered_as_if_a_few_were_not_there():
+    y = np.arange(40.0)
+    y[33] = np.nan
+    few = np.array([0, 5, 6, 17, 39])
+    leaf = StreamedArray("y", ArraySource(y), "", y)
+    rows = RowsWithout((leaf,), True, few)
+    assert rows.size == 35
+    out = rows.empty(35)
+    for start in range(0, 35, 4):
+        stop = min(start + 4, 35)
+        some = tuple(x[start:stop] for x in out)
+        rows.expect(start, stop)
+        rows.read(start, stop, some)
+    np.testing.assert_array_equal(out[0], np.delete(y, few))
+    with pytest.raises(ValueError, match="row 33 "):
+        rows.check_finite(0, out)
+
+
+@pytest.mark.slow
+def test_what_single_rows_decide_is_right_and_survives_plans_and_checkpoints(arrays, tmp_path):
+    mcmc = SGWORLD(model, stream=True, progress_bar=False)
+    mcmc.run(KEY, *arrays)
+    assert mcmc.plan.take_all.tolist() == list(PLACES)
+    assert mcmc.plan.size == SIZE - 2 and mcmc.plan.batch_size <= 1000
+    assert "In every batch: 2 rows" in str(mcmc.bias_report())
+    c = np.asarray(mcmc.get_samples()["c"], float)
+    for number, count in enumerate((1, 3)):
+        mean, deviation = exact_moments(float(arrays[0][PLACES[number]]), count)
+        assert abs(c[:, number].mean() - mean) < 0.15 * deviation
+        assert 0.88 < c[:, number].std() / deviation < 1.12
+    mcmc.save_plan(tmp_path / "plan")
+    again = SGWORLD(model, stream=True, progress_bar=False, plan=tmp_path / "plan")
+    again.run(KEY, *arrays)
+    np.testing.assert_array_equal(again.get_samples()["c"], mcmc.get_samples()["c"])
+    for _ in range(2):
+        saved = SGWORLD(model, stream=True, progress_bar=False)
+        saved.run(KEY, *arrays, checkpoint=tmp_path / "run", resume=True)
+        np.testing.assert_array_equal(saved.get_samples()["c"], mcmc.get_samples()["c"])
