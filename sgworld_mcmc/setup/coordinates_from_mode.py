@@ -199,7 +199,7 @@ def _decided(search: ModeSearch, center: np.ndarray, scaled: Scale) -> tuple[int
     """Return the numbers of the directions along which single ones of many rows decide."""
     if not (search.dense and are_very_many(search.feed.size)):
         return ()
-    powers = search.expand(center, search.feed.num_batches, scaled).powers
+    powers = search.expand(center, search.feed.num_batches, scaled.about(center)).powers
     return () if powers is None else decided_by_rows(powers)
 
 

@@ -87,7 +87,7 @@ def grow(
     change = _step(slope, scaled)
     for _ in range(MOST):
         moved = x + change
-        here = search.expand(moved, count, scaled)
+        here = search.expand(moved, count, scaled.about(x))
         decided = () if here.powers is None else decided_by_rows(here.powers)
         scaled = _scale(here)
         # Sums over all rows cannot be told apart more finely than this.

@@ -89,14 +89,14 @@ class ModeSearch(NamedTuple):
         """Return how many rows the first ``used`` batches have."""
         return used / self.feed.num_batches * self.feed.size
 
-    def expand(self, position, used: int, scaled: Scale | None = None) -> Expansion:
+    def expand(self, position, used: int, about: Coordinates | None = None) -> Expansion:
         """Return log density, gradient and Hessian from one pass over the first batches.
 
-        With a scale slopes of the rows are looked at on the way, where there are many rows.
+        Where there are many rows, their slopes ``about`` a point are looked at on the way.
         """
         rows, look = self._rows(used), None
-        if scaled is not None and are_very_many(rows):
-            look = look_about(scaled.about(position))
+        if about is not None and are_very_many(rows):
+            look = look_about(about)
         position = from_numpy(position)
         count_rows(rows)
 

@@ -157,7 +157,7 @@ class Bowl(NamedTuple):
     feed = FixedPartition(np.zeros((80, 1)))
     functions = type("Functions", (), {"model": type("Model", (), {"size": 80})})
 
-    def expand(self, position, used, scaled=None):
+    def expand(self, position, used, about=None):
         here = Expansion(
             np.asarray(-50 * float(position[0] ** 2)),
             -100 * position,

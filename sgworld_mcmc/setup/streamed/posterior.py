@@ -16,7 +16,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.precision import Precision, precision_at
 from sgworld_mcmc.setup.streamed.part import Part
-from sgworld_mcmc.setup.streamed.search import NO_MODE, StreamedFit, fit_streamed
+from sgworld_mcmc.setup.streamed.search import StreamedFit, fit_streamed
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
 from sgworld_mcmc.streaming.rows import Rows
 
@@ -29,15 +29,15 @@ class FoundPosterior(NamedTuple):
     Attributes
     ----------
     posterior
-        The posterior; without coordinates where only rows that matter are in the way of a mode.
+        The posterior; without coordinates where no mode was found.
     blocks
         Derivatives of the log density at the mode, from each block of the rows.
     rows, part
         All rows and those in memory, in the precision of the run.
     precision
         The precision of the run.
-    look
-        Coordinates about which single rows seem to matter, or None.
+    look, problem
+        Coordinates about which single rows seem to matter, or None; why there is no mode.
     """
 
     posterior: Posterior
@@ -46,11 +46,12 @@ class FoundPosterior(NamedTuple):
     part: Part
     precision: Precision
     look: Coordinates | None = None
+    problem: ValueError | None = None
 
     def with_mode(self) -> "FoundPosterior":
-        """Return the same; raise a ValueError if there is no mode."""
-        if self.posterior.fit is None:
-            raise ValueError(NO_MODE)
+        """Return the same; raise a ValueError that says why if there is no mode."""
+        if self.problem is not None:
+            raise self.problem
         return self
 
 
@@ -77,7 +78,8 @@ def find_posterior_of_part(
     user = bool(jax.config.jax_enable_x64)
     posterior, found = _searched(generator, checked, rows, part, settings, initial)
     if found.fit is None:
-        return FoundPosterior(posterior, found.blocks, rows, part, Precision(user), found.look)
+        precision, why = Precision(user), (found.look, found.problem)
+        return FoundPosterior(posterior, found.blocks, rows, part, precision, *why)
     stage("coordinates")
     precision = precision_at(posterior.fit, checked, posterior.constants_double)
     if precision.double != user:
@@ -86,7 +88,8 @@ def find_posterior_of_part(
         rows, part = read_again(rows, precision.double)
         posterior, found = _searched(generator, checked, rows, part, settings, guess)
         posterior.whole.passes += passes
-    return FoundPosterior(posterior, found.blocks, rows, part, precision, found.look)
+    why = found.look, found.problem
+    return FoundPosterior(posterior, found.blocks, rows, part, precision, *why)
 
 
 def posterior_of_part(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -50,6 +51,9 @@ CHUNK_BYTES, PART_OF_MEMORY = 2**26, 1 / 16
 GROUP_DRAWS, GROUPS = 16, 64
 # The choice is made again until the factor of its noise is the one that it was made with.
 ROUNDS = 4
+# Rows that matter are looked for so many times: while the mode is that of a few of them, others may
+# seem not to matter.
+LOOKS = 3
 
 
 def prepare_streamed(
@@ -81,16 +85,18 @@ def prepare_streamed(
         rows = rows.again(double)
         return rows, part_again(seed, rows, keep_pieces=keeps_pieces(settings))
 
-    found = find_posterior_of_part(generator, checked, rows, part, settings, initial, read_again)
-    few, passes = few_that_matter(found, settings), 0
-    if len(few):
-        passes = found.posterior.whole.passes
-        checked, rows = without_few(checked, rows, few)
-        rows, part = read_again(rows, rows.double)
-        found = find_posterior_of_part(
-            generator, checked, rows, part, settings, initial, read_again
-        )
-    posterior, blocks, rows, part, precision, _ = found.with_mode()
+    search = partial(find_posterior_of_part, generator, settings=settings, initial=initial)
+    search = partial(search, read_again=read_again)
+    found, few, passes = search(checked, rows, part), np.zeros(0, int), 0
+    for _ in range(LOOKS):
+        more = few_that_matter(found, settings)
+        if len(more) == 0:
+            break
+        few, passes = np.union1d(few, more), passes + found.posterior.whole.passes
+        taken, rows = without_few(checked, rows, few)
+        found = search(taken, *read_again(rows, rows.double))
+    checked = taken if len(few) else checked
+    posterior, blocks, rows, part, precision, *_ = found.with_mode()
     posterior = posterior._replace(fit=posterior.fit._replace(decided=()))
     posterior.whole.passes += passes
     with jax.enable_x64(precision.double):

@@ -12,16 +12,16 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED
-from sgworld_mcmc.setup.curvature import Scale, dense_scale
+from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
 from sgworld_mcmc.setup.influential_rows import decided_by_rows, look_about
 from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
-from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
+from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, NotFinite, WholeData
 from sgworld_mcmc.setup.wanted_coordinates import coordinates_of
 
-__all__ = ["NO_MODE", "PROBES", "StreamedFit", "fit_streamed"]
+__all__ = ["PROBES", "StreamedFit", "fit_streamed"]
 
 # Hessians of the blocks are looked at along this many random vectors.
 PROBES = 8
@@ -46,16 +46,19 @@ class StreamedFit(NamedTuple):
     Attributes
     ----------
     fit
-        The coordinates of the mode; None where only the rows that matter are in the way of one.
+        The coordinates of the mode; None where none was found.
     blocks
         Derivatives of the log density at the mode, from each block of the rows.
     look
         Coordinates about which single rows seem to matter, or None.
+    problem
+        Why there is no fit, an exception.
     """
 
     fit: CoordinateFit | None
     blocks: BlockDerivatives | None
     look: Coordinates | None = None
+    problem: ValueError | None = None
 
 
 class StreamedSearch:
@@ -71,11 +74,12 @@ class StreamedSearch:
         count = max(part.feed.num_batches + 1, round(whole.rows.size / each))
         self.feed = SimpleNamespace(num_batches=count)
         self.blocks, self.vectors, self.look = None, None, None
+        self.problem = ValueError(NO_MODE)
 
-    def expand(self, position, used: int, scaled: Scale | None = None) -> Expansion:
+    def expand(self, position, used: int, about: Coordinates | None = None) -> Expansion:
         """Return log density, gradient and Hessian of a part, or of all rows.
 
-        With a scale slopes of all rows are looked at on the way.
+        Slopes of all rows ``about`` a point are looked at on the way.
         """
         if used <= self.part.feed.num_batches:
             made = self.part.expand(position, used)
@@ -86,9 +90,13 @@ class StreamedSearch:
         signs = self._generator.standard_normal((PROBES, self.dimension))
         values, axes = np.linalg.eigh(self.hessian)
         self.vectors = signs / np.sqrt(np.maximum(values, values.max() * 1e-12)) @ axes.T
-        about = None if scaled is None else scaled.about(position)
         look = None if about is None else look_about(about)
-        found, self.blocks = self.whole.expansion(position, self.vectors, look)
+        try:
+            found, self.blocks = self.whole.expansion(position, self.vectors, look)
+        except NotFinite as problem:
+            self.look, self.problem = about, problem
+            nothing = np.full((self.dimension, self.dimension), np.nan)
+            return Expansion(np.asarray(np.nan), nothing[0], nothing)
         decided = () if look is None else decided_by_rows(found.powers)
         # Single rows are looked for about a point that a part of the rows knows.
         self.look = about if decided else None
@@ -97,7 +105,12 @@ class StreamedSearch:
     def evaluate(self, position, used: int) -> _Value:
         """Return the loss of all rows and its gradient."""
         stage("gradient of all rows")
-        value, slope = self.whole.gradient(position)
+        try:
+            value, slope = self.whole.gradient(position)
+        except NotFinite as problem:
+            # Rows of which the part has none alike may be impossible at its mode.
+            self.look, self.problem = dense_scale(self.hessian).about(position), problem
+            value, slope = np.nan, np.full(self.dimension, np.nan)
         size = self.whole.rows.size
         precision = np.float64 if self.functions.model.precise else np.float32
         return _Value(np.asarray(-value / size, precision), -slope / size)
@@ -123,10 +136,10 @@ def fit_streamed(
     whole
         All rows.
 
-    Raises
-    ------
-    ValueError
-        If there is no mode with a positive definite Hessian.
+    Returns
+    -------
+    StreamedFit
+        Without coordinates if there is no mode with a positive definite Hessian.
     """
     search = ModeSearch(functions, feed, constants, generator)
     both = StreamedSearch(search, whole, generator)
@@ -144,10 +157,8 @@ def fit_streamed(
     if grown is None:
         last, *_ = search.finish(best.position)
         grown = grow(both, np.asarray(last.position), [count])
-    if grown is None and both.look is not None:
-        return StreamedFit(None, both.blocks, both.look)
     if grown is None:
-        raise ValueError(NO_MODE)
+        return StreamedFit(None, both.blocks, both.look, both.problem)
     fit = _fit_of(settings, grown)
     look = None
     if grown.decided:

@@ -16,14 +16,18 @@ __all__ = ["few_that_matter", "without_few"]
 
 
 def few_that_matter(found: FoundPosterior, settings: Settings) -> np.ndarray:
-    """Return the numbers (k,) of the rows that matter, from a pass if there seem to be any."""
-    if found.look is None or (settings.complete and found.posterior.fit is not None):
+    """Return the numbers (k,) of the rows that matter, from a pass if there seem to be any.
+
+    They are those that the rows have in their sources.
+    """
+    if found.look is None or (settings.complete and found.problem is None):
         return np.zeros(0, int)
     stage("rows that matter")
     model, whole = found.posterior.functions.model, found.posterior.whole
     with jax.enable_x64(model.precise):
         numbers, slopes, directions = whole.influences(look_about(found.look))
-    return numbers[chosen_rows(slopes, directions, whole.rows.size)]
+    chosen = numbers[chosen_rows(slopes, directions, whole.rows.size)]
+    return np.array([whole.rows.place(number) for number in chosen.tolist()], int)
 
 
 def without_few(

@@ -25,7 +25,7 @@ from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS
 from sgworld_mcmc.streaming.read_ahead import ReadAhead
 from sgworld_mcmc.streaming.rows import Rows, Speed
 
-__all__ = ["BlockDerivatives", "WholeData"]
+__all__ = ["BlockDerivatives", "NotFinite", "WholeData"]
 
 # Rows are added up in batches of this many, and read in pieces of so many bytes.
 BATCH_ROWS, PIECE_BYTES = 5000, 2**25
@@ -49,6 +49,10 @@ class BlockDerivatives(NamedTuple):
     rows: int
     gradients: np.ndarray
     products: np.ndarray
+
+
+class NotFinite(ValueError):
+    """The log density of some rows is not finite."""
 
 
 class WholeData:
@@ -213,7 +217,7 @@ class WholeData:
     def _check(self, total: Any, start: int) -> None:
         if not np.isfinite(total[0]):
             last = min(start + self.count * self.batch, self.rows.size) - 1
-            raise ValueError(
+            raise NotFinite(
                 f"The log density of the rows {start} to {last} is not finite at the mode of a "
                 "random part of the rows. Look for values outside of the support of their "
                 "distribution among them, or for rows far from all others."
