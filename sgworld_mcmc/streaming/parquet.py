@@ -93,24 +93,29 @@ class ParquetSource(Source):
         if self._held is None or self._held[0] != number:
             file, group = self._groups[number]
             table = file.read_row_group(group, columns=self._names())
-            self._held = number, self._arrays(table)
+            self._held = number, self._arrays(table, self._edges[number])
         return self._held[1]
 
-    def _arrays(self, table: Any) -> dict[str, np.ndarray]:
+    def _arrays(self, table: Any, first: int = 0) -> dict[str, np.ndarray]:
+        """Return the arguments in a table that begins with row number ``first``."""
         made = {}
         for name, columns in self._arguments.items():
-            parts = [_array(column, table.column(column)) for column in columns]
+            parts = [_array(column, table.column(column), first) for column in columns]
             stacked = name in self._matrices
             made[name] = np.stack(parts, axis=1) if stacked else parts[0]
         return made
 
 
-def _array(name: str, column: Any) -> np.ndarray:
-    """Return a column as NumPy's array."""
+def _array(name: str, column: Any, first: int) -> np.ndarray:
+    """Return a column, of rows from number ``first`` on, as NumPy's array."""
     import pyarrow as pa
 
     if column.null_count:
-        raise ValueError(f"the column {name!r} has {column.null_count} missing values")
+        row = first + column.is_null().to_numpy().argmax()
+        raise ValueError(
+            f"the column {name!r} has no value in row {row} (and in {column.null_count - 1} more "
+            "of its row group). Remove or impute these rows"
+        )
     whole = column.combine_chunks()
     whole = whole.combine_chunks() if isinstance(whole, pa.ChunkedArray) else whole
     if pa.types.is_fixed_size_list(whole.type):

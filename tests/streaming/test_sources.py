@@ -150,6 +150,17 @@ def test_errors_before_the_run(data, tmp_path):
         ParquetSource(tmp_path / "a.parquet", y="z")
 
 
+def test_a_missing_value_is_named_by_its_row(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    missing = np.isin(np.arange(SIZE), (777, 800))
+    column = pa.array(np.arange(SIZE, dtype=float), mask=missing)
+    pq.write_table(pa.table({"a": column}), tmp_path / "a.parquet", row_group_size=300)
+    with pytest.raises(ValueError, match=r"column 'a' has no value in row 777 \(and in 1 more"):
+        ParquetSource(tmp_path / "a.parquet", y="a").read(760, 770)
+
+
 def test_arrays_of_open_files_are_known_again(data, tmp_path):
     X, _ = hdf5(tmp_path, *data)
     first, second = (opened((X.file["X"], X.file[name]), True)[0] for name in ("y", "X"))
