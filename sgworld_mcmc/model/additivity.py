@@ -196,10 +196,12 @@ def _raise_problems(
                 "For random numbers that stay the same give a key of your own, jax.random.key(0)."
             )
         raise NotMinibatchable(
-            f"The model cannot be minibatched as it is: {listing}. Common causes: the model "
+            f"The model cannot be minibatched as it is: {listing}. Common causes: rows depend on "
+            "each other (a time series, a Gaussian process) or are told apart by their place (a "
+            "parameter for each row), for which there are no minibatches; the model "
             "standardises by the mean of the rows that it is given (standardise the data before "
-            "the run), scales a site by a number of rows (leave all scaling to the sampler), or "
-            "an argument that is not data has the observations' leading axis (bind it with "
+            "the run), or scales a site by a number of rows (leave all scaling to the sampler); "
+            "or an argument that is not data has the observations' leading axis (bind it with "
             "functools.partial)."
         )
     if not additive:

@@ -54,7 +54,9 @@ def enumerated_terms(
     discrete: frozenset[str],
     nesting: int,
 ) -> dict[str, jax.Array]:
-    """Return log densities by site: the priors of the continuous sites, and all the rest as one.
+    """Return log densities by site of sites without discrete ones, and of all the rest as one.
+
+    The former are priors of continuous sites, ``numpyro.factor`` terms and observations.
 
     Parameters
     ----------
@@ -77,8 +79,10 @@ def enumerated_terms(
     seeded = handlers.seed(enumerated, rng_key)
     total, trace = log_density(seeded, args, kwargs, values)
     terms: dict[str, Any] = {}
-    for name in values:
-        # A prior that depends on a discrete site belongs to the rest.
-        if discrete.isdisjoint(trace[name]["infer"]["dim_to_name"].values()):
-            terms[name] = jnp.sum(trace[name]["fn"].log_prob(values[name]))
+    for name, site in trace.items():
+        known = site["type"] == "sample" and (name in values or site["is_observed"])
+        # What depends on a discrete site belongs to the rest.
+        if known and discrete.isdisjoint(site["infer"]["dim_to_name"].values()):
+            scale = 1.0 if name in values or site["scale"] is None else site["scale"]
+            terms[name] = jnp.sum(scale * site["fn"].log_prob(site["value"]))
     return {**terms, SUMMED: total - sum(terms.values())}

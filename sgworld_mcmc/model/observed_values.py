@@ -15,6 +15,10 @@ from numpyro.distributions import MaskedDistribution, constraints
 __all__ = ["ObservedValues", "check_observed", "observed_values"]
 
 
+# The support of a multinomial distribution.
+COUNTS = type(constraints.multinomial(1))
+
+
 class ObservedValues(NamedTuple):
     """The values of an observed site that are an array argument, and where they must lie.
 
@@ -67,7 +71,7 @@ def observed_values(name: str, site: dict, arguments: Sequence) -> ObservedValue
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     bounded = hasattr(support, "lower_bound") or hasattr(support, "upper_bound")
-    if not (bounded or support is constraints.boolean):
+    if not (bounded or support in (constraints.boolean, constraints.simplex)):
         return None
     bounds, structure = jax.tree.flatten(support)
     bounds = [_bound(bound, arguments) for bound in bounds]
@@ -95,15 +99,21 @@ def check_observed(observed: dict[str, ObservedValues], arguments: dict[str, Any
         of_arguments = any(map(_is_argument, bounds))
         bounds = [np.asarray(arrays[b.index]) if _is_argument(b) else b for b in bounds]
         inside = np.asarray(structure.unflatten(bounds)(values))
+        if known.support is constraints.simplex:
+            # Shares of zero are in the support, where the density is zero or infinite.
+            inside = inside & (values > 0).all(axis=-1)
         if inside.all():
             continue
         first = tuple(np.argwhere(~inside)[0])
-        value = np.broadcast_to(values, inside.shape)[first]
+        # Of a distribution of vectors, such as counts with a given sum, each is judged as one.
+        event = values.shape[values.ndim - known.support.event_dim :]
+        value = np.broadcast_to(values, inside.shape + event)[first]
         where = _range(known.support, of_arguments)
+        row = f" in row {first[0]}" if first else ""
         raise ValueError(
             f"Site {site!r} observes values of `{name}` that its distribution, {known.family}, "
             f"cannot have: {int((~inside).sum())} of {inside.size} are not {where} (the first is "
-            f"{value} in row {first[0]}). {_cure(name, known, where, values)}"
+            f"{value}{row}). {_cure(name, known, where, values)}"
         )
 
 
@@ -145,6 +155,11 @@ def _range(support: Any, of_arguments: bool) -> str:
     """Say in words where the values must lie."""
     if support is constraints.boolean:
         return "0 or 1"
+    if support is constraints.simplex:
+        return "shares above zero that sum to one"
+    if isinstance(support, COUNTS):
+        total = support.upper_bound
+        return f"counts that sum to {'their totals' if of_arguments or np.ndim(total) else total}"
     what = "whole numbers" if support.is_discrete else "numbers"
     lower, upper = (getattr(support, side, None) for side in ("lower_bound", "upper_bound"))
     if of_arguments or np.ndim(lower) or np.ndim(upper):
@@ -159,6 +174,16 @@ def _range(support: Any, of_arguments: bool) -> str:
 
 def _cure(name: str, known: ObservedValues, where: str, values: np.ndarray) -> str:
     low, high = values.min(), values.max()
+    if known.support is constraints.simplex and low > 0:
+        return f"Divide each by its sum: {name} / {name}.sum(-1, keepdims=True)."
+    if known.support is constraints.simplex:
+        return "Give shares of zero a small value, and divide each by its sum."
+    if isinstance(known.support, COUNTS):
+        sums = values.sum(axis=-1)
+        return (
+            f"Their sums range from {sums.min()} to {sums.max()}: correct them, or pass these as "
+            "`total_count`."
+        )
     if "bounds" not in where and known.support.is_discrete:
         boolean = known.support is constraints.boolean
         lower = 0 if boolean else int(known.support.lower_bound)

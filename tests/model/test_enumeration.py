@@ -66,6 +66,32 @@ def test_the_assignments_of_a_mixture_are_summed_out_in_minibatches():
         np.testing.assert_allclose(slope, same_slope, rtol=1e-3, atol=1e-2)
 
 
+def test_what_no_discrete_site_touches_is_judged_by_itself():
+    """A prior that is written as a factor, and observations beside the mixture's."""
+
+    def model(y, x):
+        mu = numpyro.sample("mu", dist.ImproperUniform(dist.constraints.real, (), ()))
+        numpyro.factor("prior", dist.Normal(0, 3).log_prob(mu))
+        with numpyro.plate("rows", len(y)):
+            z = numpyro.sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            numpyro.sample("y", dist.Normal(mu * z, 1), obs=y)
+            numpyro.sample("x", dist.Normal(mu, 2), obs=x)
+
+    rng = np.random.default_rng(0)
+    y, x = rng.standard_normal((2, 200)).astype(np.float32)
+    found = seen(model, y, x)
+    assert found.reason is None and found.additive == {SUMMED, "x"}
+    mu = 0.7
+    each = (
+        np.logaddexp(np.log(0.3) - (y - mu) ** 2 / 2, np.log(0.7) - y**2 / 2)
+        - np.log(2 * np.pi) / 2
+    )
+    other = dist.Normal(mu, 2).log_prob(x)
+    expected = dist.Normal(0, 3).log_prob(mu) + 20 * (each[:10].sum() + other[:10].sum())
+    rows = jnp.asarray(y[:10]), jnp.asarray(x[:10])
+    np.testing.assert_allclose(found.log_density(jnp.array([mu]), rows, ()), expected, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_draws_agree_with_those_of_the_sum_by_hand():
     draws = []

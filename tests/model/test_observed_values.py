@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 X, Y = models.regression_data()
 NUMBERS = np.arange(len(Y))
 POSITIVE = np.abs(Y)
+COUNTS = np.stack([NUMBERS % 6, 5 - NUMBERS % 6], axis=1)
+SHARES = np.random.default_rng(0).dirichlet([2.0, 3.0, 4.0], len(Y))
 
 
 def model_of(family):
@@ -47,6 +49,8 @@ FAMILIES = {
     "masked": lambda rate, n: dist.Bernoulli(logits=rate).mask(rate > 0),
     "VonMises": lambda rate, n: dist.VonMises(rate, 1.0),
     "Normal": lambda rate, n: dist.Normal(rate, 1.0),
+    "Multinomial": lambda rate, n: dist.Multinomial(n, jnp.stack([rate, 1 + rate], -1)),
+    "Dirichlet": lambda rate, n: dist.Dirichlet(jnp.stack([rate, 1 + rate, rate], -1)),
     "Uniform": lambda rate, n: dist.Uniform(-rate, 10 * rate),
 }
 
@@ -66,6 +70,14 @@ FAMILIES = {
         ("Exponential", np.floor(POSITIVE), "not numbers above 0"),
         ("Beta", 1.5 * POSITIVE / POSITIVE.max(), "not numbers from 0.0 to 1.0"),
         ("VonMises", 10 * Y, "not numbers from -3.14"),
+        ("Multinomial", COUNTS + (COUNTS == 3), r"sum to their totals .*\[2 4\] in row 2.* from 5 to 6"),
+        ("Dirichlet", SHARES.round(2), r"shares above zero .*Divide each by its sum: y / y.sum"),
+        ("Dirichlet", 100 * SHARES, "203 of 203 are not shares"),
+        (
+            "Dirichlet",
+            np.where(NUMBERS[:, None] == 9, [0, 0.4, 0.6], SHARES),
+            "row 9.* small value",
+        ),
     ],
 )
 def test_values_outside_of_the_support_are_named(family, y, message):
@@ -88,6 +100,9 @@ def test_values_outside_of_the_support_are_named(family, y, message):
         ("Beta", POSITIVE / (POSITIVE.max() + 1)),
         ("masked", NUMBERS % 3),
         ("VonMises", Y % 3),
+        ("Multinomial", COUNTS),
+        ("Dirichlet", SHARES),
+        ("Dirichlet", SHARES.astype(np.float32)),
         ("Normal", Y),
         ("Uniform", Y),  # bounds that follow from parameters are not known before the run
     ],
