@@ -141,6 +141,11 @@ def _reading(plan: RunPlan, data: RunData) -> str:
     if taken:
         rows = "a row that matters" if taken == 1 else f"{taken} rows that matter"
         lines.append(f"In every batch: {rows} more than others.")
+    if plan.fit.kinked:
+        lines.append(
+            "The density is full of kinks (absolute values): coordinates come from a Gaussian "
+            "that was fitted to it."
+        )
     return " ".join(lines)
 
 

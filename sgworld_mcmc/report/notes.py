@@ -24,11 +24,11 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
     """Return what a user should know about a run, in whole sentences."""
     notes = []
     fit, choice, found = plan.fit, plan.choice, plan.measurements
-    if not fit.converged or (fit.indefinite and not fit.fitted):
+    known = fit.converged or fit.kinked
+    if not known or (fit.indefinite and not fit.fitted):
         notes.append(
             "No usable posterior mode was found: the density may be unbounded (a scale parameter "
-            "that goes to zero in a centred hierarchy), improper, flat or full of kinks (absolute "
-            "values, as in quantile regression). The sampler's "
+            "that goes to zero in a centred hierarchy), improper or flat. The sampler's "
             "coordinates come from "
             + ("a Gaussian fitted to the posterior" if fit.fitted else "the best point found")
             + ", and its predictions are rough. Use a non-centred parametrisation or proper "

@@ -45,6 +45,8 @@ class CoordinateFit(NamedTuple):
         Whether that holds for a mean Hessian over the posterior, not for the one at the center.
     scattered
         Whether searches for a mode have ended in several places, none of them a mode.
+    kinked
+        Whether there is no mode because the density is full of kinks.
     decided
         Names of the parameters about which single rows decide, if these are not in every batch.
     """
@@ -64,6 +66,7 @@ class CoordinateFit(NamedTuple):
     unit: bool = False
     mean: bool = False
     scattered: bool = False
+    kinked: bool = False
     decided: tuple[str, ...] = ()
 
     @property

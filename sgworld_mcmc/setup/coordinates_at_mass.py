@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.progress import stage
-from sgworld_mcmc.setup.coordinates_from_mode import stepwise_gaussian
 from sgworld_mcmc.setup.coupled_chains import Pilot
+from sgworld_mcmc.setup.fitted_gaussian import stepwise_gaussian
 from sgworld_mcmc.setup.mode_search import ModeSearch
 from sgworld_mcmc.setup.pilot_chains import reference_pilots
 from sgworld_mcmc.setup.posterior import Posterior, gaussian_draws

@@ -8,19 +8,18 @@ single precision to be compared at two points.
 import jax
 import numpy as np
 
-from sgworld_mcmc.coordinates.dense import Dense
-from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.data.in_memory import cut, head, is_large
 from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.settings import Settings
-from sgworld_mcmc.setup.closest_gaussian import closest_gaussian
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.curvature import Scale
+from sgworld_mcmc.setup.fitted_gaussian import fitted_gaussian
 from sgworld_mcmc.setup.growing_search import GrownMode, grow
 from sgworld_mcmc.setup.influential_rows import are_very_many, decided_by_rows
+from sgworld_mcmc.setup.kinks import is_kinked
 from sgworld_mcmc.setup.mode_search import ROUNDS, ModeSearch, finite_loss
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.tied_latents import has_tied_latents
@@ -30,9 +29,7 @@ __all__ = [
     "CONVERGED",
     "coordinates_at",
     "fit_coordinates",
-    "fitted_gaussian",
     "set_up_feed",
-    "stepwise_gaussian",
 ]
 
 # Rows of the batches in which the set-up reads the data.
@@ -43,11 +40,6 @@ CONVERGED = 1e-3
 SEVERAL_ENDS = 2
 # The curvature is looked at in so many given points at most.
 SOME_POINTS = 4
-# A full covariance is fitted to a posterior without a mode step by step up to the first dimension,
-# and up to the second where Hessians of all rows are no help.
-STEPWISE_DIMENSION, GAUSSIAN_DIMENSION = 64, 300
-# Hessians of all rows are averaged over draws if rows times dimensions are at most so many.
-MOST_NUMBERS = 10**7
 # All rows are searched from the start if rows times squared dimensions are at most so many.
 MOST_PRODUCTS = 2 * 10**9
 # Rows on which a model is looked at for what its priors have to do with each other.
@@ -136,7 +128,8 @@ def fit_coordinates(
         # A random point may be far out in a tail: start half way to the origin.
         fitted = fitted_gaussian(search, initial[0] / 2)
         if fitted is not None:
-            return fitted._replace(scattered=scattered)
+            kinked = not fitted.converged and is_kinked(search, fitted)
+            return fitted._replace(scattered=scattered, kinked=kinked)
     return CoordinateFit(
         coordinates_of(settings, center, scaled, hessian),
         None if hessian is None else np.asarray(hessian),
@@ -216,50 +209,6 @@ def _from_start(search: ModeSearch, points: list[np.ndarray]) -> tuple | None:
     found = search.refine(start, count, ROUNDS)
     last, _, scaled = found
     return None if scaled.indefinite or not float(last.gain) < CONVERGED else found
-
-
-def fitted_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:
-    """Return coordinates from a Gaussian fitted to a posterior that has no usable mode.
-
-    The fit begins at ``start`` (D,). Its covariance follows from Hessians in up to 1000 dimensions,
-    if a pass over the rows is short; in up to 300 it can be fitted step by step as well. In more
-    dimensions parameters are independent in the Gaussian, which serves models that have no
-    minibatches: None for others, whose dynamics do without coordinates.
-    """
-    model, dimension = search.functions.model, search.dimension
-    short = max(search.feed.size, model.num_rows) * dimension <= MOST_NUMBERS
-    by_hessians = search.dense and dimension > STEPWISE_DIMENSION and short
-    rough = dimension > GAUSSIAN_DIMENSION and model.reason is not None
-    if by_hessians or rough:
-        mean, deviations = (np.asarray(x, float) for x in search.gaussian(start, dense=False))
-        fit = closest_gaussian(search, mean, deviations) if by_hessians else None
-        if fit is not None:
-            return fit
-        if rough:
-            independent = Diagonal(mean, deviations)
-            return CoordinateFit(independent, None, False, np.inf, 0, (), fitted=True)
-    return stepwise_gaussian(search, start)
-
-
-def stepwise_gaussian(search: ModeSearch, start: np.ndarray) -> CoordinateFit | None:
-    """Return coordinates from a Gaussian whose covariance is fitted step by step.
-
-    None in more than 300 dimensions. About a mode that hardly holds any mass, a bent posterior most
-    often, it is a better judge than the closest Gaussian, which may be a short piece of it.
-    """
-    if search.dimension > GAUSSIAN_DIMENSION:
-        return None
-    mean, factor = search.gaussian(start)
-    hessian, scaled = search.curvature(mean, search.feed.num_batches)
-    return CoordinateFit(
-        Dense(np.asarray(mean, float), np.asarray(factor, float)),
-        np.asarray(hessian, float),
-        False,
-        np.inf,
-        scaled.indefinite,
-        (),
-        fitted=True,
-    )
 
 
 def _may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings) -> bool:

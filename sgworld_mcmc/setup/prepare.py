@@ -20,9 +20,10 @@ from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_at_mass import LOST_AT_MODE
-from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS, GAUSSIAN_DIMENSION
+from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS
 from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
+from sgworld_mcmc.setup.fitted_gaussian import GAUSSIAN_DIMENSION
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements

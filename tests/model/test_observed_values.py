@@ -70,7 +70,11 @@ FAMILIES = {
         ("Exponential", np.floor(POSITIVE), "not numbers above 0"),
         ("Beta", 1.5 * POSITIVE / POSITIVE.max(), "not numbers from 0.0 to 1.0"),
         ("VonMises", 10 * Y, "not numbers from -3.14"),
-        ("Multinomial", COUNTS + (COUNTS == 3), r"sum to their totals .*\[2 4\] in row 2.* from 5 to 6"),
+        (
+            "Multinomial",
+            COUNTS + (COUNTS == 3),
+            r"sum to their totals .*\[2 4\] in row 2.* from 5 to 6",
+        ),
         ("Dirichlet", SHARES.round(2), r"shares above zero .*Divide each by its sum: y / y.sum"),
         ("Dirichlet", 100 * SHARES, "203 of 203 are not shares"),
         (
