@@ -167,7 +167,7 @@ def _look(
             finite += 1
     if finite < len(draws) / 2:
         return None
-    value, gradient, hessian = (part / finite for part in total)
+    value, gradient, hessian = (part / finite for part in total[:3])
     if not np.any(hessian):  # a flat density
         return None
     matrix = np.asarray(coordinates.scale, float)
