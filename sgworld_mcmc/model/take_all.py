@@ -12,7 +12,7 @@ import jax
 
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 
-__all__ = ["TakeAll", "TakeAllModel"]
+__all__ = ["TakeAll", "TakeAllModel", "taking_all"]
 
 
 class TakeAll(NamedTuple):
@@ -81,6 +81,14 @@ class TakeAllModel(MinibatchModel):
         self, rng_key: jax.Array, strategy: Callable, rows: tuple, constants: tuple
     ) -> dict:
         return super().initial_params(rng_key, strategy, rows, _own(constants))
+
+
+def taking_all(model: MinibatchModel, taken: int) -> TakeAllModel:
+    """Return the model with so many rows in every batch; the same one again, with what it knows."""
+    place = "take all", taken
+    if place not in model.kept:
+        model.kept[place] = TakeAllModel(model, taken)
+    return model.kept[place]
 
 
 def _own(constants: tuple) -> tuple:

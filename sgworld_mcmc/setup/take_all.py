@@ -6,7 +6,7 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.in_memory import generator_of, order_without, take_rows
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
-from sgworld_mcmc.model.take_all import TakeAll, TakeAllModel
+from sgworld_mcmc.model.take_all import TakeAll, TakeAllModel, taking_all
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import functions_of
@@ -136,8 +136,6 @@ def taken_out(
     shards
         Number of parts from which the rows come in turn.
     """
-    place = "take all", len(few)
-    if place not in model.kept:
-        model.kept[place] = TakeAllModel(model, len(few))
     others = order_without(few, model.size, shards)
-    return model.kept[place], take_rows(rows, others), TakeAll(constants, take_rows(rows, few))
+    made = taking_all(model, len(few))
+    return made, take_rows(rows, others), TakeAll(constants, take_rows(rows, few))

@@ -94,6 +94,8 @@ class StreamedSearch:
         try:
             found, self.blocks = self.whole.expansion(position, self.vectors, look)
         except NotFinite as problem:
+            if about is None:
+                raise
             self.look, self.problem = about, problem
             nothing = np.full((self.dimension, self.dimension), np.nan)
             return Expansion(np.asarray(np.nan), nothing[0], nothing)

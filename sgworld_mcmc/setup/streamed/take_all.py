@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from sgworld_mcmc.model.take_all import TakeAll, TakeAllModel
+from sgworld_mcmc.model.take_all import TakeAll, taking_all
 from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
@@ -34,11 +34,10 @@ def without_few(
     checked: CheckedModel, rows: Rows, few: np.ndarray
 ) -> tuple[CheckedModel, RowsWithout]:
     """Return model and rows of which a few are in every batch."""
-    model = checked.model
+    model = taking_all(checked.model, len(few))
     taken = Rows(rows.leaves, model.precise)
     stratum = taken.empty(len(few))
     for place, number in enumerate(few.tolist()):
         taken.read(number, number + 1, tuple(x[place : place + 1] for x in stratum))
-    model = TakeAllModel(model, len(few))
     others = TakeAll(checked.others, stratum)
     return checked._replace(model=model, others=others), RowsWithout(rows.leaves, rows.double, few)
