@@ -105,7 +105,7 @@ def check_observed(observed: dict[str, ObservedValues], arguments: dict[str, Any
         if inside.all():
             continue
         first = tuple(np.argwhere(~inside)[0])
-        # Of a distribution of vectors, such as counts with a given sum, each is judged as one.
+        # A vector, such as counts with a given sum, is judged as one value.
         event = values.shape[values.ndim - known.support.event_dim :]
         value = np.broadcast_to(values, inside.shape + event)[first]
         where = _range(known.support, of_arguments)

@@ -45,9 +45,9 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
         some, more = ", ".join(fit.decided[:MOST_NAMES]), len(fit.decided) > MOST_NAMES
         notes.append(
             f"Single rows seem to decide about {some}{' and more' * more}: minibatches seldom read "
-            "them, and draws of these parameters may be those of the Gaussian at the mode. In a "
-            "run of one process such rows are in every batch; else give these parameters "
-            "informative priors, or merge rare levels."
+            "them, and draws of these parameters may be those of the Gaussian at the mode. A run "
+            "of one process that leaves its settings to the package has such rows in every batch; "
+            "else give these parameters informative priors, or merge rare levels."
         )
     if plan.streaming is not None and plan.streaming.note() is not None:
         notes.append(plan.streaming.note())

@@ -63,6 +63,6 @@ def test_a_smooth_density_without_a_mode_has_no_kinks():
             numpyro.sample("y", dist.Normal(theta, 10.0), obs=y)
 
     mcmc = SGWORLD(schools, num_samples=100, progress_bar=False)
-    with pytest.warns(TuningWarning):
+    with pytest.warns(TuningWarning, match="No usable posterior mode"):
         mcmc.run(KEY, y)
     assert not mcmc.plan.fit.kinked

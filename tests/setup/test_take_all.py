@@ -9,8 +9,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer.util import potential_energy
+from single_counts import exact_moments
 
-from sgworld_mcmc import SGWORLD
+from sgworld_mcmc import SGWORLD, TuningWarning
 from sgworld_mcmc.progress import watch
 from sgworld_mcmc.setup import influential_rows
 from sgworld_mcmc.setup.influential_rows import FEW, chosen_rows
@@ -33,16 +34,6 @@ def data_of(size=SIZE, count=3):
     y = rng.poisson(np.exp(0.2 + 0.3 * x)).astype(float)
     flag[PLACE], y[PLACE] = 1, count
     return x.astype(np.float32), flag.astype(np.float32), y.astype(np.float32)
-
-
-def exact_moments(x, count=3):
-    """Mean and standard deviation of c, where all other rows leave no doubt about a and b."""
-    c, known = np.linspace(-60, 20, 80_001), 0.2 + 0.3 * x[PLACE]
-    log = count * c - np.exp(c + known) - c**2 / 200
-    weight = np.exp(log - log.max())
-    weight /= weight.sum()
-    mean = weight @ c
-    return mean, np.sqrt(weight @ (c - mean) ** 2)
 
 
 def test_every_batch_knows_the_row():
@@ -142,7 +133,7 @@ def test_rows_that_only_one_side_of_the_mode_shows_are_found_whatever_the_key():
 @pytest.mark.parametrize("count", [1, 3])
 def test_draws_of_what_one_row_decides_are_right_and_minibatches_stay_small(count):
     data = data_of(200_000, count)
-    mean, deviation = exact_moments(data[0], count)
+    mean, deviation = exact_moments(data[0][PLACE], count)
     mcmc = SGWORLD(model, num_samples=4000, progress_bar=False)
     mcmc.run(KEY, *data)
     assert mcmc.plan.batch_size <= 1000
@@ -194,6 +185,10 @@ def test_among_very_many_rows_the_search_for_the_mode_sees_them(monkeypatch):
     with watch() as seen:
         plan = SGWORLD(model, progress_bar=False).set_up(KEY, x, x**2, y)
     assert len(plan.take_all) == 0 and "rows that matter" not in seen.rows
+    # Given settings are kept, and the run says what they do not allow for.
+    given = {"batch_size": 1000, "step_size": 0.1, "gradient": "plain", "num_samples": 20}
+    with pytest.warns(TuningWarning, match="Single rows seem to decide about c:"):
+        SGWORLD(model, progress_bar=False, **given).run(KEY, x, flag, y)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from single_counts import exact_moments
 
 from sgworld_mcmc import SGWORLD
 from sgworld_mcmc.streaming.arrays import ArraySource
@@ -33,16 +34,6 @@ def arrays(tmp_path_factory):
     for name, values in {"x": x.astype(np.float32), "level": level, "y": y}.items():
         np.save(folder / name, values)
     return tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("x", "level", "y"))
-
-
-def exact_moments(x, count):
-    """Mean and standard deviation of a level's effect, a and b being known by all other rows."""
-    c, known = np.linspace(-60, 20, 80_001), 0.2 + 0.3 * x
-    log = count * c - np.exp(c + known) - c**2 / 200
-    weight = np.exp(log - log.max())
-    weight /= weight.sum()
-    mean = weight @ c
-    return mean, np.sqrt(weight @ (c - mean) ** 2)
 
 
 def test_rows_are_numbered_as_if_a_few_were_not_there():
@@ -73,8 +64,8 @@ def test_what_single_rows_decide_is_right_and_survives_plans_and_checkpoints(arr
     c = np.asarray(mcmc.get_samples()["c"], float)
     for number, count in enumerate((1, 3)):
         mean, deviation = exact_moments(float(arrays[0][PLACES[number]]), count)
-        assert abs(c[:, number].mean() - mean) < 0.15 * deviation
-        assert 0.88 < c[:, number].std() / deviation < 1.12
+        assert abs(c[:, number].mean() - mean) < 0.1 * deviation
+        assert 0.92 < c[:, number].std() / deviation < 1.08
     mcmc.save_plan(tmp_path / "plan")
     again = SGWORLD(model, stream=True, progress_bar=False, plan=tmp_path / "plan")
     again.run(KEY, *arrays)
