@@ -106,8 +106,10 @@ class SetUpFunctions:
         density = self._density(constants)
         return jax.vmap(lambda x, order: adam(x, order, density, feed))(starts, orders)
 
-    def _descend(self, start, coordinates, feed, constants, used, limit, *, newton):
-        density = self._density(constants)
+    def _descend(self, start, coordinates, feed, constants, used, limit, tilt=None, *, newton):
+        own = self._density(constants)
+        tilted = lambda flat, rows: own(flat, rows) + tilt @ flat  # noqa: E731
+        density = own if tilt is None else tilted
         return descend(start, coordinates, newton, density, feed, used, limit)
 
     def _hessian(self, position, feed, constants, used):

@@ -7,6 +7,7 @@ All rows are then read twice: once for the gradient that leads from the last par
 a fraction of a standard deviation of their own, and once for gradient and Hessian there.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +24,9 @@ LARGEST_PART, GROWTH = 8, 4
 # A step may be this many standard deviations of the part's own posterior long, times the square
 # root of D. If it is longer, the part before was no guide.
 TRUST = 20.0
-# The search gives up after this many gradients and Hessians of all rows.
-MOST = 3
+# The search gives up after this many gradients and Hessians of all rows, or after the second number
+# of them if a part stands in where Newton steps fail.
+MOST, MOST_WITH_PART = 3, 10
 # The mode is found to within this many posterior standard deviations. The error of the last step
 # is estimated from a step in another direction, and may be larger by the second number.
 EXACT, MARGIN = 1e-3, 10.0
@@ -59,11 +61,16 @@ class GrownMode(NamedTuple):
 
 
 def grow(
-    search: ModeSearch, position: np.ndarray, sizes: list[int] | None = None
+    search: ModeSearch,
+    position: np.ndarray,
+    sizes: list[int] | None = None,
+    stand_in: Callable | None = None,
 ) -> GrownMode | None:
     """Search from a mode of the first batch to the mode of all rows.
 
     ``sizes`` are the numbers of batches in the growing parts; by default :func:`part_sizes`.
+    ``stand_in(x, gradient)`` returns a point to go to where the log density of all rows, which has
+    this gradient at x, falls along a Newton step from there; by default the search fails then.
 
     Return None if Newton steps fail: if the potential is not convex on the way, a step is longer
     than the parts can explain, or the log density falls. Another search may then do better.
@@ -84,15 +91,20 @@ def grow(
         return None
     size = search.functions.model.size
     value, slope = -size * float(last.loss), -size * np.asarray(last.gradient, float)
-    change = _step(slope, scaled)
-    for _ in range(MOST):
-        moved = x + change
+    change, most, spent = _step(slope, scaled), MOST, 0
+    while spent < most:
+        moved, spent = x + change, spent + 1
         here = search.expand(moved, count, scaled.about(x))
         decided = () if here.powers is None else decided_by_rows(here.powers)
-        scaled = _scale(here)
         # Sums over all rows cannot be told apart more finely than this.
         slack = 100 * np.finfo(last.loss.dtype).eps * abs(value)
-        if scaled is None or float(here.value) < value - slack:
+        if (fell := float(here.value) < value - slack) and stand_in is not None and not decided:
+            other = stand_in(x, slope) - x
+            if np.isfinite(other).all() and not np.array_equal(other, change):
+                change, most = other, MOST_WITH_PART
+                continue
+        scaled = _scale(here)
+        if scaled is None or fell:
             return None
         ahead = _length(here.gradient, scaled)
         if ahead < EXACT:

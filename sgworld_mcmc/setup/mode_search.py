@@ -58,12 +58,15 @@ class ModeSearch(NamedTuple):
         The other arrays.
     generator
         Source of all random numbers; None if only steps without any are called.
+    tilt
+        (D,) a gradient that steps add to that of the log density, or None.
     """
 
     functions: SetUpFunctions
     feed: FixedPartition
     constants: tuple
     generator: np.random.Generator | None = None
+    tilt: np.ndarray | None = None
 
     @property
     def dimension(self) -> int:
@@ -77,9 +80,9 @@ class ModeSearch(NamedTuple):
 
     def descend(self, start, coordinates, used: int, limit: int, newton: bool) -> Search:
         """Make Newton steps with K K^T, or L-BFGS steps, on the first ``used`` batches."""
-        start, coordinates = jax.tree.map(from_numpy, (start, coordinates))
+        start, coordinates, tilt = jax.tree.map(from_numpy, (start, coordinates, self.tilt))
         search = self.functions.descend(
-            start, coordinates, self.feed, self.constants, used, limit, newton=newton
+            start, coordinates, self.feed, self.constants, used, limit, tilt, newton=newton
         )
         if is_counting():
             count_rows(int(search.evaluations) * self._rows(used))

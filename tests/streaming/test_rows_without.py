@@ -123,3 +123,34 @@ def test_kinds_of_rows_that_a_part_of_them_lacks_keep_no_run_from_starting(model
     # The closest Gaussian's center need not be the mode, and rows in pilot chains are a sample.
     assert np.abs(apart).max() < 0.5
     np.testing.assert_allclose(fits[0].deviations(), fits[1].deviations(), rtol=0.25)
+
+
+def slope_alone(x, y):
+    b = numpyro.sample("b", dist.Normal(0, 3))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Bernoulli(logits=b * x), obs=y)
+
+
+def test_a_code_for_missing_values_far_from_all_others(tmp_path):
+    """Newton steps overshoot for ever: its row says nothing on one side, and b < 0 on the other."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(SIZE).astype(np.float32)
+    y = (rng.random(SIZE) < 0.5).astype(np.float32)
+    x[-7], y[-7] = 9999, 0
+    np.save(tmp_path / "x", x), np.save(tmp_path / "y", y)
+    mcmc = SGWORLD(slope_alone, stream=True, progress_bar=False)
+    mcmc.run(KEY, *(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"))
+    assert mcmc.plan.take_all.tolist() == [SIZE - 7]
+    grid = np.linspace(-0.06, 0.005, 20_001)
+    wide, answers = x.astype(float), y.astype(float)
+    # Sums of the others are smooth: nine points of the grid are enough for a parabola.
+    few = np.linspace(grid[0], grid[-1], 9)
+    others = np.arange(SIZE) != SIZE - 7
+    values = [(answers * b * wide - np.logaddexp(0, b * wide))[others].sum() for b in few]
+    log_density = np.polyval(np.polyfit(few, values, 4), grid) - grid**2 / 18
+    log_density -= np.logaddexp(0, grid * wide[-7])
+    weights = np.exp(log_density - log_density.max())
+    mean, square = (np.average(grid**k, weights=weights) for k in (1, 2))
+    draws, deviation = np.asarray(mcmc.get_samples()["b"], float), np.sqrt(square - mean**2)
+    assert abs(draws.mean() - mean) < 0.1 * deviation
+    assert 0.92 < draws.std() / deviation < 1.08

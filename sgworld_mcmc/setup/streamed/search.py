@@ -15,7 +15,7 @@ from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED
 from sgworld_mcmc.setup.curvature import dense_scale
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
 from sgworld_mcmc.setup.influential_rows import decided_by_rows, look_about
-from sgworld_mcmc.setup.mode_search import ModeSearch, finite_loss
+from sgworld_mcmc.setup.mode_search import ROUNDS, ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, NotFinite, WholeData
@@ -117,6 +117,18 @@ class StreamedSearch:
         precision = np.float64 if self.functions.model.precise else np.float32
         return _Value(np.asarray(-value / size, precision), -slope / size)
 
+    def stand_in(self, position: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        """Return the mode of the part, tilted so that its gradient at a point is that of all rows.
+
+        Rows that are in every batch are in the part as they are: what a quadratic does not know of
+        them is exact (the surrogate likelihood of Jordan, Lee and Yang, 2019,
+        doi.org/10.1080/01621459.2018.1429274).
+        """
+        count = self.part.feed.num_batches
+        tilt = slope - self.part.expand(position, count).gradient
+        end, *_ = self.part._replace(tilt=tilt).refine(position, count, ROUNDS)
+        return np.asarray(end.position, float)
+
 
 def fit_streamed(
     generator: np.random.Generator,
@@ -155,10 +167,11 @@ def fit_streamed(
         best = heaviest(modes).end
     count = feed.num_batches
     sizes = sorted({*part_sizes(count * 8)[:-1], count} if count > 1 else {1})
-    grown = grow(both, np.asarray(best.position), [n for n in sizes if n <= count])
+    sizes = [n for n in sizes if n <= count]
+    grown = grow(both, np.asarray(best.position), sizes, both.stand_in)
     if grown is None:
         last, *_ = search.finish(best.position)
-        grown = grow(both, np.asarray(last.position), [count])
+        grown = grow(both, np.asarray(last.position), [count], both.stand_in)
     if grown is None:
         return StreamedFit(None, both.blocks, both.look, both.problem)
     fit = _fit_of(settings, grown)
