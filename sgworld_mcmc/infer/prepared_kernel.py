@@ -106,7 +106,7 @@ class PreparedKernel(MCMCKernel):
         if is_streamed(args, kwargs):
             self._check_streams()
             return prepare_streamed(
-                seed, self._model, self._settings, args, kwargs, initial, self._models
+                seed, self._model, self._settings, args, kwargs, initial, self._models, chains
             )
         if self.on_hosts:
             return prepare_on_hosts(

@@ -8,7 +8,7 @@ import numpy as np
 from sgworld_mcmc.report.check import Check
 from sgworld_mcmc.report.quantity_mixing import QuantityMixing
 
-__all__ = ["KineticReport", "Temperatures"]
+__all__ = ["KineticReport", "Temperatures", "expected", "measured"]
 
 # Number of quantities and sites shown in the tables; the arrays hold all.
 SHOWN = 12
@@ -27,7 +27,8 @@ class Temperatures(NamedTuple):
         (S,) mean squared velocity, and its standard error.
     configurational, configurational_se
         (S,) mean of (x - c) . grad U / D, and its standard error. Both temperatures are one for the
-        posterior, whatever it is; minibatch noise and large steps make them larger.
+        posterior, whatever it is; minibatch noise and large steps make them larger. NaN where rows
+        are streamed: it needs rows that a chain has not just seen.
     total, total_se
         The configurational temperature of all parameters together, and its standard error.
     """
@@ -60,7 +61,7 @@ class KineticReport(NamedTuple):
         (Q,) R-hat and effective sample size of the quantities.
     expected_error
         (Q,) expected error of the mean of each quantity, in its posterior standard deviations, from
-        the temperature's error and the correlation with the potential.
+        the temperature's error and the correlation with the potential; NaN where rows are streamed.
     parameters
         Convergence of the single parameters, a
         :class:`~sgworld_mcmc.report.quantity_mixing.QuantityMixing`; None of more than 5000, of
@@ -115,9 +116,7 @@ class KineticReport(NamedTuple):
         t = self.temperatures
         rows = list(zip(self.sites, *t[:4], strict=True))
         for name, kinetic, kinetic_se, position, position_se in rows[:SHOWN]:
-            table.add_row(
-                name, f"{kinetic:.3f} ± {kinetic_se:.3f}", f"{position:.3f} ± {position_se:.3f}"
-            )
+            table.add_row(name, measured(kinetic, kinetic_se), measured(position, position_se))
         console.print(table)
         if len(rows) > SHOWN:
             console.print(f"({len(rows) - SHOWN} more sites)")
@@ -130,7 +129,7 @@ class KineticReport(NamedTuple):
                 self.names[i],
                 f"{self.r_hat[i]:.3f}",
                 f"{self.ess[i]:.0f}",
-                f"{self.expected_error[i]:+.3f}",
+                expected(self.expected_error[i]),
             )
         console.print(table)
         if len(self.names) > SHOWN:
@@ -149,9 +148,11 @@ class KineticReport(NamedTuple):
     def footnotes(self) -> list[str]:
         """Return what is to be said beside the table; what calls for action begins with "! "."""
         t = self.temperatures
+        known = np.isfinite(t.total)
+        found = f"measured {measured(t.total, t.total_se)}"
         lines = [
             f"Temperature of all parameters: predicted {1 + self.predicted_temperature_error:.3f}, "
-            f"measured {t.total:.3f} ± {t.total_se:.3f} (1 is right)."
+            f"{found if known else 'not measured on streamed rows'} (1 is right)."
         ]
         if np.isfinite(self.predictive_error):
             lines.append(
@@ -190,9 +191,21 @@ class KineticReport(NamedTuple):
                 f"known to ± {t.total_se:.2g} only: raise `num_samples` to check it."
             )
         elif not self.notes:
+            right = "the temperature is right within the tolerance or its standard error"
+            if not known:
+                right = "the velocities have the right temperature"
             lines.append(
                 f"Nothing to do{' for the quantities' if unmixed else ''}: the chains agree on "
-                "the quantities, and the temperature is right within the tolerance or its standard "
-                "error."
+                f"the quantities, and {right}."
             )
         return lines
+
+
+def measured(value: float, error: float) -> str:
+    """Return a number with its standard error, or a dash where nothing was measured."""
+    return f"{value:.3f} ± {error:.3f}" if np.isfinite(value) else "–"
+
+
+def expected(error: float) -> str:
+    """Return an expected error, or a dash where none is known."""
+    return f"{error:+.3f}" if np.isfinite(error) else "–"

@@ -82,6 +82,8 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
     r_hat = _r_hat(draws.positions)
     if np.nanmax(r_hat) > LARGEST_R_HAT:
         energy = draws.checks["potential"].mean(1) / (plan.dynamics.temperature or 1.0)
+        if data.sample is not None:  # that of some rows says little of single chains
+            energy = 0 * energy
         return [*notes, _not_mixed(names, r_hat, np.ravel(energy), data.model.dimension)]
     found = measured_temperatures(data.model, draws, plan.dynamics.temperature or 1.0)
     excess, error = abs(found.total - 1), SIGMAS * found.total_se
@@ -200,6 +202,8 @@ def _expected_errors(draws: Draws, predicted: float, found: Temperatures, temper
     If all draws were at the temperature 1 + e, the mean of A would be off by e Cov(A, U) / tau
     (the fluctuation-response relation; docs/theory.md, K12).
     """
+    if not np.isfinite(found.total):  # the potential of all rows is not known either
+        return np.full(draws.positions.shape[2], np.nan), np.nan
     excess = max(abs(found.total - 1) - 2 * found.total_se, abs(predicted))
     excess = np.copysign(excess, found.total - 1)
     flat = draws.positions.reshape(-1, draws.positions.shape[2])

@@ -50,10 +50,12 @@ def checks_of(
     -------
     dict
         ``quantities``, a pytree; ``potential``; and ``kinetic`` and ``configurational``, the
-        temperatures of each site at this draw (docs/theory.md, K9), if the dynamics is kinetic.
+        temperatures of each site at this draw (docs/theory.md, K9), if the dynamics is kinetic. Of
+        streamed rows the potential is an estimate from some of them, and the second temperature is
+        NaN: it needs rows that the chain has not just seen, which a stream does not have.
     """
     position = state.position
-    potential = potential_energy(state, data)
+    potential = _potential_of_sample(state, data)
     if quantities is None:
         made = default_quantities(position, data, sites)
     else:
@@ -64,7 +66,8 @@ def checks_of(
         places = by_site(data.model)
         mean = lambda x: jnp.stack([jnp.mean(x[place]) for place in places])  # noqa: E731
         found["kinetic"] = mean(velocity**2)
-        found["configurational"] = mean(-position * _one_gradient(state, data))
+        gradient = _one_gradient(state, data) if data.sample is None else jnp.nan
+        found["configurational"] = mean(-position * gradient)
     return found
 
 
@@ -102,8 +105,18 @@ def potential_energy(state: SGMCMCState, data: RunData) -> jax.Array:
     return -epoch_mean(target, state.position, data.feed, dealing=state.dealing)
 
 
+def _potential_of_sample(state: SGMCMCState, data: RunData) -> jax.Array:
+    """Return the potential of all rows, or what some of those that are streamed say of it."""
+    if data.sample is None:
+        return potential_energy(state, data)
+    target = target_of(data.model, data.constants, data.tuning.coordinates)
+    return -epoch_mean(target, state.position, data.sample)
+
+
 def _first_rows(data: RunData, number: int) -> tuple:
     """Return the first rows of the batches, which are random ones and always the same."""
+    if data.sample is not None:
+        return data.sample.first_rows(number)
     if isinstance(data.feed, DealtRows):
         return jax.tree.map(lambda x: x[:number], data.feed.data)
     return data.feed.first_rows(number)

@@ -6,7 +6,7 @@ import numpy as np
 
 from sgworld_mcmc.report import bias_report, kinetic_report
 from sgworld_mcmc.report.bias_report import BiasReport
-from sgworld_mcmc.report.kinetic_report import KineticReport
+from sgworld_mcmc.report.kinetic_report import KineticReport, expected, measured
 from sgworld_mcmc.report_page.elements import items, paragraph, table
 
 __all__ = ["Errors", "errors_of"]
@@ -110,7 +110,7 @@ def _bias_table(report: BiasReport) -> str:
 def _kinetic_tables(report: KineticReport) -> str:
     shown, t = kinetic_report.SHOWN, report.temperatures
     sites = [
-        [name, f"{kinetic:.3f} ± {kinetic_se:.3f}", f"{position:.3f} ± {position_se:.3f}"]
+        [name, measured(kinetic, kinetic_se), measured(position, position_se)]
         for name, kinetic, kinetic_se, position, position_se in zip(
             report.sites, *t[:4], strict=True
         )
@@ -124,7 +124,7 @@ def _kinetic_tables(report: KineticReport) -> str:
             report.names[i],
             f"{report.r_hat[i]:.3f}",
             f"{report.ess[i]:.0f}",
-            _signed(f"{report.expected_error[i]:+.3f}"),
+            _signed(expected(report.expected_error[i])),
         ]
         for i in worst
     ]

@@ -135,7 +135,7 @@ class RunPlan:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["feed", "constants", "originals", "tuning"],
+    data_fields=["feed", "constants", "originals", "tuning", "sample"],
     meta_fields=["model", "dynamics"],
     drop_fields=["rows", "stream", "whole", "layout", "here"],
 )
@@ -168,6 +168,9 @@ class RunData:
         How chains and rows lie on several devices; None on one.
     here
         The same with the rows of this host only, if the rows lie on several hosts; else None.
+    sample
+        Some of the rows, always the same random ones, at which draws are looked at where not all
+        rows are in memory; else None.
     """
 
     feed: Feed
@@ -181,6 +184,7 @@ class RunData:
     whole: Any = None
     layout: Layout | None = None
     here: Any = None
+    sample: Feed | None = None
 
     def sites(self, position: jax.Array) -> dict[str, jax.Array]:
         """Return the unconstrained sites at a position z (D,)."""

@@ -248,7 +248,6 @@ def test_what_cannot_be_streamed_is_refused(shared, folder):
     for settings, name in (
         ({"order": "symmetric"}, "`order` 'symmetric'"),
         ({"record_moments": True}, "record_moments"),
-        ({"quantities": lambda sites: sites["beta"]}, "quantities"),
     ):
         with pytest.raises(ValueError, match=name):
             sampler(shared, **settings).run(jax.random.key(0), X, y)

@@ -24,6 +24,7 @@ from sgworld_mcmc.setup.checked_model import CheckedModel, arrays_of, check_sett
 from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.seen_models import see_model, view_of
 from sgworld_mcmc.setup.streamed.part import Part, read_part
+from sgworld_mcmc.setup.without_mode.plan import is_wanted
 from sgworld_mcmc.streaming.rows import Rows
 from sgworld_mcmc.streaming.source import StreamedArray
 
@@ -52,11 +53,6 @@ def streamed_settings(settings: Settings) -> Settings:
         problem = f"`order` {name!r} goes back over the same rows: use 'examples' or 'batches'"
     elif settings.record_moments:
         problem = "`record_moments` needs epochs in memory: leave it out"
-    elif settings.quantities is not None:
-        problem = (
-            "`quantities` come with the potential of all rows at every draw: compute them from "
-            "get_samples() afterwards, or keep them with `keep`"
-        )
     if problem:
         raise ValueError(f"The rows are streamed, since they do not fit in memory. {problem}.")
     return settings
@@ -99,11 +95,14 @@ def check_streamed(
     constants = tuple(_whole(x) for x in constants)
     rows = _rows_of(data, bool(jax.config.jax_enable_x64), opened)
     check_settings(base, settings)
-    if base.dimension > DENSE_DIMENSION:
+    without_mode = opened is Rows and is_wanted(settings, base)
+    if base.dimension > DENSE_DIMENSION and not without_mode:
         raise ValueError(
             f"The model has {base.dimension} parameters and its rows are streamed, since they do "
-            f"not fit in memory: this is made for up to {DENSE_DIMENSION} parameters. Run it on as "
-            "many rows as fit, with `stream=False`."
+            f"not fit in memory: more than {DENSE_DIMENSION} are sampled by kinetic dynamics with "
+            "plain gradients on one host only. Leave out the settings that ask for other dynamics "
+            "(`dynamics`, `gradient`, `step_size`, `preconditioner`), or run it on as many rows as "
+            "fit, with `stream=False`."
         )
     if base.random:
         raise ValueError(

@@ -8,7 +8,8 @@ import jax
 
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.data.contents import identity
-from sgworld_mcmc.data.in_memory import generator_of
+from sgworld_mcmc.data.fixed_partition import FixedPartition
+from sgworld_mcmc.data.in_memory import cut, generator_of
 from sgworld_mcmc.model.description import ModelDescription, describe, difference, probe
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import stage
@@ -27,6 +28,9 @@ from sgworld_mcmc.streaming.portions import Stream
 from sgworld_mcmc.streaming.rows import Rows
 
 __all__ = ["describe_streamed", "lay_out_streamed", "streamed_data"]
+
+# Draws are looked at on so many rows, in batches of so many.
+SAMPLE_ROWS, SAMPLE_BATCH = 2048, 256
 
 
 def lay_out_streamed(
@@ -112,4 +116,11 @@ def streamed_data(
         rows=part,
         stream=Stream(rows, grid, plan.streaming.shuffled),
         whole=whole,
+        sample=_sample(part),
     )
+
+
+def _sample(part: tuple) -> FixedPartition:
+    """Return the first rows of the random part, in batches."""
+    some = min(SAMPLE_ROWS, len(part[0]))
+    return cut(tuple(x[:some] for x in part), -(-some // SAMPLE_BATCH))

@@ -40,6 +40,8 @@ from sgworld_mcmc.setup.streamed.posterior import find_posterior_of_part
 from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.streamed.take_all import few_that_matter, without_few
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
+from sgworld_mcmc.setup.streamed.without_mode import plan_streamed_without_mode
+from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS, Grid, make_grid
 from sgworld_mcmc.streaming.rows import Rows
 
@@ -64,6 +66,7 @@ def prepare_streamed(
     kwargs: dict,
     init_params: tuple[dict, tuple | None] | None,
     cache: dict,
+    chains: int = 4,
 ) -> tuple[RunPlan, RunData]:
     """Check the model and its arguments, and choose all settings, without reading all rows at once.
 
@@ -80,6 +83,9 @@ def prepare_streamed(
     check_memory(rows, _chunk_rows(rows))
     view = checked.model
     initial = initial_points(checked, init_params)
+    if kinetic_is_wanted(settings, view):
+        given = settings, (args, kwargs), initial, chains, _chunk_rows(rows)
+        return plan_streamed_without_mode(seed, checked, rows, part, *given)
 
     def read_again(rows, double):
         rows = rows.again(double)

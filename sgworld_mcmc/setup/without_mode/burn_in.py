@@ -11,7 +11,6 @@ import numpy as np
 from sgworld_mcmc.arrays import float_dtype
 from sgworld_mcmc.coordinates.diagonal import Diagonal
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import cut
 from sgworld_mcmc.integrators.ubu import UBUState
 from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.settings import Settings
@@ -68,7 +67,7 @@ def thermalised(
     those of the posterior. The stiff directions, on which they depend, soon have its temperature.
     The ``spectrum`` there is that of coordinates in which no curvature is smaller.
     """
-    size, count = problem.model.size, problem.warm_count
+    size, count = problem.size, problem.warm_count
     choice = KineticChoice(
         -(-size // count),
         count,
@@ -79,7 +78,7 @@ def thermalised(
         0.0,
         True,
     )
-    feed = cut(problem.rows, choice.num_batches)
+    feed = problem.warm_feed
     for _ in range(WARM_ROUNDS):
         walk, largest = Walk(positions, choice.step_size, np.inf, 1.0, 0.0), np.inf
         for _ in range(WARM_PARTS):

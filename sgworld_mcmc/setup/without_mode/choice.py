@@ -81,14 +81,19 @@ def predicted_temperature_error(
     batch_size: int,
     step_size: float,
     friction: float,
+    part: int | None = None,
 ) -> float:
-    """Return the predicted error of the configurational temperature of a setting."""
+    """Return the predicted error of the configurational temperature of a setting.
+
+    An epoch visits all N rows, or a ``part`` of so many.
+    """
     # The spectrum holds N times the variance of a row; the gradient is a sum of N rows.
-    factor = size * batch_factor(batch_size, size) / (settings.temperature or 1.0)
+    part = size if part is None else part
+    factor = size * batch_factor(batch_size, part) / (settings.temperature or 1.0)
     return temperature_error(
         UBU(friction),
         step_size,
-        -(-size // batch_size),
+        -(-part // batch_size),
         spectrum.curvature,
         spectrum.weight,
         spectrum.noise * factor,
@@ -106,6 +111,7 @@ def choose_kinetic(
     batch_size: int | None = None,
     friction: float | None = None,
     largest: float = np.inf,
+    most_rows: int | None = None,
 ) -> KineticChoice:
     """Return the setting with the least cost for an effective draw within the tolerance.
 
@@ -119,10 +125,12 @@ def choose_kinetic(
         Values that were chosen before; what the user has fixed is fixed in any case.
     largest
         The largest step size that may be chosen: chains have diverged at larger ones.
+    most_rows
+        The most rows that a batch may have; all rows by default.
     """
     batch_size = settings.batch_size or batch_size
     friction = settings.friction or friction
-    sizes = [batch_size] if batch_size else _batch_sizes(size)
+    sizes = [batch_size] if batch_size else _batch_sizes(size, most_rows or size)
     root = np.sqrt(spectrum.typical)
     frictions = [friction] if friction else [float(_rounded(x * root)) for x in FRICTIONS]
     found = []
@@ -139,9 +147,9 @@ def _rounded(value: float) -> float:
     return 2 ** (round(2 * np.log2(value)) / 2)
 
 
-def _batch_sizes(size: int) -> list[int]:
-    sizes = [even_size(b, size) for b in BATCH_SIZES if b <= size / 2]
-    return sorted({*sizes, size})
+def _batch_sizes(size: int, most: int) -> list[int]:
+    sizes = [even_size(b, size) for b in BATCH_SIZES if b <= min(size / 2, most)]
+    return sorted({*sizes, min(size, most)})
 
 
 def _best_step(

@@ -62,7 +62,7 @@ def descended(
 
     Starts that are not ``given`` are drawn nearer to the center while their density is not finite.
     """
-    size, feed = problem.model.size, problem.adam_feed
+    size, feed = problem.size, problem.adam_feed
     order = problem.generator.integers(0, feed.num_batches, ADAM_STEPS).astype(np.int32)
     count_rows(ADAM_STEPS * size / feed.num_batches * len(positions))
     radii = np.ones(len(RADII)) if given else np.array(RADII)

@@ -23,7 +23,7 @@ from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.shards import sharing_of
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
 
-__all__ = ["is_wanted", "plan_without_mode"]
+__all__ = ["dynamics_without_mode", "is_wanted", "plan_without_mode"]
 
 # A number that, beside the seed, begins random numbers of its own.
 WITHOUT_MODE = 13
@@ -72,7 +72,7 @@ def plan_without_mode(
     rows, constants = checked.rows(double), checked.constants(double)
     number = int(np.clip(chains, FEWEST, MOST))
     coordinates, starts, fit = tune(generator, view, rows, constants, settings, initial, number)
-    dynamics = _dynamics(settings, view, fit)
+    dynamics = dynamics_without_mode(settings, view, fit)
     sharing = sharing_of(settings, view, rows, dynamics.num_batches)
     dynamics = replace(dynamics, shards=sharing.shards)
     feed = feed_of(rows, dynamics)
@@ -91,7 +91,7 @@ def plan_without_mode(
     return plan, run_data(plan, view, feed, rows, constants, data)
 
 
-def _dynamics(settings: Settings, view: MinibatchModel, fit: KineticFit) -> Dynamics:
+def dynamics_without_mode(settings: Settings, view: MinibatchModel, fit: KineticFit) -> Dynamics:
     """Return the static choices of the run."""
     choice = fit.choice
     short = choice.friction * choice.step_size <= SHORT

@@ -37,9 +37,12 @@ class Problem(NamedTuple):
     model
         The model.
     rows, constants
-        The data leaves in random order, and the others, in the precision of the run.
+        The data leaves in random order, and the others, in the precision of the run. Of streamed
+        rows they are a random part.
     settings
         The user's settings.
+    most_rows
+        The most rows that a batch of the run may have.
     """
 
     generator: np.random.Generator
@@ -47,6 +50,12 @@ class Problem(NamedTuple):
     rows: tuple
     constants: tuple
     settings: Settings
+    most_rows: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of rows that are here: all rows, or those of the part."""
+        return len(jax.tree.leaves(self.rows)[0])
 
     @property
     def functions(self) -> KineticFunctions:
@@ -59,7 +68,7 @@ class Problem(NamedTuple):
 
     def part(self, number: int) -> tuple:
         """Return the first rows, which are random ones."""
-        number = min(number, self.model.size)
+        number = min(number, self.size)
         return jax.tree.map(lambda x: reshaped(x, (number, *x.shape[1:]), number), self.rows)
 
     @property
@@ -70,15 +79,23 @@ class Problem(NamedTuple):
     @property
     def adam_feed(self) -> FixedPartition:
         """The batches of Adam."""
-        size = self.model.size
-        return cut(self.rows, -(-size // even_size(min(ADAM_ROWS, size), size)))
+        return self.batches(even_size(min(ADAM_ROWS, self.size), self.size))
+
+    def batches(self, batch_size: int) -> FixedPartition:
+        """Return the rows that are here in batches of about this size."""
+        return cut(self.rows, -(-self.size // batch_size))
 
     @property
     def warm_count(self) -> int:
         """Number of batches of the first burn-in."""
-        size = self.model.size
+        size = self.size
         batch_size = even_size(min(_by_size(WARM_ROWS, size), size), size)
         return -(-size // max(batch_size, self.settings.batch_size or 0))
+
+    @property
+    def warm_feed(self) -> FixedPartition:
+        """The batches of the first burn-in."""
+        return cut(self.rows, self.warm_count)
 
     def curvature_rows(self, positions: np.ndarray) -> tuple[np.ndarray, tuple]:
         """Return the positions and the rows at which curvature and noise are found."""

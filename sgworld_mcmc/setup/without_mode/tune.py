@@ -8,7 +8,6 @@ import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype
 from sgworld_mcmc.coordinates.diagonal import Diagonal
-from sgworld_mcmc.data.in_memory import cut
 from sgworld_mcmc.integrators.ubu import UBUState
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.progress import stage
@@ -80,19 +79,23 @@ def tune(
     settings: Settings,
     initial: np.ndarray | None,
     chains: int,
+    most_rows: int | None = None,
 ) -> tuple[Diagonal, np.ndarray, KineticFit]:
     """Return coordinates, starts (P, D) in them, and what was found.
 
     Parameters
     ----------
     rows, constants
-        The data leaves in random order, and the others, in the precision of the run.
+        The data leaves in random order, and the others, in the precision of the run. The leaves may
+        be a random part of all rows, for which it then stands.
     initial
         (S, D) unconstrained points from which the chains begin, or None.
     chains
         Number of chains P that are brought to the posterior.
+    most_rows
+        The most rows that a batch of the run may have; all rows by default.
     """
-    problem = Problem(generator, model, rows, constants, settings)
+    problem = Problem(generator, model, rows, constants, settings, most_rows)
     stage("scales of the prior")
     _compile(problem, chains if initial is None else max(chains, len(initial)))
     coordinates = prior_coordinates(problem)
@@ -117,7 +120,8 @@ def tune(
 def _as_given(problem: Problem, spectrum: Spectrum) -> KineticFit:
     """Return what can be predicted of the user's settings at the user's starts."""
     size, dimension = problem.model.size, problem.model.dimension
-    choice = choose_kinetic(spectrum, problem.settings, size, dimension, factor=1.0)
+    most = problem.most_rows
+    choice = choose_kinetic(spectrum, problem.settings, size, dimension, factor=1.0, most_rows=most)
     return KineticFit(choice, spectrum, 1.0, np.nan)
 
 
@@ -130,14 +134,16 @@ def _brought_to_posterior(
     """
     size, dimension = problem.model.size, problem.model.dimension
     choose = partial(choose_kinetic, settings=problem.settings, size=size, dimension=dimension)
+    choose = partial(choose, most_rows=problem.most_rows)
     walked, largest = thermalised(problem, coordinates, positions, spectrum)
     known: dict[str, float] = {}
     for number in range(ROUNDS):
         spectrum = _spectrum_at(problem, coordinates, walked)
         choice = choose(spectrum, factor=FACTOR, largest=largest, **known)
         known = {"batch_size": choice.batch_size, "friction": choice.friction}
-        feed = cut(problem.rows, choice.num_batches)
-        steps = max(2 * ROW, burn_in_steps(spectrum, choice, size, dimension) // 2**number)
+        feed = problem.batches(choice.batch_size)
+        steps = burn_in_steps(spectrum, choice, problem.size, dimension)
+        steps = max(2 * ROW, steps // 2**number)
         walk = burn_in(problem, coordinates, feed, steps, walked, choice)
         largest = min(largest, walk.largest)
         if walk.temperature > HOT:
@@ -170,6 +176,7 @@ def _factor(problem: Problem, spectrum: Spectrum, choice: KineticChoice, walk: W
         batch_size=choice.batch_size,
         step_size=walk.step_size,
         friction=choice.friction,
+        part=problem.size,
     )
     if not (predicted > 0 and np.isfinite(walk.temperature)):
         return 1.0
@@ -202,6 +209,6 @@ def _compile(problem: Problem, chains: int) -> None:
         (np.int32(0), np.int32(0)),
         (float_dtype().type(0),) * 3,
         coordinates,
-        cut(problem.rows, problem.warm_count),
+        problem.warm_feed,
         constants,
     )
