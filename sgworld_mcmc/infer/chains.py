@@ -118,7 +118,9 @@ class ChainsMCMC(CheckpointedMCMC):
             return self._states.flat()
         if self._states_flat is None:
             flat = lambda x: reshaped(x, (-1, *x.shape[2:]))  # noqa: E731
-            self._states_flat = jax.tree.map(flat, self._states)
+            wide = any(x.dtype in (np.float64, np.int64) for x in jax.tree.leaves(self._states))
+            with jax.enable_x64(wide or bool(jax.config.jax_enable_x64)):  # else they are rounded
+                self._states_flat = jax.tree.map(flat, self._states)
         return self._states_flat
 
     @property

@@ -263,6 +263,9 @@ class ReportedMCMC(StreamedMCMC):
             self._checked = plan
             strategy = self.sampler.settings.init_strategy
             notes = contradictions(plan, self.data, draws, strategy)
+        if self._checks is not None:
+            named = {name or "value": x for name, x in named_leaves(self.quantities()).items()}
+            notes = [*notes, *not_finite_note(named, "quantities")]
         return [*notes, *heavy_tails(draws.samples, self.data.model.latents), *self._kept_note()]
 
     def _kept_note(self) -> list[str]:

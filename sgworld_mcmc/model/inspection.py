@@ -17,13 +17,14 @@ from sgworld_mcmc.model.arguments import (
 )
 from sgworld_mcmc.model.enumeration import check_enumerable
 from sgworld_mcmc.model.errors import NotMinibatchable
+from sgworld_mcmc.model.idle_keys import without_idle_keys
 from sgworld_mcmc.model.index_range import index_reads
 from sgworld_mcmc.model.module_state import module_sites
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.observed_values import observed_values
 from sgworld_mcmc.model.plates import FullData, RowPlates
 from sgworld_mcmc.model.python_values import QUESTIONS, find_answers
-from sgworld_mcmc.model.random_parts import RANDOM, AskedForKey, depends_on_first
+from sgworld_mcmc.model.random_parts import RANDOM, AskedForKey
 from sgworld_mcmc.model.slips import check_forgotten, explained
 from sgworld_mcmc.model.traces import Site, is_circular, trace_of, unconstrained
 
@@ -81,7 +82,7 @@ def minibatch_model(model: Callable, args: tuple, kwargs: dict) -> MinibatchMode
         _check_shapes(model, layout, plates, sites, args, kwargs)
     made = MinibatchModel(model, layout, plates, sites, prototype)
     made.indices = index_reads(trace, first=1)
-    return _without_idle_keys(made, args, kwargs)
+    return without_idle_keys(made, args, kwargs)
 
 
 def whole_data_model(model: Callable, args: tuple, kwargs: dict, reason: str) -> MinibatchModel:
@@ -108,28 +109,7 @@ def whole_data_model(model: Callable, args: tuple, kwargs: dict, reason: str) ->
     made = MinibatchModel(model, whole, frozenset(), sites, prototype)
     made.num_rows, made.reason = max(observed, default=1), reason
     made.indices = index_reads(trace, first=1)
-    return _without_idle_keys(made, args, kwargs)
-
-
-def _without_idle_keys(made: MinibatchModel, args: tuple, kwargs: dict) -> MinibatchModel:
-    """Return the model as not random if its log density does not depend on the keys it asks for."""
-    if not made.random:
-        return made
-    abstract = lambda x: jax.ShapeDtypeStruct(  # noqa: E731
-        jnp.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)
-    )
-    rows, constants = jax.tree.map(abstract, made.layout.split(args, kwargs))
-    real = jnp.result_type(float)
-    params = {name: jax.ShapeDtypeStruct(made.shapes[name], real) for name in made.latents}
-
-    def densities(key, params, rows, constants):
-        return made.log_densities(params, rows, constants, key=key)
-
-    # Weights without a prior may be made from a key too, which then has to stay the same.
-    fixed = any(site.kind == "fixed" for site in made.sites.values())
-    if fixed or not depends_on_first(densities, jax.random.key(0), params, rows, constants):
-        del made.sites[RANDOM]
-    return made
+    return without_idle_keys(made, args, kwargs)
 
 
 def _layout(model: Callable, args: tuple, kwargs: dict) -> tuple[ArgumentLayout, dict]:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
-__all__ = ["check_values", "usable_array"]
+__all__ = ["check_values", "does_not_fit", "usable_array", "without_wide_integers"]
 
 CURES = {
     "O": "Convert it to numbers, for instance with .astype(float), or to integer codes with "
@@ -73,6 +74,31 @@ def usable_array(name: str, array: np.ndarray) -> Any:
     if array.dtype.kind in "fc" and array.itemsize > (8 if array.dtype.kind == "f" else 16):
         return array.astype(np.float64 if array.dtype.kind == "f" else np.complex128)
     return array
+
+
+def without_wide_integers(array: np.ndarray) -> np.ndarray:
+    """Return an array whose integers JAX would wrap as floating point numbers, others as they are.
+
+    JAX keeps 32 bits of an integer unless ``jax_enable_x64`` is set, and says nothing of others.
+    """
+    narrow = jax.dtypes.canonicalize_dtype(array.dtype)
+    return array.astype(np.float64) if does_not_fit(array, narrow).any() else array
+
+
+def does_not_fit(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return which integers of an array another integer type has no room for.
+
+    Examples
+    --------
+    >>> does_not_fit(np.array([7, 2**31]), np.dtype(np.int32))
+    array([False,  True])
+    """
+    if array.dtype.kind not in "iu" or array.itemsize <= dtype.itemsize or array.size == 0:
+        return np.zeros(1, bool)
+    room = np.iinfo(dtype)
+    if room.min <= array.min() and array.max() <= room.max:
+        return np.zeros(1, bool)
+    return (array < room.min) | (array > room.max)
 
 
 def check_values(name: str, dtype: np.dtype) -> None:

@@ -212,6 +212,13 @@ class MinibatchModel(FlatPosition):
         trace = trace_of(model, rng_key, strategy, args, kwargs)
         return {name: unconstrained(trace[name]) for name in self.latents}
 
+    def weights(
+        self, params: dict[str, jax.Array], rows: tuple, constants: tuple, key: jax.Array
+    ) -> dict[str, Any]:
+        """Return the values of the ``numpyro.param`` sites, which have no prior."""
+        _, trace, _ = self._trace(params, rows, constants, key)
+        return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
+
     def _rows_of(self, rows: tuple) -> RowPlates:
         return RowPlates(self.model, self.plates, jax.tree.leaves(rows)[0].shape[0])
 

@@ -14,7 +14,7 @@ import numpy as np
 from sgworld_mcmc.data.sparse_rows import is_sparse, sparse_rows
 from sgworld_mcmc.model.arguments import argument_names, is_array, leaf_name
 from sgworld_mcmc.model.frames import frames_by_name
-from sgworld_mcmc.model.number_arrays import usable_array
+from sgworld_mcmc.model.number_arrays import usable_array, without_wide_integers
 from sgworld_mcmc.model.number_lists import are_data, is_number_list
 from sgworld_mcmc.model.tables import is_table, read_table
 
@@ -94,6 +94,7 @@ def read_user_data(
     lengths = {x.shape[0] for x in arrays if is_array(x) and x.ndim}
     _read_sparse(names, leaves, lengths)
     _read_lists(model, treedef, leaves, lengths)
+    leaves = [without_wide_integers(x) if isinstance(x, np.ndarray) else x for x in leaves]
     if all(a is b for a, b in zip(leaves, given, strict=True)):
         return UserData(args, kwargs)
     read = jax.tree.unflatten(treedef, leaves)

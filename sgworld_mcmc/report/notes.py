@@ -84,21 +84,23 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
     return notes
 
 
-def not_finite_note(kept: Mapping[str, np.ndarray]) -> list[str]:
+def not_finite_note(kept: Mapping[str, np.ndarray], setting: str = "keep") -> list[str]:
     """Return a note if some of the numbers that a function of the draws has given are not finite.
 
     Parameters
     ----------
     kept
         What was kept of the draws, by name, (chains, draws, ...).
+    setting
+        The setting that is the function.
     """
     shares = {name: float(np.mean(~np.isfinite(x))) for name, x in kept.items()}
     bad = [f"`{name}` ({share:.2g} of its numbers)" for name, share in shares.items() if share > 0]
     if not bad:
         return []
     return [
-        f"What `keep` returned is not finite in {', '.join(bad)}: look for a logarithm or a root "
-        "of a negative number, a division by zero or an overflow in that function."
+        f"What `{setting}` returned is not finite in {', '.join(bad)}: look for a logarithm or a "
+        "root of a negative number, a division by zero or an overflow in that function."
     ]
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.data.in_memory import aligned
+from sgworld_mcmc.model.number_arrays import does_not_fit
 from sgworld_mcmc.streaming.source import Source, SourceError, StreamedArray
 
 __all__ = ["Rows", "Speed"]
@@ -96,6 +97,14 @@ class Rows:
                 raise SourceError(
                     f"`{leaf.name}` gave an array {rows.shape} for the rows {start} to {stop - 1}, "
                     f"not {(stop - start, *leaf.shape[1:])}: has the file been cut short?"
+                )
+            wide = does_not_fit(rows, array.dtype)
+            if wide.any():
+                first = start + int(wide.reshape(len(wide), -1).any(1).argmax())
+                raise SourceError(
+                    f"`{leaf.name}` has integers of more than 32 bits, in row {self.place(first)} "
+                    "for instance, which JAX would wrap. Store the column in floating point "
+                    "(.astype(float)), or set jax_enable_x64."
                 )
             array[: stop - start] = rows
 

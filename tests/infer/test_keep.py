@@ -153,3 +153,18 @@ def test_quantities_of_a_model_with_a_mode(tmp_path):
 def test_what_is_kept_and_not_finite_is_said():
     with pytest.warns(UserWarning, match=r"`keep` returned is not finite in `log` \(1 of its"):
         run(keep=lambda sites: {"log": jnp.log(sites["s"] - 100), "b": sites["b"]})
+
+
+@pytest.mark.slow
+def test_quantities_that_are_not_finite_are_said_in_warning_and_report():
+    def quantities(sites):
+        return {"log": jnp.log(sites["b"][1]), "constant": 0 * sites["s"], "s": sites["s"]}
+
+    with pytest.warns(UserWarning, match=r"`quantities` returned is not finite in `log` \(1 of"):
+        mcmc = SGWORLD(model, num_samples=100, num_chains=2, quantities=quantities)
+        mcmc.run(KEY, X, Y)
+    found = mcmc.bias_report().quantities
+    assert found.names == ("constant", "log", "s")
+    np.testing.assert_array_equal(np.isnan(found.r_hat), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(found.ess), [True, True, False])
+    assert "effective draws (s), 1 not finite at some draws (log)" in str(found)

@@ -385,3 +385,19 @@ def test_a_single_row():
     assert draws.mean() == pytest.approx(0.5, abs=0.1) and draws.var() == pytest.approx(
         0.5, rel=0.2
     )
+
+
+def test_draws_in_double_precision_stay_so_however_they_are_asked_for():
+    y = 5_400_000 + 10 * np.random.default_rng(0).standard_normal(2000)
+
+    def far_from_zero(y):
+        mu = numpyro.sample("mu", dist.Normal(5.4e6, 1e4))
+        numpyro.sample("y", dist.Normal(mu, 10.0), obs=y)
+
+    mcmc = SGWORLD(far_from_zero, num_samples=50, progress_bar=False)
+    mcmc.run(jax.random.key(0), y)
+    together, apart = (
+        mcmc.get_samples(group_by_chain=by_chain)["mu"] for by_chain in (False, True)
+    )
+    assert mcmc.plan.double and together.dtype == apart.dtype == np.float64
+    np.testing.assert_array_equal(together, np.ravel(apart))

@@ -168,3 +168,36 @@ def test_draws_are_those_of_the_averaged_log_density(tmp_path):
     with pytest.warns(UserWarning):
         again.run(jax.random.key(0), X, Y)
     np.testing.assert_array_equal(again.get_samples()["b"], mcmc.get_samples()["b"])
+
+
+def made_from_a_key(key):
+    return 0.1 + 0 * jax.random.normal(key)
+
+
+def with_weight(initial):
+    def model(X, y):
+        offset = numpyro.param("offset", initial)
+        b = numpyro.sample("b", dist.Normal(0, 1).expand([FEATURES]).to_event(1))
+        keep = jax.random.bernoulli(numpyro.prng_key(), KEEP, X.shape) / KEEP
+        with numpyro.plate("data", len(y)):
+            numpyro.sample("y", dist.Normal((X * keep) @ b + offset, 1.0), obs=y)
+
+    return model
+
+
+def test_weights_without_a_prior_leave_a_model_random():
+    """The random numbers were the same ones in every step, and the draws those of one dropout."""
+    view, _ = seen(with_weight(0.1))
+    assert view.random and view.sites["offset"].kind == "fixed"
+    # A weight that comes from a key would be another one in every step.
+    with pytest.raises(ValueError, match=r"draws random numbers.*\['offset'\] have no prior"):
+        seen(with_weight(made_from_a_key))
+    held = numpyro.handlers.substitute(with_weight(made_from_a_key), data={"offset": 0.1})
+    assert seen(held)[0].random
+
+    def idle(X, y):
+        offset = numpyro.param("offset", made_from_a_key)
+        numpyro.sample("b", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(X.sum(1) + offset, 1.0), obs=y)
+
+    assert not seen(idle)[0].random

@@ -14,6 +14,7 @@ from jax.experimental.sparse import BCOO, BCSR
 from numpyro.infer import MCMC
 
 from sgworld_mcmc import SGWORLD
+from sgworld_mcmc.streaming.source import SourceError
 
 pytestmark = pytest.mark.slow
 
@@ -338,3 +339,33 @@ def test_a_loader_is_refused():
 
     with pytest.raises(TypeError, match="`X` is a Loader, which gives the data piece by piece"):
         SGWORLD(models.plateless).run(KEY, Loader(), Y)
+
+
+def revenue(x, y):
+    b = numpyro.sample("b", dist.Normal(0, 10).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Normal(b[0] + b[1] * (x / 1e9 - 1), 1.0), obs=y)
+
+
+@pytest.mark.parametrize("kind", ["array", "frame", "list"])
+def test_integers_of_more_than_32_bits_are_not_wrapped(kind):
+    rng = np.random.default_rng(0)
+    x = rng.lognormal(21, 0.7, 400).astype(np.int64)
+    assert (x > 2**31).mean() > 0.1
+    y = x / 1e9 + rng.standard_normal(400)
+    forms = {"array": x, "frame": pd.Series(x), "list": x.tolist()}
+    centers = []
+    for given in (forms[kind], x.astype(float)):
+        mcmc = SGWORLD(revenue, progress_bar=False, num_samples=20)
+        mcmc.run(jax.random.key(0), given, y if kind != "list" else y.tolist())
+        centers.append(np.asarray(mcmc.get_samples()["b"]))
+    np.testing.assert_allclose(*centers, rtol=1e-4)
+
+
+def test_streamed_integers_of_more_than_32_bits_are_refused(tmp_path):
+    x = np.arange(3000) + 10
+    x[1234] = 2**31
+    np.save(tmp_path / "x", x), np.save(tmp_path / "y", np.zeros(3000))
+    mapped = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    with pytest.raises(SourceError, match=r"`x` has integers of more than 32 bits, in row 1234 "):
+        SGWORLD(revenue, stream=True, progress_bar=False).set_up(jax.random.key(0), *mapped)
