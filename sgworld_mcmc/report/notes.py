@@ -24,6 +24,15 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
     """Return what a user should know about a run, in whole sentences."""
     notes = []
     fit, choice, found = plan.fit, plan.choice, plan.measurements
+    if fit.jumps:
+        sites = ", ".join(map(repr, fit.jumps[:MOST_NAMES]))
+        return [
+            f"The log density jumps along {sites}: a comparison with a latent value (`t < tau`), a "
+            "rounded or an integer value of it. Gradients do not see jumps, and these draws are "
+            "not the posterior's. Sum the alternatives out (a discrete site with "
+            "infer={'enumerate': 'parallel'}), or write a smooth step, jax.nn.sigmoid((tau - t) / "
+            "width)."
+        ]
     known = fit.converged or fit.kinked
     if not known or (fit.indefinite and not fit.fitted):
         notes.append(

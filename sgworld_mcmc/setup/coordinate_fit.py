@@ -49,6 +49,8 @@ class CoordinateFit(NamedTuple):
         Whether there is no mode because the density is full of kinks.
     decided
         Names of the parameters about which single rows decide, if these are not in every batch.
+    jumps
+        Names of the sites along which the log density jumps, where gradients say nothing.
     """
 
     coordinates: Coordinates
@@ -68,6 +70,7 @@ class CoordinateFit(NamedTuple):
     scattered: bool = False
     kinked: bool = False
     decided: tuple[str, ...] = ()
+    jumps: tuple[str, ...] = ()
 
     @property
     def curved(self) -> bool:

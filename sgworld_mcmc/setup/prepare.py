@@ -25,6 +25,7 @@ from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
 from sgworld_mcmc.setup.fitted_gaussian import GAUSSIAN_DIMENSION
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
+from sgworld_mcmc.setup.jumps import with_jumps
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.posterior import Posterior
@@ -105,6 +106,8 @@ def prepare(
     posterior, few = with_take_all(seed, posterior, settings)
     with jax.enable_x64(precision.double):
         posterior, measurements, starts = explore(generator, posterior, settings)
+        if measurements is not None:
+            posterior = with_jumps(posterior, measurements.starts)
         measured = checked is not None and measurements is not None
         leave = measured and _says_nothing(before, posterior, measurements)
         choice = None if leave or settings.complete else _chosen(settings, posterior, measurements)

@@ -17,6 +17,7 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.forecast import check_memory
 from sgworld_mcmc.setup.initial_points import initial_points
+from sgworld_mcmc.setup.jumps import with_jumps
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.posterior import Posterior
@@ -108,6 +109,7 @@ def prepare_streamed(
     with jax.enable_x64(precision.double):
         # Where nothing is to be chosen, the noise of the file's order must be known all the same.
         posterior, measurements, starts = explore(generator, posterior, settings, always=True)
+        posterior = with_jumps(posterior, measurements.starts)
         posterior = posterior.with_gradient()
         factors = _factors(posterior, part, blocks, measurements)
         alike = factors.alike(settings.gradient)
