@@ -42,9 +42,10 @@ _COMMON = """
     dynamics
         ``"overdamped"`` or ``"kinetic"``, Langevin dynamics with a velocity, by the integrator UBU.
         ``"auto"`` is kinetic, without a search for a mode, for more than 1000 parameters that do
-        not go by group, and for networks whose posterior has no usable mode; else overdamped. Error
-        and tolerance are then those of the sampler's temperature, the mean over all directions, and
-        the report speaks of quantities instead of single parameters (docs/theory.md, section 5).
+        not go by group, for networks with convolutions, and for others whose posterior has no
+        usable mode; else overdamped. Error and tolerance are then those of the sampler's
+        temperature, the mean over all directions, and the report speaks of quantities instead of
+        single parameters (docs/theory.md, section 5).
     friction
         Friction gamma > 0 of kinetic dynamics, in the sampler's coordinates; ``"auto"`` chooses it.
     step_size

@@ -48,6 +48,8 @@ class MinibatchModel(FlatPosition):
     reverse_only
         Whether the model calls functions that refuse forward-mode derivatives: second derivatives
         are made of reverse ones then.
+    convolves
+        Whether the model is a network with convolutions (:mod:`sgworld_mcmc.model.convolutions`).
     indices
         What the model indexes by its arguments (:mod:`sgworld_mcmc.model.index_range`).
     num_rows
@@ -78,7 +80,7 @@ class MinibatchModel(FlatPosition):
         if self.discrete:
             self.additive = frozenset({SUMMED})
         super().__init__({name: leaf.shape for name, leaf in prototype.items()})
-        self.precise, self.reverse_only = False, False
+        self.precise, self.reverse_only, self.convolves = False, False, False
         self.num_rows, self.reason, self.taken = layout.size, None, 0
         self.indices: list[IndexRead] = []
         self._remember()

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from sgworld_mcmc.data.contents import fingerprint
 from sgworld_mcmc.model.additivity import make_evaluation
 from sgworld_mcmc.model.arguments import flatten_arguments, is_array, signature_of
+from sgworld_mcmc.model.convolutions import has_convolutions
 from sgworld_mcmc.model.errors import NotMinibatchable
 from sgworld_mcmc.model.inspection import minibatch_model, whole_data_model
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
@@ -94,7 +95,10 @@ def _keep(made, seen, model, args, kwargs, cache) -> MinibatchModel:
         # Weights that stay fixed are numbers in the precision in which a module has made them.
         fixed = any(site.kind == "fixed" for site in made.sites.values())
         made.precise = not held and not fixed and _may_be_precise(made, args, kwargs)
-        made.use_modes(reverse_only=_is_reverse_only(made, args, kwargs))
+        with jax.enable_x64(made.precise):  # that of the set-up: the trace is used again
+            trace = jax.make_jaxpr(made.log_density)(*_abstract(made, args, kwargs))
+        made.use_modes(reverse_only=is_reverse_only(trace))
+        made.convolves = has_convolutions(trace)
         made.evaluate = make_evaluation(made)
     jax_arrays = tuple(x for x in arrays if isinstance(x, jax.Array))
     cache["model", _signature(args, kwargs)] = _Seen(made, values, jax_arrays)
@@ -142,12 +146,6 @@ def _may_be_precise(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
             # with data in single.
             return False
     return True
-
-
-def _is_reverse_only(view: MinibatchModel, args: tuple, kwargs: dict) -> bool:
-    """Return whether the model calls functions that refuse forward-mode differentiation."""
-    with jax.enable_x64(view.precise):  # the precision of the set-up: the trace is used again
-        return is_reverse_only(jax.make_jaxpr(view.log_density)(*_abstract(view, args, kwargs)))
 
 
 def _abstract(view: MinibatchModel, args: tuple, kwargs: dict) -> tuple:

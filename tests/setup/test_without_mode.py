@@ -360,3 +360,22 @@ def test_a_chain_in_a_mode_of_no_mass_is_named():
     report = str(mcmc.bias_report())
     assert any(name in str(each.message) for each in seen)
     assert name in report and "average over the modes" not in report
+
+
+def small_convolution(images, y):
+    """Four filters of three times three, and three classes: 51 weights."""
+    kernel = numpyro.sample("kernel", dist.Normal(0, 0.5).expand([4, 1, 3, 3]).to_event(4))
+    out = numpyro.sample("out", dist.Normal(0, 0.5).expand([4, 3]).to_event(2))
+    bias = numpyro.sample("bias", dist.Normal(0, 0.5).expand([3]).to_event(1))
+    hidden = jax.nn.relu(jax.lax.conv(images, kernel, (1, 1), "SAME")).mean((2, 3))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Categorical(logits=hidden @ out + bias), obs=y)
+
+
+@pytest.mark.slow
+def test_networks_with_convolutions_search_no_mode_whatever_their_size():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(100, 1, 8, 8)).astype(np.float32)
+    mcmc = SGWORLD(small_convolution, progress_bar=False)
+    plan = mcmc.set_up(jax.random.key(0), images, rng.integers(0, 3, 100))
+    assert plan.kinetic is not None and plan.kinetic.choice.met

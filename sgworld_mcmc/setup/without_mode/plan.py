@@ -36,7 +36,7 @@ MANY_NORMALS, SHORT = 1000, 0.1
 
 def is_wanted(settings: Settings, model: MinibatchModel) -> bool:
     """Return whether kinetic dynamics without a mode is to be used if there are no groups."""
-    many = model.dimension > DENSE_DIMENSION
+    many = model.dimension > DENSE_DIMENSION or model.convolves
     whole = model.reason is not None and settings.dynamics == "auto"
     return many and not whole and settings.may_go_without_mode
 
