@@ -77,9 +77,10 @@ class AuditReport(NamedTuple):
         wide = np.abs(np.log(self.width_ratio)) / np.maximum(self.width_ratio_se, 1e-300)
         if self.p_value >= LEVEL and not self.agree:
             return (
-                f"The chains do not agree (R-hat {self.r_hat:.2f}), so that not all of them are "
-                f"the posterior's. The gradients alone do not show it (p = {self.p_value:.2g}): "
-                "draws that depend on each other are worth few independent ones."
+                f"The chains do not agree (R-hat {self.r_hat:.2f}): each of them has seen a part "
+                "of the posterior at most. The gradients show no error where the draws are "
+                f"(p = {self.p_value:.2g}): draws that depend on each other are worth few "
+                "independent ones."
             )
         if self.passed:
             return (
