@@ -216,7 +216,14 @@ def _check_sites(sites: dict[str, Site]) -> None:
         )
     if not any(site.kind == "latent" and not site.discrete for site in sites.values()):
         kind = "continuous latent site" if discrete else "latent site"
-        raise ValueError(f"The model has no {kind}: there is nothing to sample.")
+        fixed = [name for name, site in sites.items() if site.kind == "fixed"]
+        cure = ""
+        if fixed:
+            cure = (
+                f" The weights {fixed[:MOST_NAMED]} have no prior: the keys of a dict of priors "
+                "must be what follows the module's name in them."
+            )
+        raise ValueError(f"The model has no {kind}: there is nothing to sample.{cure}")
 
 
 def _number_of_rows(sites: dict[str, Site], lengths: dict[str, int]) -> int:

@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpyro.distributions import MaskedDistribution, constraints
+from numpyro.distributions import (
+    CategoricalLogits,
+    CategoricalProbs,
+    MaskedDistribution,
+    constraints,
+)
 
 __all__ = ["ObservedValues", "check_observed", "observed_values"]
 
@@ -122,9 +127,13 @@ def _check_shapes(name: str, fn: Any, shape: tuple[int, ...]) -> None:
     try:
         both = np.broadcast_shapes(fn.batch_shape, batch)
     except ValueError:
+        cure = ""
+        classes = isinstance(fn, CategoricalProbs | CategoricalLogits)
+        if classes and shape[:-1] == fn.batch_shape:  # one-hot
+            cure = ". A Categorical observes the numbers of the classes: pass y.argmax(-1)"
         raise ValueError(
             f"site {name!r} observes values of shape {shape}, and its distribution has the shape "
-            f"{fn.batch_shape}: both need a value for each row"
+            f"{fn.batch_shape}: both need a value for each row{cure}"
         ) from None
     larger = int(np.prod(both)) > max(int(np.prod(batch)), int(np.prod(fn.batch_shape)))
     if larger and len(both) > 1 and both[-1] == both[-2]:

@@ -133,3 +133,18 @@ def test_draws_reach_predictions_and_arviz_under_the_modules_names(name):
     by_hand = dist.Normal(trace["y"]["fn"].mean, 0.3).log_prob(Y[:5])
     np.testing.assert_allclose(idata["log_likelihood"]["y"][0, 0, :5], by_hand, rtol=1e-4)
     assert set(draws) == set(idata["posterior"].data_vars)
+
+
+def test_keys_of_a_dict_of_priors_that_fit_no_weight_are_said():
+    flax = pytest.importorskip("flax")
+    from numpyro.contrib.module import random_flax_module
+
+    def model(X, y):
+        priors = {"Dense_0.kernel": dist.Normal(0, 1)}  # the module is one layer: its key is kernel
+        net = random_flax_module("net", flax.linen.Dense(1), priors, input_shape=(1, 3))
+        numpyro.sample("y", dist.Normal(net(X)[:, 0], 1.0), obs=y)
+
+    with pytest.raises(
+        ValueError, match=r"nothing to sample. The weights \['net/bias', 'net/kernel'\]"
+    ):
+        SGWORLD(model).run(jax.random.key(0), np.ones((20, 3), np.float32), np.ones(20))

@@ -128,3 +128,14 @@ def test_a_run_names_site_and_argument_and_forgotten_observations():
         mcmc.run(jax.random.key(0), X, 1, NUMBERS % 2 + 1)
     with pytest.raises(ValueError, match="`y` is None, so that the model observes no data there"):
         mcmc.run(jax.random.key(0), X, 1)
+
+
+def test_one_column_for_each_class_is_named_with_the_cure():
+    def model(X, y):
+        w = numpyro.sample("w", dist.Normal(0, 1).expand([2, 3]).to_event(2))
+        with numpyro.plate("rows", len(X)):
+            numpyro.sample("y", dist.Categorical(logits=X[:, :2] @ w), obs=y)
+
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=r"site 'y' observes .* pass y.argmax\(-1\)"):
+        SGWORLD(model).run(jax.random.key(0), rng.normal(size=(40, 2)), np.eye(3)[NUMBERS[:40] % 3])
