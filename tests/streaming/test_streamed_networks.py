@@ -71,9 +71,18 @@ def test_a_sorted_file_is_refused_with_the_cure(arrays, tmp_path):
     order = np.argsort(arrays[1][1], kind="stable")
     for name, values in zip("xy", arrays[1], strict=True):
         np.save(tmp_path / name, values[order])
-    mcmc = SGWORLD(network, stream=True, progress_bar=False)
+    mcmc = SGWORLD(network, stream=True, order="examples", progress_bar=False)
     with pytest.raises(ValueError, match=r"Neighbouring rows .*sgworld-mcmc shuffle"):
         mcmc.set_up(KEY, *(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"))
+
+
+def test_a_row_that_is_not_finite_is_named_before_the_run(arrays, tmp_path):
+    x = arrays[1][0].copy()
+    x[12_345, 3] = np.nan
+    np.save(tmp_path / "x", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r"), arrays[0][1]
+    with pytest.raises(ValueError, match="`x` has NaN or infinity in row 12345"):
+        SGWORLD(network, stream=True, progress_bar=False).set_up(KEY, *mapped)
 
 
 def test_other_dynamics_of_so_many_parameters_are_refused(arrays):

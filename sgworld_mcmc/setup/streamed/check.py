@@ -113,7 +113,8 @@ def check_streamed(
     contents = examine(arrays_of(model, args, kwargs))
     check_functions(base, data, constants, keep=settings.keep)
     if opened is Rows:
-        part = read_part(generator, rows, keep_pieces=keeps_pieces(settings))
+        keep = keeps_pieces(settings) or without_mode
+        part = read_part(generator, rows, keep_pieces=keep)
     else:
         part = rows.part()
     observed = {name: site.values for name, site in base.sites.items() if site.values}

@@ -1,7 +1,7 @@
 """Make a plan of kinetic dynamics without a mode for rows that are streamed.
 
 A random part of the rows, which is in memory, stands for all of them until the chains begin: their
-starts, coordinates and settings come from it, and no pass over all rows is made.
+starts, coordinates and settings come from it. All rows are read once, to see that they are numbers.
 """
 
 import time
@@ -17,7 +17,7 @@ from sgworld_mcmc.data.in_memory import generator_of
 from sgworld_mcmc.integrators.ubu import UBU
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 from sgworld_mcmc.model.target import target_of
-from sgworld_mcmc.progress import count_rows, stage, tell
+from sgworld_mcmc.progress import count_rows, fraction, stage, tell
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
@@ -38,7 +38,6 @@ from sgworld_mcmc.setup.without_mode.choice import (
 )
 from sgworld_mcmc.setup.without_mode.plan import FEWEST, MOST, WITHOUT_MODE, dynamics_without_mode
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
-from sgworld_mcmc.streaming.chunks import first_chunk
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS, Grid, make_grid
 from sgworld_mcmc.streaming.rows import Rows, Speed
 from sgworld_mcmc.theory.affine_recursion import autocorrelation_time
@@ -86,7 +85,8 @@ def plan_streamed_without_mode(
     Raises
     ------
     ValueError
-        If neighbouring rows of the file are alike: their noise is not known here.
+        If a row is not finite, or neighbouring rows of the file are alike: what noise they make is
+        not known here.
     """
     view, settings = checked.model, replace(settings, any_order=False).kinetic()
     generator = generator_of(np.append(seed, WITHOUT_MODE))
@@ -115,9 +115,7 @@ def plan_streamed_without_mode(
         steps_per_draw=steps,
         steps_per_warmup=min(grid.num_batches, steps),
     )
-    begin = time.perf_counter()
-    first_chunk(rows, grid)
-    speed = Speed(round(grid.chunk_rows), time.perf_counter() - begin)
+    speed = _read_through(rows, min(chunk_rows, rows.size))
     plan = make_plan(
         seed,
         settings,
@@ -133,13 +131,28 @@ def plan_streamed_without_mode(
             row_bytes=rows.row_bytes,
             alike=1.0,
             cost=None,
-            passes=0,
+            passes=1,
             rows_per_second=speed.per_second,
         ),
     )
     tell(plan.streaming.described(view.size))
     whole = WholeData(functions_of(view, settings.init_strategy), rows, constants)
     return plan, streamed_data(plan, view, rows, part.rows, constants, whole)
+
+
+def _read_through(rows: Rows, length: int) -> Speed:
+    """Read all rows once, and return how fast; raise if one of them is not finite."""
+    stage("reading all rows")
+    memory, spent = rows.empty(length), 0.0
+    for start, stop in rows.pieces(length):
+        some = tuple(x[: stop - start] for x in memory)
+        begin = time.perf_counter()
+        rows.read(start, stop, some)
+        spent += time.perf_counter() - begin
+        rows.check_finite(start, some)
+        fraction(stop / rows.size)
+    count_rows(rows.size)
+    return Speed(rows.size, spent)
 
 
 def _for_grid(grid: Grid, fit: KineticFit, settings: Settings, view: MinibatchModel) -> KineticFit:
