@@ -379,3 +379,24 @@ def test_networks_with_convolutions_search_no_mode_whatever_their_size():
     mcmc = SGWORLD(small_convolution, progress_bar=False)
     plan = mcmc.set_up(jax.random.key(0), images, rng.integers(0, 3, 100))
     assert plan.kinetic is not None and plan.kinetic.choice.met
+
+
+def wide_network(x, y):
+    first = numpyro.sample("first", dist.Normal(0, 0.3).expand([10, 110]).to_event(2))
+    second = numpyro.sample("second", dist.Normal(0, 0.1).expand([110, 5]).to_event(2))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Categorical(logits=jnp.tanh(x @ first) @ second), obs=y)
+
+
+@pytest.mark.slow
+def test_chains_of_very_many_rows_begin_where_the_posterior_is():
+    """After too few steps of Adam they fell by thousands of nats, which heated them for epochs."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600_000, 10)).astype(np.float32)
+    scores = np.tanh(x @ rng.standard_normal((10, 4))) @ rng.standard_normal((4, 5))
+    y = (2 * scores + rng.gumbel(size=scores.shape)).argmax(1).astype(np.int32)
+    mcmc = SGWORLD(wide_network, num_chains=2, num_warmup=5, num_samples=10, progress_bar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a few draws have not mixed
+        mcmc.run(jax.random.key(0), x, y)
+    assert mcmc.draws().checks["kinetic"].mean() < 2

@@ -11,7 +11,6 @@ from sgworld_mcmc.setup.without_mode.problem import Problem, cast
 from sgworld_mcmc.setup.without_mode.spectrum import DEVIATIONS, SIGNS, STEPS
 
 __all__ = [
-    "ADAM_STEPS",
     "RADII",
     "descended",
     "find_curvature",
@@ -22,8 +21,6 @@ __all__ = [
 
 # Radii of the starts, in standard deviations of the prior: the first with a finite density.
 RADII = (1.0, 0.3, 0.1, 0.01, 0.0)
-# Steps of Adam; they read at most half an epoch of many rows.
-ADAM_STEPS = 300
 # The cost of a product with the Hessian, in gradients.
 PRODUCT = 3
 
@@ -63,8 +60,9 @@ def descended(
     Starts that are not ``given`` are drawn nearer to the center while their density is not finite.
     """
     size, feed = problem.size, problem.adam_feed
-    order = problem.generator.integers(0, feed.num_batches, ADAM_STEPS).astype(np.int32)
-    count_rows(ADAM_STEPS * size / feed.num_batches * len(positions))
+    steps = problem.adam_steps
+    order = problem.generator.integers(0, feed.num_batches, steps).astype(np.int32)
+    count_rows(steps * size / feed.num_batches * len(positions))
     radii = np.ones(len(RADII)) if given else np.array(RADII)
     starts, found = problem.functions.adam(
         cast(positions),

@@ -15,8 +15,9 @@ from sgworld_mcmc.setup.without_mode.functions import KineticFunctions, kinetic_
 
 __all__ = ["Problem", "cast"]
 
-# Rows of the batches of Adam.
-ADAM_ROWS = 100
+# Rows of the batches of Adam, and its fewest and most steps: about half an epoch of many rows,
+# whose posterior is the narrower the more they are.
+ADAM_ROWS, ADAM_STEPS = 100, (300, 10_000)
 # Rows and chains from which curvature and noise are found: fewer of both where there are MANY rows,
 # since the whole set-up is to read no more than about three epochs of those.
 CURVATURE_ROWS, CURVATURE_CHAINS, MANY = (1024, 256), (2, 1), 20_000
@@ -80,6 +81,11 @@ class Problem(NamedTuple):
     def adam_feed(self) -> FixedPartition:
         """The batches of Adam."""
         return self.batches(even_size(min(ADAM_ROWS, self.size), self.size))
+
+    @property
+    def adam_steps(self) -> int:
+        """Number of steps of Adam."""
+        return int(np.clip(self.model.size / ADAM_ROWS / 2, *ADAM_STEPS))
 
     def batches(self, batch_size: int) -> FixedPartition:
         """Return the rows that are here in batches of about this size."""

@@ -27,7 +27,6 @@ from sgworld_mcmc.setup.without_mode.choice import (
     predicted_temperature_error,
 )
 from sgworld_mcmc.setup.without_mode.first_steps import (
-    ADAM_STEPS,
     RADII,
     descended,
     find_curvature,
@@ -192,7 +191,7 @@ def _compile(problem: Problem, chains: int) -> None:
     with contextlib.suppress(NotImplementedError):  # an improper prior has no draws
         programs["prior"].compile(seed, problem.prior_rows, constants)
     if not settings.kinetic_complete:
-        order, feed = np.zeros(ADAM_STEPS, np.int32), problem.adam_feed
+        order, feed = np.zeros(problem.adam_steps, np.int32), problem.adam_feed
         radii = cast(np.array(RADII))
         programs["adam"].compile(cast(positions), radii, order, coordinates, feed, constants)
     used, rows = problem.curvature_rows(positions)
