@@ -40,7 +40,8 @@ class DetailedBalanceViolation(NamedTuple):
         t in the second halves of the chains, of a direction found in the first halves.
     p_value : float
         Probability of a statistic at least as large under detailed balance, where it is uniform on
-        (0, 1).
+        (0, 1). It is close to one for a single coordinate of two values, whose third moments are
+        the same in both directions of time.
     z_scores : numpy.ndarray
         (lags, k, k) contrasts over their standard errors; [l, i, j] belongs to coordinates i, j.
     contrasts, standard_errors : numpy.ndarray
