@@ -83,7 +83,7 @@ def kinetic_notes(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
     if np.nanmax(r_hat) > LARGEST_R_HAT:
         energy = draws.checks["potential"].mean(1) / (plan.dynamics.temperature or 1.0)
         if data.sample is not None:  # that of some rows says little of single chains
-            energy = 0 * energy
+            energy = np.zeros_like(energy)
         return [*notes, _not_mixed(names, r_hat, np.ravel(energy), data.model.dimension)]
     found = measured_temperatures(data.model, draws, plan.dynamics.temperature or 1.0)
     excess, error = abs(found.total - 1), SIGMAS * found.total_se

@@ -201,3 +201,15 @@ def test_one_chain_that_is_wrong_among_right_ones_does_not_pass():
     # A single chain of its own is told by the gradients.
     first = {site: x[0] for site, x in draws.items()}
     assert audit(TARGET.model, first, *TARGET.data).p_value < 0.01
+
+
+def test_few_effective_draws_and_what_gradients_do_not_see_are_said():
+    target = exact.GaussianMean(num_data=50, dim=2)
+    generator = np.random.default_rng(0)
+    draws = generator.multivariate_normal(target.mean["mu"], target.covariance, 150)
+    few = audit(target.model, {"mu": draws}, *target.data)
+    assert "right draws are blamed more often than the level says" in " ".join(few.notes)
+    assert "wrong weights of modes that draws have visited" in " ".join(few.notes)
+    draws = generator.multivariate_normal(target.mean["mu"], target.covariance, 1000)
+    many = audit(target.model, {"mu": draws}, *target.data)
+    assert "blamed more often" not in " ".join(many.notes)

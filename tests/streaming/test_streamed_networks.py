@@ -107,3 +107,21 @@ def test_quantities_of_streamed_rows_are_functions_of_the_draws(tmp_path):
     mcmc.run(KEY, *mapped)
     draws = mcmc.get_samples(group_by_chain=True)["b"]
     np.testing.assert_allclose(mcmc.quantities()["square"], draws**2, rtol=1e-5)
+
+
+def many_weak_effects(x, y):
+    b = numpyro.sample("b", dist.Normal(0, 1).expand([1100]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Normal(x @ b, 1000.0), obs=y)
+
+
+def test_draws_come_in_mid_epoch_where_chains_forget_within_an_epoch(tmp_path):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((6000, 1100)).astype(np.float32)
+    np.save(tmp_path / "x", x), np.save(tmp_path / "y", 1000 * rng.standard_normal(6000))
+    mapped = tuple(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    mcmc = SGWORLD(many_weak_effects, stream=True, batch_size=20, progress_bar=False)
+    plan = mcmc.set_up(KEY, *mapped)
+    # White noise is what is predicted there, since none of it cancels in mid-epoch.
+    assert plan.dynamics.steps_per_draw < plan.num_batches
+    assert plan.dynamics.order.law == "replacement" and plan.kinetic.choice.met

@@ -33,8 +33,8 @@ from sgworld_mcmc.setup.streamed.streaming import DEAR, Streaming
 from sgworld_mcmc.setup.streamed.whole import WholeData
 from sgworld_mcmc.setup.without_mode.choice import (
     AUTOCORRELATION,
+    KineticChoice,
     choose_kinetic,
-    predicted_temperature_error,
 )
 from sgworld_mcmc.setup.without_mode.plan import FEWEST, MOST, WITHOUT_MODE, dynamics_without_mode
 from sgworld_mcmc.setup.without_mode.tune import KineticFit, tune
@@ -47,8 +47,6 @@ __all__ = ["plan_streamed_without_mode"]
 # Gradients of groups of so many rows are compared, of at most so many groups, and at most so many
 # numbers of them: groups of neighbours in the file with groups of rows drawn at random.
 GROUP_ROWS, GROUPS, NUMBERS = 128, 64, 2**24
-# Draws come in mid-epoch if white noise is worth at most so many times the tolerance.
-MARGIN = 1.1
 # Neighbours are alike if their gradients vary this many standard errors more than those of others.
 ERRORS = 4.0
 
@@ -66,8 +64,8 @@ def plan_streamed_without_mode(
 ) -> tuple[RunPlan, RunData]:
     """Find starts and settings on the part, and lay the file out.
 
-    Draws come at the ends of epochs, or in mid-epoch where an epoch is longer than what a chain
-    remembers: the noise of the batches does not cancel then, wherever a draw is made.
+    Draws come at the ends of epochs, or in mid-epoch where fewer rows are read that way: the noise
+    of the batches does not cancel there, and an epoch may be longer than what a chain remembers.
 
     Parameters
     ----------
@@ -88,6 +86,7 @@ def plan_streamed_without_mode(
         If a row is not finite, or neighbouring rows of the file are alike: what noise they make is
         not known here.
     """
+    speed = _read_through(rows, min(chunk_rows, rows.size))
     view, settings = checked.model, replace(settings, any_order=False).kinetic()
     generator = generator_of(np.append(seed, WITHOUT_MODE))
     constants, number = checked.constants(rows.double), int(np.clip(chains, FEWEST, MOST))
@@ -105,7 +104,7 @@ def plan_streamed_without_mode(
         )
     cut = partial(make_grid, rows.size, chunk_rows=chunk_rows)
     fit = _for_grid(cut(fit.choice.batch_size, fit.choice.steps_per_draw)[0], fit, settings, view)
-    fit, settings = _with_draws(fit, settings, rows.size)
+    fit, settings = _with_draws(fit, settings, rows.size, view.dimension)
     dynamics = dynamics_without_mode(settings, view, fit)
     fixed = settings.steps_per_draw is not None
     grid, steps = cut(fit.choice.batch_size, fit.choice.steps_per_draw, fixed=fixed)
@@ -115,7 +114,6 @@ def plan_streamed_without_mode(
         steps_per_draw=steps,
         steps_per_warmup=min(grid.num_batches, steps),
     )
-    speed = _read_through(rows, min(chunk_rows, rows.size))
     plan = make_plan(
         seed,
         settings,
@@ -172,37 +170,39 @@ def _for_grid(grid: Grid, fit: KineticFit, settings: Settings, view: MinibatchMo
     return fit._replace(choice=choice)
 
 
-def _with_draws(fit: KineticFit, settings: Settings, size: int) -> tuple[KineticFit, Settings]:
-    """Return the fit with draws in mid-epoch where chains forget sooner, and settings that say so.
+def _with_draws(
+    fit: KineticFit, settings: Settings, size: int, dimension: int
+) -> tuple[KineticFit, Settings]:
+    """Return the fit with draws in mid-epoch, and settings that say so, where that reads less.
 
-    In mid-epoch noise has not cancelled: it must be within the tolerance as that of white noise.
+    In mid-epoch noise has not cancelled: the step is one for white noise.
     """
-    choice, number = fit.choice, 1
-    forgets = partial(
-        autocorrelation_time,
-        UBU(choice.friction),
-        choice.step_size,
-        curvature=fit.spectrum.typical,
+    choice = fit.choice
+    white = replace(settings, order=Uncancelled(settings.order))
+    other = choose_kinetic(
+        fit.spectrum,
+        replace(white, batch_size=choice.batch_size),
+        size,
+        dimension,
+        factor=fit.factor,
+        friction=choice.friction,
+        largest=choice.step_size,
     )
-    while number < choice.num_batches and forgets(number) > AUTOCORRELATION:
+    number, most = 1, choice.num_batches
+    while number < most and _steps_to_forget(fit, other, number) > AUTOCORRELATION * number:
         number *= 2
     number = settings.steps_per_draw or number
-    if number >= choice.num_batches:
+    ends = _steps_to_forget(fit, choice, choice.steps_per_draw)
+    less = other.met and _steps_to_forget(fit, other, number) < ends
+    if number >= most or not (less or settings.steps_per_draw):
         return fit, settings
-    white = replace(settings, order=Uncancelled(settings.order))
-    error = fit.factor * predicted_temperature_error(
-        fit.spectrum,
-        white,
-        size,
-        batch_size=choice.batch_size,
-        step_size=choice.step_size,
-        friction=choice.friction,
-    )
-    met = choice.met and abs(error) <= MARGIN * settings.tolerance
-    if not met and settings.steps_per_draw is None:
-        return fit, settings
-    choice = choice._replace(steps_per_draw=number, error=error, met=met)
-    return fit._replace(choice=choice), white
+    return fit._replace(choice=other._replace(steps_per_draw=number)), white
+
+
+def _steps_to_forget(fit: KineticFit, choice: KineticChoice, steps: int) -> float:
+    """Return the number of steps for each independent draw, of draws that are ``steps`` apart."""
+    integrator, curvature = UBU(choice.friction), fit.spectrum.typical
+    return steps * autocorrelation_time(integrator, choice.step_size, steps, curvature=curvature)
 
 
 def _alike(
