@@ -37,6 +37,8 @@ __all__ = [
     "warn_of",
 ]
 
+# A model is evaluated on this many rows only, if rows times parameters exceed MANY_NUMBERS.
+FIRST_ROWS, MANY_NUMBERS = 4096, 2**30
 # Whether a model copes with gaps in its data is looked at from so many points.
 GAP_POINTS = 3
 # One fingerprint for each array among the arguments; None for a JAX array, which cannot change.
@@ -130,8 +132,9 @@ def check_model(
         count_rows(len(some))
         if additive is None:
             try:
-                given = None if is_large(base.size) else data
-                additive = check_minibatching(base, base.evaluate, part, whole, given=given)
+                some = _first_of_many(base, part)
+                given = data if len(jax.tree.leaves(some)[0]) == base.size else None
+                additive = check_minibatching(base, base.evaluate, some, whole, given=given)
             except NotMinibatchable as error:
                 problem = str(error)
                 if cut:
@@ -177,6 +180,13 @@ def warn_of(view: MinibatchModel, stacklevel: int) -> None:
             "numpyro.infer.Predictive.",
             stacklevel=stacklevel + 1,
         )
+
+
+def _first_of_many(base: MinibatchModel, part: tuple) -> tuple:
+    """Return the rows on which the model is evaluated: a part, which are random ones, tells it."""
+    if base.size * base.dimension < MANY_NUMBERS:
+        return part
+    return jax.tree.map(lambda x: x[:FIRST_ROWS], part)
 
 
 def _examined(base: MinibatchModel, model: Callable, args: tuple, kwargs: dict) -> Contents:

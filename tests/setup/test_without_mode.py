@@ -13,6 +13,7 @@ from tolerances import SIGMAS
 
 from sgworld_mcmc import SGLD, SGWORLD, TuningWarning
 from sgworld_mcmc.integrators.ubu import UBU
+from sgworld_mcmc.progress import watch
 from sgworld_mcmc.settings import make_settings
 from sgworld_mcmc.setup.without_mode.choice import choose_kinetic, predicted_temperature_error
 from sgworld_mcmc.setup.without_mode.prior_scales import PriorMoments, pooled_scales
@@ -400,3 +401,27 @@ def test_chains_of_very_many_rows_begin_where_the_posterior_is():
         warnings.simplefilter("ignore")  # a few draws have not mixed
         mcmc.run(jax.random.key(0), x, y)
     assert mcmc.draws().checks["kinetic"].mean() < 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_many_rows_and_parameters_is_checked_on_a_part_of_the_rows():
+    size, given = 60_000, dict(friction=1.0, step_size=1e-4, batch_size=50, steps_per_draw=4)
+
+    def slopes(x, y):
+        mu = numpyro.sample("mu", dist.Normal(0, 1).expand([18_000]).to_event(1))
+        with numpyro.plate("rows", y.shape[0]):
+            numpyro.sample("y", dist.Normal(x * mu[0] + mu[-1], 1), obs=y)
+
+    x, y = np.random.default_rng(0).standard_normal((2, size)).astype(np.float32)
+    run = dict(num_chains=1, num_warmup=0, num_samples=1, progress_bar=False, order="examples")
+    mcmc = SGWORLD(slopes, dynamics="kinetic", **run, **given)
+    with watch() as seen:
+        mcmc.run(jax.random.key(0), x, y)
+    # All rows are looked at, and put in random order; on a few the model is evaluated.
+    assert 2 * size < seen.rows["checking the model"] < 2.5 * size
+
+    def standardised(x, y):
+        slopes((x - x.mean()) / x.std(), y)
+
+    with pytest.raises(ValueError, match="standardises by the mean"):
+        SGWORLD(standardised, dynamics="kinetic", **run, **given).run(jax.random.key(0), x, y)

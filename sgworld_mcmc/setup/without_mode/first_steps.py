@@ -21,8 +21,9 @@ __all__ = [
 
 # Radii of the starts, in standard deviations of the prior: the first with a finite density.
 RADII = (1.0, 0.3, 0.1, 0.01, 0.0)
-# The cost of a product with the Hessian, in gradients.
-PRODUCT = 3
+# The cost of a product with the Hessian, in gradients: all vectors share what the network computes
+# at their point, and less than two are measured.
+PRODUCT = 2
 
 
 def prior_coordinates(problem: Problem) -> Diagonal:
