@@ -19,6 +19,7 @@ from sgworld_mcmc.gradients.weighting import epoch_mean
 from sgworld_mcmc.protocols import Feed
 from sgworld_mcmc.setup.curvature import FLOOR, dense_scale
 from sgworld_mcmc.setup.groups import Structure, row_values
+from sgworld_mcmc.setup.influential_rows import Look, powers
 
 __all__ = ["ArrowHessian", "Products", "assemble", "expand_along", "mixed_of_rows", "pairs_of"]
 __all__ += ["arrow_scale", "probes_of"]
@@ -49,6 +50,17 @@ class ArrowHessian(NamedTuple):
         own = np.diagonal(self.blocks, axis1=1, axis2=2)
         return join(own, np.diagonal(self.shared), self.segments)
 
+    def dense(self) -> np.ndarray:
+        """Return the whole matrix (D, D)."""
+        dimension = self.blocks.shape[0] * self.blocks.shape[1] + len(self.shared)
+        own, rest = split(np.arange(dimension), self.segments)
+        made = np.zeros((dimension, dimension))
+        made[own[:, :, None], own[:, None, :]] = self.blocks
+        made[own[:, :, None], rest] = self.coupling
+        made[rest, own[:, :, None]] = self.coupling
+        made[np.ix_(rest, rest)] = self.shared
+        return made
+
     def product(self, vector: np.ndarray) -> np.ndarray:
         """Return the Hessian times a vector (D,)."""
         grouped, shared = split(vector, self.segments)
@@ -68,11 +80,14 @@ class Products(NamedTuple):
         (D,) gradient.
     products
         (P, D) products of the Hessian of the potential with P vectors.
+    powers
+        (R,) sums of powers of the rows' slopes, by which rows that matter are seen, or None.
     """
 
     value: jax.Array
     gradient: jax.Array
     products: jax.Array
+    powers: jax.Array | None = None
 
 
 def expand_along(
@@ -82,8 +97,12 @@ def expand_along(
     feed: Feed,
     used: jax.Array | int | None = None,
     first: jax.Array | int = 0,
+    look: tuple[Look, int] | None = None,
 ) -> Products:
-    """Expand the log density of all rows, or of ``used`` batches, along (P, D) vectors."""
+    """Expand the log density of all rows, or of ``used`` batches, along (P, D) vectors.
+
+    With ``look`` slopes are looked at on the way (:func:`~sgworld_mcmc.setup.one_pass.expand`).
+    """
 
     def estimate(position, rows):
         def gradient(x):
@@ -91,10 +110,11 @@ def expand_along(
             return slope, (value, slope)
 
         slope, push, (value, slope) = jax.linearize(gradient, position, has_aux=True)
-        return value, slope, jax.vmap(push)(probes)
+        sums = None if look is None else powers(log_density, *look, rows)
+        return value, slope, jax.vmap(push)(probes), sums
 
-    value, slope, products = epoch_mean(estimate, position, feed, used, first=first)
-    return Products(value, slope, -products)
+    value, slope, products, sums = epoch_mean(estimate, position, feed, used, first=first)
+    return Products(value, slope, -products, sums)
 
 
 def mixed_of_rows(

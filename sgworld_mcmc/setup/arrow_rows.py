@@ -22,7 +22,7 @@ from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.groups import Structure
 from sgworld_mcmc.setup.portions import mean_of_portions
 
-__all__ = ["DRAWS", "ArrowExpansion", "ArrowRows"]
+__all__ = ["DRAWS", "ArrowExpansion", "ArrowRows", "is_assembled"]
 
 # Gradients are computed at so many positions together.
 DRAWS = 16
@@ -30,6 +30,14 @@ DRAWS = 16
 ROWS_FOR_EACH = 20
 # The arrow reproduces a product with the Hessian to this precision, or it is not used.
 PRECISION = 1e-4
+
+
+def is_assembled(hessian: ArrowHessian, probe: np.ndarray, product: np.ndarray) -> bool:
+    """Return whether a Hessian reproduces its product with a random vector."""
+    # Errors are compared in units of the blocks' own standard deviations.
+    units = np.sqrt(np.maximum(np.abs(hessian.diagonal()), np.finfo(float).tiny))
+    missed = (product - hessian.product(probe)) / units
+    return bool(np.linalg.norm(missed) <= PRECISION * np.linalg.norm(product / units))
 
 
 class ArrowExpansion(NamedTuple):
@@ -118,16 +126,12 @@ class ArrowRows(NamedTuple):
             made = mean_of_portions(portion, used, alone=is_spread(self.feed))
         else:
             made = portion(0, used)
-        if not all(np.isfinite(part).all() for part in made):
+        if not all(np.isfinite(part).all() for part in made[:3]):
             return None
         hessian = assemble(
             self.structure, made.products[:-1], self._mixed(position, used), self.dimension
         )
-        # Errors are compared in units of the blocks' own standard deviations.
-        units = np.sqrt(np.maximum(np.abs(hessian.diagonal()), np.finfo(float).tiny))
-        missed = (made.products[-1] - hessian.product(probes[-1])) / units
-        whole = made.products[-1] / units
-        if not np.linalg.norm(missed) <= PRECISION * np.linalg.norm(whole):
+        if not is_assembled(hessian, probes[-1], made.products[-1]):
             return None
         return ArrowExpansion(float(made.value), made.gradient, hessian)
 

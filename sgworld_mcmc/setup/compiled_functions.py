@@ -116,7 +116,7 @@ class SetUpFunctions:
         return dense_hessian(self._density(constants), position, feed, used)
 
     def _expansion(self, position, feed, constants, used, first, look=None):
-        look = look and (*look, self.model.size)
+        look = look and (look, self.model.size)
         return expand(self._density(constants), position, feed, used, first, look)
 
     def _diagonal(self, probes, position, feed, constants):
@@ -132,9 +132,9 @@ class SetUpFunctions:
         index, infinite = along_rows(one, feed)
         return index, infinite.sum()
 
-    def _products(self, position, probes, feed, constants, used, first, weight):
-        density = self._density(constants, weight)
-        return expand_along(density, position, probes, feed, used, first)
+    def _products(self, position, probes, feed, constants, used, first, weight, look=None):
+        density, look = self._density(constants, weight), look and (look, self.model.size)
+        return expand_along(density, position, probes, feed, used, first, look)
 
     def _mixed(self, position, one, other, feed, constants):
         """Return (N,) slopes of the rows' potentials along ``one``, and mixed derivatives."""
@@ -151,9 +151,8 @@ class SetUpFunctions:
         scaled = coordinates.scaled(jnp.sqrt(temperature))
         return measure_noise(density, scaled, draws, rows, block, length)
 
-    def _influences(self, coordinates, positions, rows, constants):
-        size = self.model.size
-        return influences(self._density(constants), coordinates, positions, size, rows)
+    def _influences(self, look, rows, constants):
+        return influences(self._density(constants), look, self.model.size, rows)
 
     def _batch_moments(self, coordinates, draws, rows, constants, pieces, number, temperature):
         density = lambda flat, some: self.model.of_sample(flat, some, constants) / temperature  # noqa: E731

@@ -9,6 +9,7 @@ is wide, such a row is fitted with no slope at all.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.protocols import ArrayTree, Coordinates
 
-__all__ = ["FEW", "MATTERS", "are_very_many", "chosen_rows", "decided_by_rows", "influences"]
-__all__ += ["look_about", "places_about", "powers"]
+__all__ = ["FEW", "MATTERS", "Look", "are_very_many", "chosen_rows", "decided_by_rows"]
+__all__ += ["influences", "look_about", "places_about", "powers"]
 
 # A row matters if its gradient moves a mean by so many standard deviations: then it has some
 # hundredths of what is known about a parameter, and moves a chain by a fifth of the posterior's
@@ -56,18 +57,41 @@ def places_about(generator: np.random.Generator, coordinates: Coordinates) -> np
     return np.stack([best, -best])
 
 
-def look_about(coordinates: Coordinates) -> tuple[Coordinates, jax.Array]:
-    """Return coordinates about a point and positions for :func:`powers`, as JAX arrays."""
-    places = places_about(np.random.default_rng(0), coordinates)
-    return jax.tree.map(from_numpy, coordinates), from_numpy(places)
+class Look(NamedTuple):
+    """Where, and along what, slopes of rows are looked at.
+
+    Attributes
+    ----------
+    coordinates
+        Those of the posterior: a slope is along a direction of theirs, for a move by one posterior
+        standard deviation.
+    positions
+        (P, D) positions z.
+    tangents
+        (R, D) directions of the parameters along which slopes are looked at, or None for all
+        directions of the coordinates.
+    """
+
+    coordinates: Coordinates
+    positions: jax.Array
+    tangents: jax.Array | None = None
+
+
+def look_about(coordinates: Coordinates, shared: np.ndarray | None = None) -> Look:
+    """Return where to look at slopes about a point, as JAX arrays.
+
+    Where parameters go by group, slopes along those that are ``shared`` (R,) are looked at only:
+    what a group has of its own is decided by few rows anyway.
+    """
+    places, tangents = places_about(np.random.default_rng(0), coordinates), None
+    if shared is not None:
+        tangents = np.zeros((len(shared), len(coordinates.center)))
+        tangents[np.arange(len(shared)), shared] = coordinates.deviations()[shared]
+    return Look(*jax.tree.map(from_numpy, (coordinates, places, tangents)))
 
 
 def influences(
-    log_density: Callable,
-    coordinates: Coordinates,
-    positions: jax.Array,
-    size: int,
-    rows: ArrayTree,
+    log_density: Callable, look: Look, size: int, rows: ArrayTree
 ) -> tuple[jax.Array, jax.Array]:
     """Return (n,) largest slopes at some positions, of the log likelihood of each of n rows.
 
@@ -77,17 +101,14 @@ def influences(
     ----------
     log_density
         ``log_density(theta, row)``, the estimate of all rows' log density from one row.
-    coordinates
-        Those of the posterior: a slope is along a direction of theirs, for a move by one posterior
-        standard deviation.
-    positions
-        (P, D) positions z.
+    look
+        Where to look.
     size
         Number N of all rows.
     rows
         Pytree of arrays (n, ...).
     """
-    slopes_of = _slopes_of(log_density, coordinates, positions, size)
+    slopes_of = _slopes_of(log_density, look, size)
 
     def slope(row):
         slopes = slopes_of(row)
@@ -97,19 +118,13 @@ def influences(
     return jax.lax.map(slope, rows, batch_size=min(number, TOGETHER))
 
 
-def powers(
-    log_density: Callable,
-    coordinates: Coordinates,
-    positions: jax.Array,
-    size: int,
-    rows: ArrayTree,
-) -> jax.Array:
-    """Return the (D,) sums of powers of the slopes of N rows, estimated from some of them.
+def powers(log_density: Callable, look: Look, size: int, rows: ArrayTree) -> jax.Array:
+    """Return the (D,) or (R,) sums of powers of the slopes of N rows, estimated from some of them.
 
     Sums can be added up in any pass over rows that are not in memory together; see
     :func:`decided_by_rows`. The parameters are those of :func:`influences`.
     """
-    slopes = jax.vmap(_slopes_of(log_density, coordinates, positions, size))(rows)
+    slopes = jax.vmap(_slopes_of(log_density, look, size))(rows)
     return size * jnp.mean(slopes**POWER, axis=0)
 
 
@@ -118,15 +133,25 @@ def decided_by_rows(sums: np.ndarray) -> tuple[int, ...]:
     return tuple(np.flatnonzero(~(np.asarray(sums) <= MATTERS**POWER)).tolist())
 
 
-def _slopes_of(log_density, coordinates, positions, size) -> Callable:
-    """Return a function of a row: its (D,) largest slopes at the positions."""
-    along = coordinates.projector()
-    points = jax.vmap(coordinates.to_model)(positions)
+def _slopes_of(log_density: Callable, look: Look, size: int) -> Callable:
+    """Return a function of a row: its (D,) or (R,) largest slopes at the positions."""
+    along, points = (
+        look.coordinates.projector(),
+        jax.vmap(look.coordinates.to_model)(look.positions),
+    )
     gradients = jax.vmap(jax.grad(log_density), (0, None))
+
+    def few(point, row):
+        value = lambda x: log_density(x, row)  # noqa: E731
+        return jax.vmap(lambda v: jax.jvp(value, (point,), (v,))[1])(look.tangents)
 
     def slopes(row):
         alone = jax.tree.map(lambda x: x[None], row)
-        return jnp.abs(along(gradients(points, alone))).max(0) / size
+        if look.tangents is None:
+            found = along(gradients(points, alone))
+        else:
+            found = jax.vmap(few, (0, None))(points, alone)
+        return jnp.abs(found).max(0) / size
 
     return slopes
 

@@ -23,6 +23,7 @@ from sgworld_mcmc.setup.curvature import (
     diagonal_scale,
 )
 from sgworld_mcmc.setup.descent import Search
+from sgworld_mcmc.setup.few_products import FewProducts
 from sgworld_mcmc.setup.influential_rows import are_very_many, look_about
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.portions import mean_of_portions
@@ -60,6 +61,8 @@ class ModeSearch(NamedTuple):
         Source of all random numbers; None if only steps without any are called.
     tilt
         (D,) a gradient that steps add to that of the log density, or None.
+    few
+        The products that hold the whole Hessian where parameters go by group, or None.
     """
 
     functions: SetUpFunctions
@@ -67,6 +70,7 @@ class ModeSearch(NamedTuple):
     constants: tuple
     generator: np.random.Generator | None = None
     tilt: np.ndarray | None = None
+    few: FewProducts | None = None
 
     @property
     def dimension(self) -> int:
@@ -101,16 +105,30 @@ class ModeSearch(NamedTuple):
         if about is not None and are_very_many(rows):
             look = look_about(about)
         position = from_numpy(position)
+        feed, constants, few = self.feed, self.constants, self.few
+
+        def summed(portion):
+            portion_in_numpy = lambda *batches: jax.tree.map(  # noqa: E731
+                lambda x: np.asarray(x, float), portion(*batches)
+            )
+            if is_large(rows):
+                return mean_of_portions(portion_in_numpy, used, alone=is_spread(feed))
+            return portion_in_numpy(0, used)
+
+        def products(first, number):
+            probes = from_numpy(few.probes)
+            return self.functions.products(position, probes, feed, constants, number, first, None)
+
+        def whole(first, number):
+            return self.functions.expansion(position, feed, constants, number, first, look)
+
+        if few is not None:
+            count_rows(rows * len(few.probes))
+            made = few.expansion(summed(products))
+            if made is not None:
+                return made
         count_rows(rows)
-
-        def portion(first, number):
-            function = self.functions.expansion
-            made = function(position, self.feed, self.constants, number, first, look)
-            return jax.tree.map(lambda x: np.asarray(x, float), made)
-
-        if is_large(rows):
-            return mean_of_portions(portion, used, alone=is_spread(self.feed))
-        return portion(0, used)
+        return summed(whole)
 
     def quasi_newton(self, start, used: int) -> Search:
         """Search by L-BFGS, which needs no Hessian."""
@@ -138,7 +156,7 @@ class ModeSearch(NamedTuple):
         """Return the Hessian (None if only its diagonal is used) and its preconditioner."""
         functions, position = self.functions, from_numpy(position)
         if self.dense:
-            if is_large(self.feed.size):
+            if is_large(self.feed.size) or self.few is not None:
                 # This function is compiled for the search on growing parts anyway.
                 hessian = self.expand(position, used).hessian
             else:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 
 from sgworld_mcmc.gradients.weighting import epoch_mean
-from sgworld_mcmc.protocols import Coordinates, Feed
-from sgworld_mcmc.setup.influential_rows import powers
+from sgworld_mcmc.protocols import Feed
+from sgworld_mcmc.setup.influential_rows import Look, powers
 
 __all__ = ["Expansion", "expand"]
 
@@ -43,12 +43,12 @@ def expand(
     feed: Feed,
     used: jax.Array | int | None = None,
     first: jax.Array | int = 0,
-    look: tuple[Coordinates, jax.Array, int] | None = None,
+    look: tuple[Look, int] | None = None,
 ) -> Expansion:
     """Expand ``log_density(position, rows)`` of all rows, summed batch by batch.
 
     If ``used`` is given, only ``used`` batches are summed, beginning with number ``first``. With
-    ``look``, which holds coordinates, positions and N, slopes are looked at on the way
+    ``look``, which holds where to look and N, slopes are looked at on the way
     (:func:`~sgworld_mcmc.setup.influential_rows.powers`).
     """
 

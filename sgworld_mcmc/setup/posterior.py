@@ -113,8 +113,9 @@ class Posterior(NamedTuple):
         feed = self.feed_double
         used = feed.num_batches if used is None else used
         with jax.enable_x64(self.functions.model.precise):
-            if is_large(self.size):  # this function is compiled already
-                search = ModeSearch(self.functions, feed, self.constants_double)
+            few = None if self.whole is None else self.whole.few
+            if is_large(self.size) or few is not None:  # this function is compiled already
+                search = ModeSearch(self.functions, feed, self.constants_double, few=few)
                 return search.expand(position, used).hessian
             count_rows(used / feed.num_batches * self.size)
             hessian = self.functions.hessian(

@@ -11,7 +11,13 @@ from sgworld_mcmc.progress import count_rows, stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
-from sgworld_mcmc.setup.influential_rows import FEW, are_very_many, chosen_rows, places_about
+from sgworld_mcmc.setup.influential_rows import (
+    FEW,
+    Look,
+    are_very_many,
+    chosen_rows,
+    places_about,
+)
 from sgworld_mcmc.setup.posterior import Posterior
 
 __all__ = ["take_out", "taken_out", "with_take_all"]
@@ -71,8 +77,7 @@ def _by_slopes(seed: np.ndarray, posterior: Posterior) -> tuple[np.ndarray, np.n
     places = np.sqrt(posterior.temperature) * places
     with jax.enable_x64(functions.model.precise):
         found = functions.influences(
-            jax.tree.map(from_numpy, posterior.coordinates),
-            from_numpy(places),
+            Look(*jax.tree.map(from_numpy, (posterior.coordinates, places))),
             posterior.rows_double,
             posterior.constants_double,
         )

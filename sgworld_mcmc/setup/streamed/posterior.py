@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from sgworld_mcmc.progress import stage
-from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.influential_rows import Look
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.precision import Precision, precision_at
 from sgworld_mcmc.setup.streamed.part import Part
@@ -37,7 +37,7 @@ class FoundPosterior(NamedTuple):
     precision
         The precision of the run.
     look, problem
-        Coordinates about which single rows seem to matter, or None; why there is no mode.
+        Where single rows seem to matter, or None; why there is no mode.
     """
 
     posterior: Posterior
@@ -45,7 +45,7 @@ class FoundPosterior(NamedTuple):
     rows: Rows
     part: Part
     precision: Precision
-    look: Coordinates | None = None
+    look: Look | None = None
     problem: ValueError | None = None
 
     def with_mode(self) -> "FoundPosterior":

@@ -13,8 +13,10 @@ from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_from_mode import CONVERGED
 from sgworld_mcmc.setup.curvature import dense_scale
+from sgworld_mcmc.setup.few_products import FewProducts
+from sgworld_mcmc.setup.groups import find_structure
 from sgworld_mcmc.setup.growing_search import GrownMode, grow, part_sizes
-from sgworld_mcmc.setup.influential_rows import decided_by_rows, look_about
+from sgworld_mcmc.setup.influential_rows import Look, decided_by_rows, look_about
 from sgworld_mcmc.setup.mode_search import ROUNDS, ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
@@ -50,14 +52,14 @@ class StreamedFit(NamedTuple):
     blocks
         Derivatives of the log density at the mode, from each block of the rows.
     look
-        Coordinates about which single rows seem to matter, or None.
+        Where single rows seem to matter, or None.
     problem
         Why there is no fit, an exception.
     """
 
     fit: CoordinateFit | None
     blocks: BlockDerivatives | None
-    look: Coordinates | None = None
+    look: Look | None = None
     problem: ValueError | None = None
 
 
@@ -76,6 +78,11 @@ class StreamedSearch:
         self.blocks, self.vectors, self.look = None, None, None
         self.problem = ValueError(NO_MODE)
 
+    @property
+    def shared(self) -> np.ndarray | None:
+        """Places (s,) of the parameters that go by no grouping; None without groups."""
+        return None if self.whole.few is None else self.whole.few.shared
+
     def expand(self, position, used: int, about: Coordinates | None = None) -> Expansion:
         """Return log density, gradient and Hessian of a part, or of all rows.
 
@@ -90,18 +97,18 @@ class StreamedSearch:
         signs = self._generator.standard_normal((PROBES, self.dimension))
         values, axes = np.linalg.eigh(self.hessian)
         self.vectors = signs / np.sqrt(np.maximum(values, values.max() * 1e-12)) @ axes.T
-        look = None if about is None else look_about(about)
+        look = None if about is None else look_about(about, self.shared)
         try:
             found, self.blocks = self.whole.expansion(position, self.vectors, look)
         except NotFinite as problem:
             if about is None:
                 raise
-            self.look, self.problem = about, problem
+            self.look, self.problem = look, problem
             nothing = np.full((self.dimension, self.dimension), np.nan)
             return Expansion(np.asarray(np.nan), nothing[0], nothing)
         decided = () if look is None else decided_by_rows(found.powers)
         # Single rows are looked for about a point that a part of the rows knows.
-        self.look = about if decided else None
+        self.look = look if decided else None
         return found
 
     def evaluate(self, position, used: int) -> _Value:
@@ -111,7 +118,8 @@ class StreamedSearch:
             value, slope = self.whole.gradient(position)
         except NotFinite as problem:
             # Rows of which the part has none alike may be impossible at its mode.
-            self.look, self.problem = dense_scale(self.hessian).about(position), problem
+            about = dense_scale(self.hessian).about(position)
+            self.look, self.problem = look_about(about, self.shared), problem
             value, slope = np.nan, np.full(self.dimension, np.nan)
         size = self.whole.rows.size
         precision = np.float64 if self.functions.model.precise else np.float32
@@ -155,7 +163,10 @@ def fit_streamed(
     StreamedFit
         Without coordinates if there is no mode with a positive definite Hessian.
     """
-    search = ModeSearch(functions, feed, constants, generator)
+    few = FewProducts.of(
+        find_structure(generator, functions, feed, constants), functions.model.dimension
+    )
+    search, whole.few = ModeSearch(functions, feed, constants, generator, few=few), few
     both = StreamedSearch(search, whole, generator)
     if settings.start == "given":
         return _at_given(search, both, initial, settings)
@@ -179,7 +190,7 @@ def fit_streamed(
     if grown.decided:
         names = functions.model.scalar_names()
         fit = fit._replace(decided=tuple(names[number] for number in grown.decided))
-        look = fit.coordinates
+        look = look_about(fit.coordinates, both.shared)
     if modes:
         copies = whole.rows.size / feed.size
         others = distances_of(search, modes, heaviest(modes), fit.coordinates, copies)

@@ -7,7 +7,7 @@ from sgworld_mcmc.model.take_all import TakeAll, taking_all
 from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
-from sgworld_mcmc.setup.influential_rows import chosen_rows, look_about
+from sgworld_mcmc.setup.influential_rows import chosen_rows
 from sgworld_mcmc.setup.streamed.posterior import FoundPosterior
 from sgworld_mcmc.streaming.rows import Rows
 from sgworld_mcmc.streaming.rows_without import RowsWithout
@@ -25,7 +25,7 @@ def few_that_matter(found: FoundPosterior, settings: Settings) -> np.ndarray:
     stage("rows that matter")
     model, whole = found.posterior.functions.model, found.posterior.whole
     with jax.enable_x64(model.precise):
-        numbers, slopes, directions = whole.influences(look_about(found.look))
+        numbers, slopes, directions = whole.influences(found.look)
     chosen = numbers[chosen_rows(slopes, directions, whole.rows.size)]
     return np.array([whole.rows.place(number) for number in chosen.tolist()], int)
 

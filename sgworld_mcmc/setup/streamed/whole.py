@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,10 @@ from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.progress import count_rows, fraction
-from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.setup.arrow_hessian import Products
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
-from sgworld_mcmc.setup.influential_rows import MATTERS
+from sgworld_mcmc.setup.few_products import FewProducts
+from sgworld_mcmc.setup.influential_rows import MATTERS, Look
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.streaming.grid import BLOCKS, FEWEST_CHUNKS
 from sgworld_mcmc.streaming.read_ahead import ReadAhead
@@ -78,6 +80,7 @@ class WholeData:
         self.count = self.portion * PORTIONS
         self.passes, self.checked = 0, False
         self.speed = Speed()
+        self.few: FewProducts | None = None
         self._known: dict[bytes, Any] = {}
 
     def gradient(self, position: np.ndarray) -> tuple[float, np.ndarray]:
@@ -102,9 +105,12 @@ class WholeData:
         self,
         position: np.ndarray,
         vectors: np.ndarray | None = None,
-        look: tuple[Coordinates, Any] | None = None,
+        look: Look | None = None,
     ) -> tuple[Expansion, BlockDerivatives | None]:
         """Return value, gradient and Hessian from one pass over the rows.
+
+        Where parameters go by group (``few``), they come from few products with the Hessian, as
+        long as these reproduce it.
 
         Parameters
         ----------
@@ -113,37 +119,42 @@ class WholeData:
         vectors
             (P, D) vectors; their products with the Hessians of the blocks are returned too.
         look
-            Coordinates and positions at which slopes of the rows are looked at, or None.
+            Where slopes of the rows are looked at, or None.
         """
+        few, point = self.few, np.asarray(position)
 
         def evaluate(feed, first, number):
-            made = self.functions.expansion(
-                from_numpy(np.asarray(position)), feed, self.constants, number, first, look
-            )
+            if few is None:
+                given = feed, self.constants, number, first, look
+                made = self.functions.expansion(from_numpy(point), *given)
+            else:
+                given = from_numpy(few.probes), feed, self.constants, number, first, None, look
+                made = self.functions.products(from_numpy(point), *given)
             return jax.tree.map(lambda x: np.asarray(x, float), tuple(made))
 
         def keep(made):
-            _, slope, hessian, _ = made
-            return slope, vectors @ hessian
+            _, slope, second, _ = made
+            if few is None:
+                return slope, vectors @ second
+            hessian = few.hessian(second)
+            return slope, np.stack([hessian.product(vector) for vector in vectors])
 
         total, kept = self._total(evaluate, keep=None if vectors is None else keep)
+        found = Expansion(*total) if few is None else few.expansion(Products(*total))
+        if found is None:  # rows of the file do not keep to the groups of its part
+            self.few = None
+            return self.expansion(position, vectors, look and look._replace(tangents=None))
         blocks = None
         if kept:
             gradients, products = zip(*kept, strict=True)
             rows = self.portion * self.batch
             blocks = BlockDerivatives(rows, np.array(gradients), np.array(products))
-        found = Expansion(*total)
         key = np.asarray(position, float).tobytes()
         self._known = {key: (float(found.value), found.gradient, found.hessian)}
         return found, blocks
 
-    def influences(
-        self, look: tuple[Coordinates, Any]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return numbers, slopes and directions (k,) of the rows that matter, from one pass.
-
-        ``look`` are coordinates, and positions at which the slopes are looked at.
-        """
+    def influences(self, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return numbers, slopes and directions (k,) of the rows that matter, from one pass."""
         found = []
         with ReadAhead(self._pieces, depth=1) as pieces:
             for start, feed, number, tail in pieces:
@@ -153,7 +164,7 @@ class WholeData:
                     parts.append((start + number * self.batch, padded, length))
                 for first, rows, length in parts:
                     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows.main)
-                    made = self.functions.influences(*look, flat, self.constants)
+                    made = self.functions.influences(look, flat, self.constants)
                     slopes, directions = (np.asarray(x)[:length] for x in made)
                     places = np.flatnonzero(~(slopes <= MATTERS))
                     found.append((first + places, slopes[places], directions[places]))
@@ -194,7 +205,10 @@ class WholeData:
                         (feed, first, min(each, number - first))
                         for first in range(0, number, max(each, 1))
                     ]
-                    for count, made in threads.map(portion, parts):
+                    # One thread alone traces the user's model: NumPyro's handlers know no other.
+                    alone = 0 if done else 1
+                    begun = [portion(part) for part in parts[:alone]]
+                    for count, made in chain(begun, threads.map(portion, parts[alone:])):
                         total = _add(total, made, count * batch / size)
                         if keep is not None and count == self.portion:
                             kept.append(keep(made))
