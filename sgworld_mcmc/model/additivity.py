@@ -246,7 +246,9 @@ def _finite_points(
             raise NotMinibatchable(
                 f"The model fails on half of its rows ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else error!r}). An array that is used "
-                "whole in the model cannot be combined with some of the rows."
+                "whole in the model cannot be combined with some of the rows: observations that "
+                "are bound to it (functools.partial, handlers.condition) have to be arguments of "
+                "the run."
             ) from error
         count_rows(2 * size)
         if all(np.all(np.isfinite(term)) for term in made.whole.values()):
@@ -264,7 +266,8 @@ def _finite_points(
             raise NotMinibatchable(
                 f"The log density of site {bad[0]!r} is finite with the rows as they come, and "
                 "NaN or infinite with the rows in random order: it is no sum over rows, as that of "
-                "a time series or of a differential equation whose times have to increase."
+                "a time series or of a differential equation whose times have to increase, or "
+                "the model knows rows by their numbers (x.at[missing].set(values))."
             )
     raise ValueError(
         f"The log density of site {bad[0] if bad else '?'!r} is NaN or infinite at {TRIES} random "

@@ -1,5 +1,8 @@
 """Models that cannot be cut into minibatches run on all rows, and say why."""
 
+import warnings
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import models
@@ -233,3 +236,36 @@ def test_times_that_have_to_increase_are_rows_in_their_own_order():
             SGWORLD(diffusion, **QUICK).run(jax.random.key(seed), times, y)
     with pytest.raises(ValueError, match="whose times have to increase"):
         SGWORLD(diffusion, **QUICK, batch_size=10).run(KEY, times, y)
+
+
+def test_observations_bound_to_a_model_are_named_as_what_keeps_minibatches_away():
+    x, y = np.random.default_rng(0).standard_normal((2, 200)).astype(np.float32)
+
+    def bound(x, y):
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("y", dist.Normal(slope * x, 1), obs=y)
+
+    mcmc = SGWORLD(partial(bound, y=y), batch_size=10, progress_bar=False)
+    with pytest.raises(ValueError, match=r"bound to it \(functools.partial.* arguments of the run"):
+        mcmc.run(jax.random.key(0), x)
+
+
+def test_a_model_that_knows_rows_by_their_numbers_is_said_to():
+    x, y = np.random.default_rng(0).standard_normal((2, 60)).astype(np.float32)
+    missing = np.array([3, 17, 40])
+    x[missing] = np.nan
+
+    def imputed(x, y):
+        slope = numpyro.sample("slope", dist.Normal(0, 1))
+        values = numpyro.sample("values", dist.Normal(0, 1).expand([3]).to_event(1))
+        whole = x.at[missing].set(values)
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("x", dist.Normal(0, 1), obs=whole)
+            numpyro.sample("y", dist.Normal(slope * whole, 1), obs=y)
+
+    mcmc = SGWORLD(imputed, num_samples=2, num_warmup=0, num_chains=1, progress_bar=False)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        mcmc.run(jax.random.key(0), x, y)
+    assert any("knows rows by their numbers" in str(one.message) for one in seen)
