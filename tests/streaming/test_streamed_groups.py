@@ -24,13 +24,13 @@ def rows(seed=0):
     return x, group, other, y.astype(np.float32)
 
 
-def one_group(x, group, other, y):
+def one_group(x, group, other, y, shift=0.0):
     mean = numpyro.sample("mean", dist.Normal(0, 1))
     slope = numpyro.sample("slope", dist.Normal(0, 1))
     with numpyro.plate("groups", GROUPS):
         effect = numpyro.sample("effect", dist.Normal(0, 0.7))
     with numpyro.plate("rows", y.shape[0]):
-        numpyro.sample("y", dist.Normal(mean + slope * x + effect[group], 1), obs=y)
+        numpyro.sample("y", dist.Normal(mean + slope * x + effect[group] + shift, 1), obs=y)
 
 
 def two_groups(x, group, other, y):
@@ -45,8 +45,8 @@ def two_groups(x, group, other, y):
 
 def exact(x, group, y):
     """Mean and standard deviations of the Gaussian posterior: effects, mean, slope."""
-    design = np.zeros((SIZE, GROUPS + 2))
-    design[np.arange(SIZE), group] = 1
+    design = np.zeros((len(y), GROUPS + 2))
+    design[np.arange(len(y)), group] = 1
     design[:, GROUPS], design[:, GROUPS + 1] = 1, x
     prior = np.append(np.full(GROUPS, 0.7**-2), [1, 1])
     covariance = np.linalg.inv(design.T @ design + np.diag(prior))
@@ -114,3 +114,29 @@ def test_rows_that_do_not_keep_to_their_groups_are_seen(run):
         found, _ = whole.expansion(np.zeros(GROUPS + 2))
     assert whole.few is None
     np.testing.assert_allclose(found.hessian, right.hessian)
+
+
+@pytest.mark.slow
+def test_a_row_that_matters_is_found_beside_groups(folder):
+    """One row has a covariate of its own, whose coefficient it decides alone."""
+    row, rare = 4321, np.zeros(SIZE, np.float32)
+    rare[row] = 1
+
+    def one_of_a_kind(x, group, other, y, rare):
+        alone = numpyro.sample("alone", dist.Normal(0, 10))
+        one_group(x, group, other, y, alone * rare)
+
+    np.save(folder / "rare.npy", rare)
+    data = *memory_maps(folder), np.load(folder / "rare.npy", mmap_mode="r")
+    mcmc = SGWORLD(one_of_a_kind, stream=True, progress_bar=False)
+    mcmc.run(jax.random.key(1), *data)
+    assert mcmc.plan.take_all.tolist() == [row]
+    x, group, _, y = rows()
+    keep = rare == 0
+    mean, *_ = exact(x[keep], group[keep], y[keep])
+    # The others tell what this row has without it, and the row's own noise is one.
+    place = group[row], GROUPS, GROUPS + 1
+    expected = y[row] - mean[place[0]] - mean[GROUPS] - x[row] * mean[GROUPS + 1]
+    draws = np.asarray(mcmc.get_samples()["alone"])
+    assert abs(draws.mean() - expected * 100 / 101) < 0.15
+    assert draws.std() == pytest.approx(1, rel=0.12)

@@ -103,12 +103,15 @@ class StreamedSearch:
         except NotFinite as problem:
             if about is None:
                 raise
-            self.look, self.problem = look, problem
+            # What is impossible may be a group that the part has none of.
+            self.look, self.problem = look._replace(tangents=None), problem
             nothing = np.full((self.dimension, self.dimension), np.nan)
             return Expansion(np.asarray(np.nan), nothing[0], nothing)
         decided = () if look is None else decided_by_rows(found.powers)
         # Single rows are looked for about a point that a part of the rows knows.
         self.look = look if decided else None
+        if decided and self.whole.few is None:  # the rows did not keep to their groups
+            self.look = look._replace(tangents=None)
         return found
 
     def evaluate(self, position, used: int) -> _Value:
@@ -119,7 +122,7 @@ class StreamedSearch:
         except NotFinite as problem:
             # Rows of which the part has none alike may be impossible at its mode.
             about = dense_scale(self.hessian).about(position)
-            self.look, self.problem = look_about(about, self.shared), problem
+            self.look, self.problem = look_about(about), problem
             value, slope = np.nan, np.full(self.dimension, np.nan)
         size = self.whole.rows.size
         precision = np.float64 if self.functions.model.precise else np.float32
