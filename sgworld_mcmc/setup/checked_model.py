@@ -27,6 +27,7 @@ from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.seen_models import see_model, see_whole, view_of
 
 __all__ = [
+    "MANY_NUMBERS",
     "CheckedModel",
     "Contents",
     "arrays_of",

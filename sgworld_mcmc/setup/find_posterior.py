@@ -13,7 +13,7 @@ from sgworld_mcmc.progress import stage
 from sgworld_mcmc.protocols import Coordinates
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.batch_noise import compile_ahead
-from sgworld_mcmc.setup.checked_model import CheckedModel, check_gradient
+from sgworld_mcmc.setup.checked_model import MANY_NUMBERS, CheckedModel, check_gradient
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions, functions_of
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_by_group import fit_by_group, is_wanted
@@ -31,7 +31,7 @@ from sgworld_mcmc.setup.without_mode.plan import is_wanted as kinetic_is_wanted
 __all__ = ["find_posterior"]
 
 # Groups are looked for on this many rows first, if rows times parameters exceed MANY_NUMBERS.
-FIRST_ROWS, MANY_NUMBERS = 512, 2**30
+FIRST_ROWS = 512
 
 
 def find_posterior(
