@@ -151,8 +151,8 @@ class SGMCMCKernel(PreparedKernel):
 
     def __getstate__(self):
         state = dict(self.__dict__)
-        for name in ("_models", "_prepared", "_starting"):
-            del state[name]
+        for name in ("_models", "_prepared", "_starting", "_programs"):
+            state.pop(name, None)
         return {**state, "_sample_fn": None}
 
     def __setstate__(self, state):

@@ -39,12 +39,9 @@ def neck_note(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
     some = positions[np.linspace(0, len(positions) - 1, DRAWS).astype(int)]
     tuning = data.tuning
     with jax.enable_x64(plan.double):
-        largest = quick_jit(_largest_curvatures, static_argnames="model")(
-            from_numpy(some, float_dtype()),
-            tuning.coordinates,
-            data.feed,
-            data.constants,
-            model=data.model,
+        # A lambda: JAX would keep a model that is a static argument for good.
+        largest = quick_jit(lambda *given: _largest_curvatures(data.model, *given))(
+            from_numpy(some, float_dtype()), tuning.coordinates, data.feed, data.constants
         )
     beyond = float(np.mean(np.asarray(largest) * draws.step_size > 2))
     if beyond <= MOST:
@@ -57,7 +54,7 @@ def neck_note(plan: RunPlan, data: RunData, draws: Draws) -> list[str]:
     ]
 
 
-def _largest_curvatures(positions, coordinates, feed, constants, *, model):
+def _largest_curvatures(model, positions, coordinates, feed, constants):
     """Return the (S,) largest curvatures of the potential, by the power method."""
     target = target_of(model, constants, coordinates)
 

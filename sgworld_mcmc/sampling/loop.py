@@ -82,8 +82,8 @@ def collect(
     recipe = recipe_of(sampler, postprocess, collection, layout)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
         return collect_traced(state, args, kwargs, recipe, collection)
-    program = program_for("much" if numbers > LONG else "some")
-    advance = partial(program, kwargs=kwargs, recipe=recipe, chain=np.int32(collection.chain))
+    program = program_for(recipe, "much" if numbers > LONG else "some")
+    advance = partial(program, kwargs=kwargs, chain=np.int32(collection.chain))
     if portions is None:
         advance = partial(advance, args=args)
     if buffers is None:

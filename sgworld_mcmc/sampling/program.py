@@ -1,11 +1,11 @@
 """The compiled program of a run: draws of a chain (or chains), written where the last ones end.
 
 It is compiled once for each shape of its arguments: what changes from block to block, numbers of
-draws and calls among them, it is given when it runs.
+draws and calls among them, it is given when it runs. What is compiled for a sampler goes when that
+goes: a process that fits one model after another would else end when it has too many programs.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,12 +58,42 @@ def recipe_of(
     return Recipe(sampler, postprocess, fields, removed, vectorized, thinned, shared, layout)
 
 
-@cache
-def program_for(work: str) -> Callable:
-    """Return the compiled program, for so much ``work`` as :func:`quick_jit` knows."""
+def program_for(recipe: Recipe, work: str) -> Callable:
+    """Return the compiled program of a recipe, for so much ``work`` as :func:`quick_jit` knows.
+
+    It is the same one for as long as the recipe's sampler lives.
+    """
+    read = _reader(recipe)
+
+    def advance(state, buffers, slot, turns, before, calls, args, kwargs, chain=0):
+        numbers = slot, turns, before, calls
+        return _advance(state, buffers, *numbers, args, kwargs, chain, recipe=recipe, read=read)
+
     # The program is made when first needed: to ask for the backend earlier would start JAX at
     # import. The draws so far are changed in place; the state may be the caller's, and is not.
-    return quick_jit(_advance, work, static_argnames="recipe", donate_argnames="buffers")
+    return _kept(recipe, work, lambda: quick_jit(advance, work, donate_argnames="buffers"))
+
+
+def _reader(recipe: Recipe) -> Callable:
+    """Return the compiled function of (state, args, kwargs): what is kept of a state, by field."""
+
+    def read(state, args, kwargs):
+        return _read(state, args, kwargs, recipe)
+
+    # Inline: the program is the same as without, but the model is traced once for both uses.
+    return _kept(recipe, "read", lambda: jax.jit(read, inline=True))
+
+
+def _kept(recipe: Recipe, name: str, make: Callable) -> Any:
+    """Return what was made for a recipe, the same for as long as its sampler lives.
+
+    JAX's caches keep static arguments, and the defaults of a function's arguments, for good: a
+    recipe is neither, but seen from within a function.
+    """
+    kept = vars(recipe.sampler).setdefault("_programs", {})
+    if (recipe, name) not in kept:
+        kept[recipe, name] = make()
+    return kept[recipe, name]
 
 
 def collect_traced(state, args, kwargs, recipe: Recipe, collection: Collection) -> Collected:
@@ -72,11 +102,13 @@ def collect_traced(state, args, kwargs, recipe: Recipe, collection: Collection) 
     Python does not run the program then, so there are no blocks; JAX refuses compiler options too.
     """
     calls, draws, thinning = collection.calls, collection.draws, collection.thinning
-    shapes = jax.eval_shape(partial(_read, recipe=recipe), state, args, kwargs)
+    read = _reader(recipe)
+    shapes = jax.eval_shape(read, state, args, kwargs)
     room = lambda x: jnp.zeros(_with_axis(x.shape, max(draws, 1), recipe.axis), x.dtype)  # noqa: E731
     buffers = jax.tree.map(room, shapes)
     each = (thinning, draws) if draws else (0, 1)
-    state, buffers = _advance(state, buffers, 0, each[1], calls, each[0], args, kwargs, recipe)
+    numbers = 0, each[1], calls, each[0]
+    state, buffers = _advance(state, buffers, *numbers, args, kwargs, recipe=recipe, read=read)
     return Collected(buffers if draws else {}, state, draws)
 
 
@@ -88,7 +120,8 @@ def room_for(collection: Collection, state, args, kwargs, recipe: Recipe) -> Any
     MemoryError
         If the machine has no room for so many.
     """
-    shapes = _read.eval_shape(state, args, kwargs, recipe=recipe)
+    read = _reader(recipe)
+    shapes = read.eval_shape(state, args, kwargs)
     draws = collection.window or max(collection.draws, collection.room, 1)
 
     def zeros(x):
@@ -111,7 +144,7 @@ def first_draws(buffers: Any, made: int, axis: int) -> Any:
     return jax.tree.map(lambda x: x[kept], buffers)
 
 
-def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe, chain=0):
+def _advance(state, buffers, slot, turns, before, calls, args, kwargs, chain=0, *, recipe, read):
     """Make ``turns`` draws of ``calls`` kernel calls each, the first after ``before`` more.
 
     They are written from ``slot`` on. The program is given all four numbers when it runs, so that
@@ -123,7 +156,8 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe, c
 
         def each(state, buffers, numbers, data):
             *numbers, chain = numbers
-            return _advance(state, buffers, *numbers, (data, *args[1:]), kwargs, one, chain)
+            given = (data, *args[1:]), kwargs, chain
+            return _advance(state, buffers, *numbers, *given, recipe=one, read=read)
 
         numbers = (slot, turns, before, calls, chain)
         return recipe.layout.program(each, recipe.vectorized)(state, buffers, numbers, args[0])
@@ -131,7 +165,7 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe, c
 
     def keep(state, buffers, place):
         write = lambda buffer, x: recipe.write(buffer, x, chain, place)  # noqa: E731
-        return jax.tree.map(write, buffers, _read(state, args, kwargs, recipe))
+        return jax.tree.map(write, buffers, read(state, args, kwargs))
 
     def call(number, carry):
         state, buffers = carry
@@ -150,8 +184,6 @@ def _advance(state, buffers, slot, turns, before, calls, args, kwargs, recipe, c
     return jax.lax.fori_loop(0, before + turns * calls, call, (state, buffers))
 
 
-# Inline: the program is the same as without, but the model is traced once for both uses.
-@partial(jax.jit, static_argnames="recipe", inline=True)
 def _read(state, args, kwargs, recipe):
     """Return what is kept of a state, by field."""
     transform = recipe.postprocess or recipe.sampler.postprocess_fn(args, kwargs)

@@ -5,6 +5,8 @@ saved, shared and used again. A :class:`RunData` is a plan's part in the loop to
 laid out for it, and the argument of every compiled loop.
 """
 
+import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +27,9 @@ from sgworld_mcmc.setup.without_mode.tune import KineticFit
 from sgworld_mcmc.streaming.portions import Stream
 
 __all__ = ["RunData", "RunPlan", "Tuning"]
+
+# What of the data laid out for a plan are arrays, in the order in which compiled loops get them.
+_ARRAYS = ("feed", "constants", "originals", "tuning", "sample")
 
 
 class Tuning(NamedTuple):
@@ -133,12 +138,7 @@ class RunPlan:
         return -(-self.size // self.dynamics.num_batches)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["feed", "constants", "originals", "tuning", "sample"],
-    meta_fields=["model", "dynamics"],
-    drop_fields=["rows", "stream", "whole", "layout", "here"],
-)
+@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True, eq=False)
 class RunData:
     """The data laid out for a plan, and the argument of compiled loops.
@@ -185,6 +185,19 @@ class RunData:
     layout: Layout | None = None
     here: Any = None
     sample: Feed | None = None
+
+    def tree_flatten_with_keys(self) -> tuple:
+        """Return the arrays with their names, and what is static, as JAX asks for them."""
+        arrays = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in _ARRAYS]
+        # JAX's caches keep what is static for good: a model, with all that was compiled for it,
+        # would never go.
+        return arrays, (weakref.ref(self.model), self.dynamics)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple, arrays: Iterable) -> "RunData":
+        """Return the data with these arrays."""
+        model, dynamics = static
+        return cls(model=model(), dynamics=dynamics, **dict(zip(_ARRAYS, arrays, strict=True)))
 
     def sites(self, position: jax.Array) -> dict[str, jax.Array]:
         """Return the unconstrained sites at a position z (D,)."""

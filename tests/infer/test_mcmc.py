@@ -19,7 +19,6 @@ from tolerances import assert_moments
 
 from sgworld_mcmc import SGLD, SGWORLD, DivergenceWarning, exact
 from sgworld_mcmc.report.divergence import divergence_note
-from sgworld_mcmc.sampling.program import program_for
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.theory.variance_bias import order_mean_shift
 
@@ -71,12 +70,13 @@ def test_same_key_same_draws_other_key_other_draws(small, target, draws):
 
 def test_second_run_on_other_data_compiles_nothing_and_sees_the_data(small, target, draws):
     (y,) = target.data
-    before = program_for("some")._cache_size()
+    (program,) = (made for (_, name), made in small.sampler._programs.items() if name == "some")
+    before = program._cache_size()
     functions = functions_of(small.data.model, None)
     set_up = functions.descend.__wrapped__._cache_size()
     small.run(KEY, y + 5.0)
     after = np.asarray(small.get_samples(group_by_chain=True)["mu"])
-    assert program_for("some")._cache_size() == before > 0
+    assert program._cache_size() == before > 0
     assert functions.descend.__wrapped__._cache_size() == set_up > 0
     np.testing.assert_allclose(after.mean((0, 1)) - draws.mean((0, 1)), 5.0, atol=0.05)
 
