@@ -10,7 +10,7 @@ import numpy as np
 
 from sgworld_mcmc.data.dealing import batch_count, is_shared, numbers_of
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import cut, head, is_large
+from sgworld_mcmc.data.in_memory import cut, is_large
 from sgworld_mcmc.device_layout import Layout
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
@@ -22,7 +22,12 @@ from sgworld_mcmc.setup.influential_rows import are_very_many, decided_by_rows
 from sgworld_mcmc.setup.kinks import is_kinked
 from sgworld_mcmc.setup.mode_search import ROUNDS, ModeSearch, finite_loss
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
-from sgworld_mcmc.setup.tied_latents import has_tied_latents
+from sgworld_mcmc.setup.search_ends import (
+    are_scattered,
+    distances_of_others,
+    may_be_hierarchy,
+    modes_apart,
+)
 from sgworld_mcmc.setup.wanted_coordinates import coordinates_of
 
 __all__ = [
@@ -36,14 +41,10 @@ __all__ = [
 BATCH_ROWS = 5000
 # The search has converged if a further step promises fewer nats of log density than this.
 CONVERGED = 1e-3
-# Searches that end in so many other places, none of them a mode, show a posterior without one.
-SEVERAL_ENDS = 2
 # The curvature is looked at in so many given points at most.
 SOME_POINTS = 4
 # All rows are searched from the start if rows times squared dimensions are at most so many.
 MOST_PRODUCTS = 2 * 10**9
-# Rows on which a model is looked at for what its priors have to do with each other.
-FEW_ROWS = 2
 
 
 def set_up_feed(data: tuple, shards: int = 1, layout: Layout | None = None) -> FixedPartition:
@@ -121,9 +122,8 @@ def fit_coordinates(
     if settings.adapt and not (converged and scaled.indefinite == 0):
         scattered = False
         if settings.may_go_without_mode and functions.model.reason is None:
-            ends = _comparable(found, losses, best, scaled.coordinates, search)
-            scattered = len(ends) >= SEVERAL_ENDS
-            if scattered and not _may_be_hierarchy(search, initial[0], settings):
+            scattered = are_scattered(search, found, best, scaled.coordinates)
+            if scattered and not may_be_hierarchy(search, initial[0], settings):
                 return None
         # A random point may be far out in a tail: start half way to the origin.
         fitted = fitted_gaussian(search, initial[0] / 2)
@@ -138,9 +138,9 @@ def fit_coordinates(
         scaled.indefinite,
         distances_of(search, modes, heaviest(modes), scaled.coordinates)
         if modes
-        else _other_modes(found, losses, best, scaled.coordinates, search),
+        else distances_of_others(search, found, best, scaled.coordinates),
         gradient=gradient,
-        modes=_modes_of(search, given, scaled.coordinates),
+        modes=modes_apart(search, given, scaled.coordinates),
         decided=tuple(functions.model.scalar_names()[number] for number in decided),
     )
 
@@ -209,57 +209,3 @@ def _from_start(search: ModeSearch, points: list[np.ndarray]) -> tuple | None:
     found = search.refine(start, count, ROUNDS)
     last, _, scaled = found
     return None if scaled.indefinite or not float(last.gain) < CONVERGED else found
-
-
-def _may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings) -> bool:
-    """Return whether a Gaussian may fit a posterior in whose density no mode was found.
-
-    Kinetic dynamics that were asked for need none.
-    """
-    if not search.dense or settings.dynamics == "kinetic":
-        return False
-    few = head(search.feed, FEW_ROWS).fetch((), 0).main
-    return has_tied_latents(search.functions.model, point, few, search.constants)
-
-
-def _modes_of(search: ModeSearch, given: np.ndarray | None, coordinates) -> np.ndarray | None:
-    """Return the (S, D) modes of the first rows to which given points lead, if they are several."""
-    if given is None or len(given) == 1:
-        return None
-    modes = np.array([search.nearest(point).position for point in given], float)
-    far = max(coordinates.distance(mode - modes[0]) for mode in modes)
-    return modes if np.isfinite(modes).all() and far > _apart(search) else None
-
-
-def _apart(search: ModeSearch) -> float:
-    """Return the distance in standard deviations beyond which two modes are not the same one.
-
-    Each search saw one batch of rows, whose mode lies about sqrt(count D) standard deviations from
-    that of all rows.
-    """
-    return 10 + 5 * np.sqrt(search.feed.num_batches * search.dimension)
-
-
-def _other_modes(found, losses, best, coordinates, search: ModeSearch) -> tuple[float, ...]:
-    """Return the distances of other modes that hold a share of the posterior.
-
-    Searches from other starts have found them.
-    """
-    ends = _comparable(found, losses, best, coordinates, search)
-    return tuple(far for far, gain in ends if gain < 1.0)
-
-
-def _comparable(found, losses, best, coordinates, search: ModeSearch) -> list[tuple[float, float]]:
-    """Return distances of other ends of searches that may hold a share of the posterior.
-
-    Each comes with the nats of log density that a further step would gain there.
-    """
-    dimension, apart = search.dimension, _apart(search)
-    ends = []
-    for each, loss in zip(found, losses, strict=True):
-        far = coordinates.distance(np.asarray(each.position) - np.asarray(best.position))
-        lost = search.feed.size * (loss - np.min(losses))  # losses are means over the rows
-        comparable = lost < 5 + 2 * dimension**0.5 + 0.5 * dimension
-        if np.isfinite(far) and comparable and far > apart:
-            ends.append((far, float(each.gain)))
-    return ends

@@ -8,7 +8,7 @@ import numpy as np
 
 from sgworld_mcmc.arrays import float_dtype
 from sgworld_mcmc.data.dealing import numbers_of
-from sgworld_mcmc.data.in_memory import generator_of, head, is_large
+from sgworld_mcmc.data.in_memory import generator_of, is_large
 from sgworld_mcmc.device_layout import layout_of
 from sgworld_mcmc.memory import check_room
 from sgworld_mcmc.model.description import describe
@@ -18,14 +18,10 @@ from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel, check_model
 from sgworld_mcmc.setup.choose import Choice, choose
-from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
-from sgworld_mcmc.setup.coordinates_at_mass import LOST_AT_MODE
-from sgworld_mcmc.setup.coordinates_from_mode import FEW_ROWS
-from sgworld_mcmc.setup.coordinates_from_pilots import MOST_LOST
 from sgworld_mcmc.setup.find_posterior import find_posterior
-from sgworld_mcmc.setup.fitted_gaussian import GAUSSIAN_DIMENSION
 from sgworld_mcmc.setup.initial_points import check_start, initial_points
 from sgworld_mcmc.setup.jumps import with_jumps
+from sgworld_mcmc.setup.leave_mode import is_doubtful, is_slow, says_nothing
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.posterior import Posterior
@@ -36,14 +32,9 @@ from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.seen_models import see_whole
 from sgworld_mcmc.setup.shards import sharing_of
 from sgworld_mcmc.setup.take_all import with_take_all
-from sgworld_mcmc.setup.tied_latents import has_tied_latents
 from sgworld_mcmc.setup.without_mode.plan import plan_without_mode
 
 __all__ = ["prepare"]
-
-# If searches end in several places, and a draw about one of them takes so many epochs, then that
-# one does not have the posterior's shape.
-SLOW = 250
 
 
 def prepare(
@@ -99,7 +90,7 @@ def prepare(
     posterior, precision = found
     contents = checked.contents
     before = posterior.fit
-    doubtful = bool(before.other_modes) or before.scattered
+    doubtful = is_doubtful(before)
     may_go = settings.may_go_without_mode and view.reason is None
     if not may_go or (is_large(view.size) and not doubtful):
         checked = None  # the order of many rows takes memory
@@ -109,10 +100,9 @@ def prepare(
         if measurements is not None:
             posterior = with_jumps(posterior, measurements.starts)
         measured = checked is not None and measurements is not None
-        leave = measured and _says_nothing(before, posterior, measurements)
+        leave = measured and says_nothing(before, posterior, measurements)
         choice = None if leave or settings.complete else _chosen(settings, posterior, measurements)
-    slow = choice is not None and choice.steps_per_draw >= SLOW * choice.num_batches
-    if leave or (measured and doubtful and slow):
+    if leave or (measured and doubtful and is_slow(choice)):
         return _without_mode(seed, checked, settings, (args, kwargs), initial, chains)
     with jax.enable_x64(precision.double):
         dynamics, step_size, sharing = _shared_dynamics(settings, posterior, choice)
@@ -152,25 +142,6 @@ def _without_mode(
     settings = uncancelled(settings) if random else settings
     made = plan_without_mode(seed, checked, settings, arguments, initial, chains)
     return with_random_parts(*made) if random else made
-
-
-def _says_nothing(found: CoordinateFit, posterior: Posterior, measurements: Measurements) -> bool:
-    """Return whether chains do not stay about what was found, which then says nothing.
-
-    It is one mode of several, or a Gaussian fitted where there is none. If it seems to be the only
-    mode, a Gaussian was fitted as well, in few enough dimensions, and chains did not stay about
-    that either; but they may be lost in the neck of a hierarchy, where other dynamics are no help.
-    """
-    lost = measurements.lost
-    if found.scattered or found.other_modes:
-        return lost > (LOST_AT_MODE if found.scattered else MOST_LOST)
-    many = posterior.fit.dimension > GAUSSIAN_DIMENSION
-    if lost <= MOST_LOST or many or posterior.structure is not None:
-        return False
-    few = head(posterior.feed_double, FEW_ROWS).fetch((), 0).main
-    with jax.enable_x64(posterior.functions.model.precise):
-        model, constants = posterior.functions.model, posterior.constants_double
-        return not has_tied_latents(model, found.coordinates.center, few, constants)
 
 
 def _chosen(settings: Settings, posterior: Posterior, measurements: Measurements) -> Choice:

@@ -9,7 +9,10 @@ import numpy as np
 from sgworld_mcmc.arrays import from_numpy
 from sgworld_mcmc.model.numpyro_model import MinibatchModel
 
-__all__ = ["has_tied_latents"]
+__all__ = ["FEW_ROWS", "has_tied_latents"]
+
+# So many rows do: priors know nothing of them.
+FEW_ROWS = 2
 
 
 def has_tied_latents(

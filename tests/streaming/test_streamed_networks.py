@@ -67,6 +67,51 @@ def test_a_network_predicts_what_it_predicts_with_all_rows_in_memory(arrays, tmp
     np.testing.assert_array_equal(again.get_samples()["w2"], streamed.get_samples()["w2"])
 
 
+def small_network(x, y=None):
+    w1 = numpyro.sample("w1", dist.Normal(0, 1).expand([6, 10]).to_event(2))
+    b1 = numpyro.sample("b1", dist.Normal(0, 1).expand([10]).to_event(1))
+    w2 = numpyro.sample("w2", dist.Normal(0, 1).expand([10]).to_event(1))
+    with numpyro.plate("rows", x.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(logits=jnp.tanh(x @ w1 + b1) @ w2), obs=y)
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory):
+    """Six features and two classes in files, and the chances of the second class."""
+    folder, rng = tmp_path_factory.mktemp("small"), np.random.default_rng(0)
+    x = rng.standard_normal((SIZE, 6)).astype(np.float32)
+    chance = 1 / (1 + np.exp(-3 * np.tanh(x[:, 0] * x[:, 1] + x[:, 2])))
+    y = (rng.random(SIZE) < chance).astype(np.int32)
+    np.save(folder / "x", x), np.save(folder / "y", y)
+    return tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in "xy"), chance
+
+
+@pytest.mark.slow
+def test_a_small_network_whose_searches_end_in_several_places_needs_no_mode(two_classes):
+    mapped, chance = two_classes
+    mcmc = SGWORLD(small_network, stream=True, num_samples=100, progress_bar=False)
+    mcmc.run(KEY, *mapped)
+    assert mcmc.plan.kinetic is not None
+
+    def chances(s):
+        return jax.nn.sigmoid(jnp.tanh(mapped[0][:500] @ s["w1"] + s["b1"]) @ s["w2"])
+
+    predicted = np.asarray(jax.vmap(chances)(mcmc.get_samples())).mean(0)
+    assert np.abs(predicted - chance[:500]).mean() < 0.05
+
+
+def test_a_flat_posterior_is_no_network_and_refused_with_the_cure(two_classes):
+    def model(x, y):
+        flat = dist.ImproperUniform(dist.constraints.real, (), ())
+        one, other = numpyro.sample("one", flat), numpyro.sample("other", flat)
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("y", dist.Bernoulli(logits=x[:, 2] + one + other), obs=y)
+
+    mcmc = SGWORLD(model, stream=True, progress_bar=False)
+    with pytest.raises(ValueError, match=r"No mode .* Reparametrise"):
+        mcmc.set_up(KEY, *two_classes[0])
+
+
 def test_a_sorted_file_is_refused_with_the_cure(arrays, tmp_path):
     order = np.argsort(arrays[1][1], kind="stable")
     for name, values in zip("xy", arrays[1], strict=True):

@@ -36,8 +36,9 @@ class FoundPosterior(NamedTuple):
         All rows and those in memory, in the precision of the run.
     precision
         The precision of the run.
-    look, problem
-        Where single rows seem to matter, or None; why there is no mode.
+    look, problem, scattered
+        Where single rows seem to matter, or None; why there is no mode; whether searches have ended
+        in several places instead, as those of networks do.
     """
 
     posterior: Posterior
@@ -47,6 +48,7 @@ class FoundPosterior(NamedTuple):
     precision: Precision
     look: Look | None = None
     problem: ValueError | None = None
+    scattered: bool = False
 
     def with_mode(self) -> "FoundPosterior":
         """Return the same; raise a ValueError that says why if there is no mode."""
@@ -78,7 +80,7 @@ def find_posterior_of_part(
     user = bool(jax.config.jax_enable_x64)
     posterior, found = _searched(generator, checked, rows, part, settings, initial)
     if found.fit is None:
-        precision, why = Precision(user), (found.look, found.problem)
+        precision, why = Precision(user), (found.look, found.problem, found.scattered)
         return FoundPosterior(posterior, found.blocks, rows, part, precision, *why)
     stage("coordinates")
     precision = precision_at(posterior.fit, checked, posterior.constants_double)
@@ -88,7 +90,7 @@ def find_posterior_of_part(
         rows, part = read_again(rows, precision.double)
         posterior, found = _searched(generator, checked, rows, part, settings, guess)
         posterior.whole.passes += passes
-    why = found.look, found.problem
+    why = found.look, found.problem, found.scattered
     return FoundPosterior(posterior, found.blocks, rows, part, precision, *why)
 
 

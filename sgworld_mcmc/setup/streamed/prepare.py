@@ -18,6 +18,7 @@ from sgworld_mcmc.setup.choose import Choice, choose
 from sgworld_mcmc.setup.forecast import check_memory
 from sgworld_mcmc.setup.initial_points import initial_points
 from sgworld_mcmc.setup.jumps import with_jumps
+from sgworld_mcmc.setup.leave_mode import is_doubtful, is_slow, says_nothing
 from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning_of
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.posterior import Posterior
@@ -84,9 +85,10 @@ def prepare_streamed(
     check_memory(rows, _chunk_rows(rows))
     view = checked.model
     initial = initial_points(checked, init_params)
+    given = settings, (args, kwargs), initial, chains, _chunk_rows(rows)
+    without_mode = partial(plan_streamed_without_mode, seed, checked, rows, part, *given)
     if kinetic_is_wanted(settings, view):
-        given = settings, (args, kwargs), initial, chains, _chunk_rows(rows)
-        return plan_streamed_without_mode(seed, checked, rows, part, *given)
+        return without_mode()
 
     def read_again(rows, double):
         rows = rows.again(double)
@@ -102,13 +104,19 @@ def prepare_streamed(
         few, passes = np.union1d(few, more), passes + found.posterior.whole.passes
         taken, rows = without_few(checked, rows, few)
         found = search(taken, *read_again(rows, rows.double))
+    if found.scattered and len(few) == 0 and settings.may_go_without_mode:
+        return without_mode()
     checked = taken if len(few) else checked
     posterior, blocks, rows, part, precision, *_ = found.with_mode()
     posterior = posterior._replace(fit=posterior.fit._replace(decided=()))
     posterior.whole.passes += passes
+    before = posterior.fit
     with jax.enable_x64(precision.double):
         # Where nothing is to be chosen, the noise of the file's order must be known all the same.
         posterior, measurements, starts = explore(generator, posterior, settings, always=True)
+        doubtful = settings.may_go_without_mode and is_doubtful(before)
+        if doubtful and says_nothing(before, posterior, measurements):
+            return without_mode()
         posterior = with_jumps(posterior, measurements.starts)
         posterior = posterior.with_gradient()
         factors = _factors(posterior, part, blocks, measurements)
@@ -119,6 +127,8 @@ def prepare_streamed(
         choice = cost = None
         if not settings.complete:
             choice, measurements, cost = _choice(request, measurements, factors, rows)
+            if doubtful and is_slow(choice):
+                return without_mode()
         dynamics, step_size = dynamics_of(settings, view, choice, posterior.coordinates)
         dynamics, grid = _gridded(dynamics, settings, choice, rows)
         if settings.complete:

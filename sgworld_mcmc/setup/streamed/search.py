@@ -20,6 +20,11 @@ from sgworld_mcmc.setup.influential_rows import Look, decided_by_rows, look_abou
 from sgworld_mcmc.setup.mode_search import ROUNDS, ModeSearch, finite_loss
 from sgworld_mcmc.setup.one_pass import Expansion
 from sgworld_mcmc.setup.other_modes import distances_of, find_modes, heaviest
+from sgworld_mcmc.setup.search_ends import (
+    are_scattered,
+    distances_of_others,
+    may_be_hierarchy,
+)
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, NotFinite, WholeData
 from sgworld_mcmc.setup.wanted_coordinates import coordinates_of
 
@@ -55,12 +60,16 @@ class StreamedFit(NamedTuple):
         Where single rows seem to matter, or None.
     problem
         Why there is no fit, an exception.
+    scattered
+        Whether searches on the part have ended in several places, none of which is a mode, as those
+        of networks do.
     """
 
     fit: CoordinateFit | None
     blocks: BlockDerivatives | None
     look: Look | None = None
     problem: ValueError | None = None
+    scattered: bool = False
 
 
 class StreamedSearch:
@@ -184,10 +193,12 @@ def fit_streamed(
     sizes = [n for n in sizes if n <= count]
     grown = grow(both, np.asarray(best.position), sizes, both.stand_in)
     if grown is None:
-        last, *_ = search.finish(best.position)
+        last, _, scaled = search.finish(best.position)
         grown = grow(both, np.asarray(last.position), [count], both.stand_in)
     if grown is None:
-        return StreamedFit(None, both.blocks, both.look, both.problem)
+        several = are_scattered(search, found, best, scaled.coordinates)
+        several &= not may_be_hierarchy(search, np.asarray(points[0], float), settings)
+        return StreamedFit(None, both.blocks, both.look, both.problem, scattered=several)
     fit = _fit_of(settings, grown)
     look = None
     if grown.decided:
@@ -197,7 +208,9 @@ def fit_streamed(
     if modes:
         copies = whole.rows.size / feed.size
         others = distances_of(search, modes, heaviest(modes), fit.coordinates, copies)
-        fit = fit._replace(other_modes=others)
+    else:
+        others = distances_of_others(search, found, best, fit.coordinates)
+    fit = fit._replace(other_modes=others)
     return StreamedFit(fit, both.blocks, look)
 
 
