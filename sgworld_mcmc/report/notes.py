@@ -72,7 +72,7 @@ def notes_of(plan: RunPlan, draws: Draws) -> list[str]:
             f"{found.lost:.0%} of the pilot chains were lost even at a small step: the posterior "
             "is far from the Gaussian at its mode (a funnel, or heavy tails). Use another "
             "parametrisation (of a hierarchy non-centred for few rows in a group, centred for "
-            "many), or NUTS."
+            "many), or compare with NUTS if it is that already."
         )
     if choice is not None and not choice.met:
         notes.append(

@@ -29,7 +29,7 @@ def are_scattered(search: ModeSearch, found: Sequence, best: Any, coordinates: C
     coordinates
         Coordinates about the best one.
     """
-    return len(_comparable(search, found, best, coordinates)) >= SEVERAL_ENDS
+    return len(_comparable(search, found, best, coordinates, 1.0)) >= SEVERAL_ENDS
 
 
 def may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings) -> bool:
@@ -44,13 +44,24 @@ def may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings) 
 
 
 def distances_of_others(
-    search: ModeSearch, found: Sequence, best: Any, coordinates: Coordinates
+    search: ModeSearch,
+    found: Sequence,
+    best: Any,
+    coordinates: Coordinates,
+    copies: float = 1.0,
 ) -> tuple[float, ...]:
     """Return the distances of other modes that hold a share of the posterior.
 
     Searches from other starts have found them.
+
+    Parameters
+    ----------
+    found, best, coordinates
+        As for :func:`are_scattered`; the coordinates are those of all rows.
+    copies
+        Each row of the search stands for so many rows of the data.
     """
-    ends = _comparable(search, found, best, coordinates)
+    ends = _comparable(search, found, best, coordinates, copies)
     return tuple(far for far, gain in ends if gain < 1.0)
 
 
@@ -62,30 +73,30 @@ def modes_apart(
         return None
     modes = np.array([search.nearest(point).position for point in given], float)
     far = max(coordinates.distance(mode - modes[0]) for mode in modes)
-    return modes if np.isfinite(modes).all() and far > _apart(search) else None
+    return modes if np.isfinite(modes).all() and far > _apart(search, 1.0) else None
 
 
-def _apart(search: ModeSearch) -> float:
+def _apart(search: ModeSearch, copies: float) -> float:
     """Return the distance in standard deviations beyond which two modes are not the same one.
 
     Each search saw one batch of rows, whose mode lies about sqrt(count D) standard deviations from
     that of all rows.
     """
-    return 10 + 5 * np.sqrt(search.feed.num_batches * search.dimension)
+    return 10 + 5 * np.sqrt(copies * search.feed.num_batches * search.dimension)
 
 
 def _comparable(
-    search: ModeSearch, found: Sequence, best: Any, coordinates: Coordinates
+    search: ModeSearch, found: Sequence, best: Any, coordinates: Coordinates, copies: float
 ) -> list[tuple[float, float]]:
     """Return distances of other ends of searches that may hold a share of the posterior.
 
     Each comes with the nats of log density that a further step would gain there.
     """
-    dimension, apart = search.dimension, _apart(search)
+    dimension, apart = search.dimension, _apart(search, copies)
     losses, ends = [finite_loss(each) for each in found], []
     for each, loss in zip(found, losses, strict=True):
         far = coordinates.distance(np.asarray(each.position) - np.asarray(best.position))
-        lost = search.feed.size * (loss - np.min(losses))  # losses are means over the rows
+        lost = copies * search.feed.size * (loss - np.min(losses))  # losses are means over the rows
         comparable = lost < 5 + 2 * dimension**0.5 + 0.5 * dimension
         if np.isfinite(far) and comparable and far > apart:
             ends.append((far, float(each.gain)))

@@ -205,11 +205,11 @@ def fit_streamed(
         names = functions.model.scalar_names()
         fit = fit._replace(decided=tuple(names[number] for number in grown.decided))
         look = look_about(fit.coordinates, both.shared)
+    copies = whole.rows.size / feed.size
     if modes:
-        copies = whole.rows.size / feed.size
         others = distances_of(search, modes, heaviest(modes), fit.coordinates, copies)
     else:
-        others = distances_of_others(search, found, best, fit.coordinates)
+        others = distances_of_others(search, found, best, fit.coordinates, copies)
     fit = fit._replace(other_modes=others)
     return StreamedFit(fit, both.blocks, look)
 
