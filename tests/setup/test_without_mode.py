@@ -15,6 +15,7 @@ from sgworld_mcmc import SGLD, SGWORLD, TuningWarning
 from sgworld_mcmc.integrators.ubu import UBU
 from sgworld_mcmc.progress import watch
 from sgworld_mcmc.settings import make_settings
+from sgworld_mcmc.setup.without_mode import problem
 from sgworld_mcmc.setup.without_mode.choice import choose_kinetic, predicted_temperature_error
 from sgworld_mcmc.setup.without_mode.prior_scales import PriorMoments, pooled_scales
 from sgworld_mcmc.setup.without_mode.spectrum import Spectrum, lanczos_runs, make_spectrum
@@ -380,6 +381,21 @@ def test_networks_with_convolutions_search_no_mode_whatever_their_size():
     mcmc = SGWORLD(small_convolution, progress_bar=False)
     plan = mcmc.set_up(jax.random.key(0), images, rng.integers(0, 3, 100))
     assert plan.kinetic is not None and plan.kinetic.choice.met
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [None, 3])
+def test_heat_of_the_way_down_is_not_taken_for_a_step_too_large(epochs, monkeypatch):
+    """A small network of many rows; after few epochs of Adam its chains have far to fall."""
+    if epochs is not None:
+        monkeypatch.setattr(problem, "ADAM_EPOCHS", epochs)
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (20_000, 1)).astype(np.float32)
+    y = (np.sin(3 * x[:, 0]) + 0.3 * rng.standard_normal(len(x))).astype(np.float32)
+    plan = SGWORLD(partial(curve, width=20)).set_up(jax.random.key(0), x, y)
+    choice = plan.kinetic.choice
+    assert choice.met and choice.step_size > 1e-4
+    assert plan.kinetic.temperature < (1.2 if epochs is None else 5)
 
 
 def wide_network(x, y):

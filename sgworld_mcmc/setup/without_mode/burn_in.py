@@ -19,7 +19,8 @@ from sgworld_mcmc.setup.without_mode.problem import Problem, cast
 from sgworld_mcmc.setup.without_mode.spectrum import Spectrum
 from sgworld_mcmc.setup.without_mode.warm_start import ROW, BurnIn
 
-__all__ = ["CALL", "HOT", "WARM_RATIO", "Walk", "burn_in", "burn_in_steps", "thermalised"]
+__all__ = ["CALL", "HOT", "WARM_RATIO", "Walk", "burn_in", "burn_in_steps", "is_unstable"]
+__all__ += ["thermalised"]
 
 # The first burn-in: step size and friction in units of the largest and the typical curvature, and
 # number of parts and of their steps. As soon as the velocities are hotter than HOT it begins anew
@@ -82,16 +83,37 @@ def thermalised(
     for _ in range(WARM_ROUNDS):
         walk, largest = Walk(positions, choice.step_size, np.inf, 1.0, 0.0), np.inf
         for _ in range(WARM_PARTS):
-            walk = burn_in(problem, coordinates, feed, WARM_STEPS, walk.positions, choice)
+            before = walk.positions
+            walk = burn_in(problem, coordinates, feed, WARM_STEPS, before, choice)
             largest = min(largest, walk.largest)
-            if walk.temperature > HOT:
+            unstable = is_unstable(problem, coordinates, before, walk)
+            if unstable:
                 break
-        if walk.temperature < HOT:
+        if not unstable:
             largest = min(largest, GROWTH * walk.step_size)
             break
         # The curvature is larger than where Adam ended: begin there again, with a smaller step.
         choice = choice._replace(step_size=walk.step_size / WARM_RATIO)
     return walk.positions, largest
+
+
+def is_unstable(problem: Problem, coordinates: Diagonal, before: np.ndarray, walk: Walk) -> bool:
+    """Return whether velocities are hot because of the step, and not of the way down.
+
+    Chains that come down from where the posterior is not turn potential into heat; a step beyond
+    stability drives them up. Where Adam has ended in the posterior they rise too, by about half a
+    temperature for each parameter. The walk began at the positions ``before``.
+    """
+    if not walk.temperature > HOT:
+        return False
+    _, rows = problem.curvature_rows(before)
+    coordinates = coordinates.cast(float_dtype())
+    first, last = (
+        np.asarray(problem.functions.density(cast(z), coordinates, rows, problem.constants), float)
+        for z in (before, walk.positions)
+    )
+    fallen = np.mean(last - first)
+    return not fallen > before.shape[1] / 2 * (problem.settings.temperature or 1.0)
 
 
 def burn_in_steps(spectrum: Spectrum, choice: KineticChoice, size: int, dimension: int) -> int:

@@ -37,9 +37,11 @@ class KineticFunctions:
         self.model = model
         self.programs = {
             name: Ahead(quick_jit(getattr(self, f"_{name}")))
-            for name in ("prior", "adam", "lanczos", "advance")
+            for name in ("prior", "adam", "lanczos", "advance", "density")
         }
-        self.prior, self.adam, self.lanczos, self.advance = map(waiting, self.programs.values())
+        self.prior, self.adam, self.lanczos, self.advance, self.density = map(
+            waiting, self.programs.values()
+        )
 
     def _prior(self, seed, rows, constants):
         return prior_moments(jax.random.key(seed), self.model, rows, constants)
@@ -71,3 +73,8 @@ class KineticFunctions:
         """
         target = target_of(self.model, constants, coordinates)
         return advance(jax.random.key(seed), chains, order, *clock, *settings, target, feed)
+
+    def _density(self, positions, coordinates, rows, constants):
+        """Return the (P,) log densities at positions (P, D)."""
+        target = target_of(self.model, constants, coordinates)
+        return jax.lax.map(lambda z: target(z, rows), positions)

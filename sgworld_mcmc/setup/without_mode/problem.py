@@ -16,8 +16,10 @@ from sgworld_mcmc.setup.without_mode.functions import KineticFunctions, kinetic_
 __all__ = ["Problem", "cast"]
 
 # Rows of the batches of Adam, and its fewest and most steps: about half an epoch of many rows,
-# whose posterior is the narrower the more they are.
+# whose posterior is the narrower the more they are. Where rows times parameters cost little, up to
+# ADAM_EPOCHS: a small network with many rows is far from its posterior before.
 ADAM_ROWS, ADAM_STEPS = 100, (300, 10_000)
+ADAM_EPOCHS, ADAM_WORK = 50, 2**27
 # Rows and chains from which curvature and noise are found: fewer of both where there are MANY rows,
 # since the whole set-up is to read no more than about three epochs of those.
 CURVATURE_ROWS, CURVATURE_CHAINS, MANY = (1024, 256), (2, 1), 20_000
@@ -85,7 +87,9 @@ class Problem(NamedTuple):
     @property
     def adam_steps(self) -> int:
         """Number of steps of Adam."""
-        return int(np.clip(self.model.size / ADAM_ROWS / 2, *ADAM_STEPS))
+        size = self.model.size
+        cheap = min(ADAM_EPOCHS * size, ADAM_WORK / self.model.dimension)
+        return int(np.clip(max(size / 2, cheap) / ADAM_ROWS, *ADAM_STEPS))
 
     def batches(self, batch_size: int) -> FixedPartition:
         """Return the rows that are here in batches of about this size."""

@@ -14,11 +14,11 @@ from sgworld_mcmc.progress import stage
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.without_mode.burn_in import (
     CALL,
-    HOT,
     WARM_RATIO,
     Walk,
     burn_in,
     burn_in_steps,
+    is_unstable,
     thermalised,
 )
 from sgworld_mcmc.setup.without_mode.choice import (
@@ -145,8 +145,8 @@ def _brought_to_posterior(
         steps = max(2 * ROW, steps // 2**number)
         walk = burn_in(problem, coordinates, feed, steps, walked, choice)
         largest = min(largest, walk.largest)
-        if walk.temperature > HOT:
-            # This was no heat of batches, but a step beyond stability: go back.
+        if is_unstable(problem, coordinates, walked, walk):
+            # This was no heat of batches: go back.
             largest = min(largest, walk.step_size / WARM_RATIO)
             continue
         walked = walk.positions
