@@ -17,7 +17,14 @@ __all__ = ["are_scattered", "distances_of_others", "may_be_hierarchy", "modes_ap
 SEVERAL_ENDS = 2
 
 
-def are_scattered(search: ModeSearch, found: Sequence, best: Any, coordinates: Coordinates) -> bool:
+def are_scattered(
+    search: ModeSearch,
+    found: Sequence,
+    best: Any,
+    coordinates: Coordinates,
+    *,
+    rising: bool = False,
+) -> bool:
     """Return whether searches have ended in several places of about one density.
 
     Where none of these is a mode, there is no single one about which a posterior lies.
@@ -28,8 +35,12 @@ def are_scattered(search: ModeSearch, found: Sequence, best: Any, coordinates: C
         Ends of the searches, and the one of the largest density.
     coordinates
         Coordinates about the best one.
+    rising
+        Whether an end counts by the density that its next step promises, if that is more: searches
+        among many rows are not always long enough.
     """
-    return len(_comparable(search, found, best, coordinates, 1.0)) >= SEVERAL_ENDS
+    ends = _comparable(search, found, best, coordinates, 1.0, rising=rising)
+    return len(ends) >= SEVERAL_ENDS
 
 
 def may_be_hierarchy(search: ModeSearch, point: np.ndarray, settings: Settings) -> bool:
@@ -86,18 +97,25 @@ def _apart(search: ModeSearch, copies: float) -> float:
 
 
 def _comparable(
-    search: ModeSearch, found: Sequence, best: Any, coordinates: Coordinates, copies: float
+    search: ModeSearch,
+    found: Sequence,
+    best: Any,
+    coordinates: Coordinates,
+    copies: float,
+    *,
+    rising: bool = False,
 ) -> list[tuple[float, float]]:
     """Return distances of other ends of searches that may hold a share of the posterior.
 
     Each comes with the nats of log density that a further step would gain there.
     """
-    dimension, apart = search.dimension, _apart(search, copies)
+    apart, close = _apart(search, copies), 5 + 2 * search.dimension**0.5 + 0.5 * search.dimension
     losses, ends = [finite_loss(each) for each in found], []
     for each, loss in zip(found, losses, strict=True):
         far = coordinates.distance(np.asarray(each.position) - np.asarray(best.position))
         lost = copies * search.feed.size * (loss - np.min(losses))  # losses are means over the rows
-        comparable = lost < 5 + 2 * dimension**0.5 + 0.5 * dimension
-        if np.isfinite(far) and comparable and far > apart:
-            ends.append((far, float(each.gain)))
+        gain = float(each.gain)
+        promised = gain if rising and np.isfinite(gain) else 0.0
+        if np.isfinite(far) and far > apart and lost < close + promised:
+            ends.append((far, gain))
     return ends

@@ -100,6 +100,28 @@ def test_a_small_network_whose_searches_end_in_several_places_needs_no_mode(two_
     assert np.abs(predicted - chance[:500]).mean() < 0.05
 
 
+@pytest.mark.slow
+def test_searches_that_are_still_rising_in_several_places_need_no_mode(tmp_path):
+    """Searches of a curve among many rows end early, at densities that differ by hundreds."""
+
+    def curve(x, y=None):
+        w1 = numpyro.sample("w1", dist.Normal(0, 1).expand([1, 20]).to_event(2))
+        b1 = numpyro.sample("b1", dist.Normal(0, 1).expand([20]).to_event(1))
+        w2 = numpyro.sample("w2", dist.Normal(0, 1).expand([20]).to_event(1))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+        with numpyro.plate("rows", x.shape[0]):
+            numpyro.sample("y", dist.Normal(jnp.tanh(x @ w1 + b1) @ w2, sigma), obs=y)
+
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (SIZE, 1)).astype(np.float32)
+    y = (np.sin(3 * x[:, 0]) + 0.3 * rng.standard_normal(SIZE)).astype(np.float32)
+    np.save(tmp_path / "x", x), np.save(tmp_path / "y", y)
+    mapped = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    plan = SGWORLD(curve, stream=True, progress_bar=False).set_up(KEY, *mapped)
+    assert plan.kinetic is not None and plan.kinetic.temperature < 1.5
+    assert plan.kinetic.choice.step_size > 1e-4
+
+
 def test_a_flat_posterior_is_no_network_and_refused_with_the_cure(two_classes):
     def model(x, y):
         flat = dist.ImproperUniform(dist.constraints.real, (), ())

@@ -196,7 +196,7 @@ def fit_streamed(
         last, _, scaled = search.finish(best.position)
         grown = grow(both, np.asarray(last.position), [count], both.stand_in)
     if grown is None:
-        several = are_scattered(search, found, best, scaled.coordinates)
+        several = are_scattered(search, found, best, scaled.coordinates, rising=True)
         several &= not may_be_hierarchy(search, np.asarray(points[0], float), settings)
         return StreamedFit(None, both.blocks, both.look, both.problem, scattered=several)
     fit = _fit_of(settings, grown)
