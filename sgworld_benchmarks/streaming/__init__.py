@@ -68,7 +68,7 @@ def run_cli(namespace: argparse.Namespace) -> int:
             found["disk"] = disk_rates(folder, namespace.seed)
             for made in found["disk"]:
                 print(
-                    f"{made['bytes'] / 1e9:.3g} GB, {made['chains']} chains: sequential reads "
+                    f"{made['bytes'] / 1e9:.3g} GB, {_chains(made)}: sequential reads "
                     f"{made['sequential'] / 1e6:.0f} MB/s, an epoch {made['epochs'] / 1e6:.0f} "
                     f"MB/s, ratio {made['ratio']:.0%} ({min(made['ratios']):.0%} to "
                     f"{max(made['ratios']):.0%} in single turns)"
@@ -87,7 +87,7 @@ def run_cli(namespace: argparse.Namespace) -> int:
             for made in found["epochs"]:
                 print(
                     f"epoch of {made['rows']:,} rows, batches of {made['batch_size']}, "
-                    f"{made['chains']} chains, {made['order']}: in memory {made['memory']:.3f} s, "
+                    f"{_chains(made)}, {made['order']}: in memory {made['memory']:.3f} s, "
                     f"streamed {made['streamed']:.3f} s, speed {made['speed']:.0%} of in memory"
                 )
     finally:
@@ -99,6 +99,10 @@ def _write(path: str | None, found: dict) -> int:
     if path:
         Path(path).write_text(json.dumps(found, indent=1))
     return 0
+
+
+def _chains(made: dict) -> str:
+    return f"{made['chains']} chains" + made["share_batches"] * " that share batches"
 
 
 def _print_limited(found: dict, limit: float) -> None:

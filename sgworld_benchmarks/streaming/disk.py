@@ -19,17 +19,20 @@ __all__ = ["disk_rates"]
 
 FILES = ("X.npy", "y.npy")
 BATCH_SIZE, TURNS = 1000, 5
+# Chains, and whether they share their batches.
+CASES = ((1, False), (4, False), (4, True))
 # Bytes of a sequential read.
 READ = 2**24
 
 
 def disk_rates(folder: Path, seed: int) -> list[dict]:
-    """Return the rates of sequential reading and of epochs, bytes a second, by number of chains."""
+    """Return the rates of sequential reading and of epochs, bytes a second, of each case."""
     X, y = (np.load(folder / name, mmap_mode="r") for name in FILES)
     size = sum((folder / name).stat().st_size for name in FILES)
     found = []
-    for chains in (1, 4):
-        mcmc = ready(X, y, BATCH_SIZE, chains, "batches", stream=True, seed=seed, epochs=1)
+    for chains, share in CASES:
+        settings = dict(stream=True, seed=seed, epochs=1, share=share)
+        mcmc = ready(X, y, BATCH_SIZE, chains, "batches", **settings)
         reading, epochs = [], []
         for turn in range(TURNS):
             _forget(folder)
@@ -44,6 +47,7 @@ def disk_rates(folder: Path, seed: int) -> list[dict]:
         found.append(
             {
                 "chains": chains,
+                "share_batches": share,
                 "bytes": size,
                 "sequential": size / float(np.median(reading)),
                 "epochs": size / float(np.median(epochs)),

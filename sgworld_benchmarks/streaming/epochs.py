@@ -12,8 +12,14 @@ from sgworld_mcmc.progress import watch
 
 __all__ = ["epochs", "ready"]
 
-# Batch size, chains and order of each comparison.
-CASES = ((1000, 4, "batches"), (1000, 4, "examples"), (1000, 1, "batches"), (1000, 1, "examples"))
+# Batch size, chains, whether they share their batches, and order of each comparison.
+CASES = (
+    (1000, 4, False, "batches"),
+    (1000, 4, False, "examples"),
+    (1000, 4, True, "batches"),
+    (1000, 1, False, "batches"),
+    (1000, 1, False, "examples"),
+)
 # Timed turns of each, of so many epochs.
 TURNS, EPOCHS = 3, 8
 
@@ -23,10 +29,10 @@ def epochs(folder: Path, rows: int, seed: int) -> list[dict]:
     X = np.load(folder / "X.npy", mmap_mode="r")[:rows]
     y = np.load(folder / "y.npy", mmap_mode="r")[:rows]
     found = []
-    for batch_size, chains, order in CASES:
+    for batch_size, chains, share, order in CASES:
         kept = {True: [], False: []}
         case = (X, y, batch_size, chains, order)
-        runs = {stream: ready(*case, stream=stream, seed=seed) for stream in (True, False)}
+        runs = {x: ready(*case, stream=x, seed=seed, share=share) for x in (True, False)}
         for turn in range(TURNS):
             for stream, mcmc in runs.items():
                 with watch() as seen:
@@ -39,6 +45,7 @@ def epochs(folder: Path, rows: int, seed: int) -> list[dict]:
                 "rows": rows,
                 "batch_size": batch_size,
                 "chains": chains,
+                "share_batches": share,
                 "order": "rows shuffled in chunks"
                 if order == "examples"
                 else "batches of neighbours",
@@ -51,7 +58,16 @@ def epochs(folder: Path, rows: int, seed: int) -> list[dict]:
 
 
 def ready(
-    X, y, batch_size: int, chains: int, order: str, *, stream: bool, seed: int, epochs: int = EPOCHS
+    X,
+    y,
+    batch_size: int,
+    chains: int,
+    order: str,
+    *,
+    stream: bool,
+    seed: int,
+    epochs: int = EPOCHS,
+    share: bool = False,
 ) -> SGWORLD:
     """Return a sampler that is set up and compiled; a call of ``run`` makes the epochs."""
     count = -(-len(y) // batch_size)
@@ -68,6 +84,7 @@ def ready(
         num_warmup=0,
         num_samples=epochs,
         num_chains=chains,
+        share_batches=share,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -165,16 +165,11 @@ class PreparedKernel(MCMCKernel):
 
     def _check_streams(self) -> None:
         """Raise if a setting needs the rows in memory."""
-        several = self._settings.data_shards > 1 or self._settings.devices is not None
-        for given, names in (
-            (several, "`devices`, `mesh` and `data_shards` need"),
-            (self._settings.share_batches, "`share_batches` needs"),
-        ):
-            if given:
-                raise ValueError(
-                    f"{names} the rows in memory, and they are streamed: leave them out, or read "
-                    "the rows with `stream=False`."
-                )
+        if self._settings.data_shards > 1 or self._settings.devices is not None:
+            raise ValueError(
+                "`devices`, `mesh` and `data_shards` need the rows in memory, and they are "
+                "streamed: leave them out, or read the rows with `stream=False`."
+            )
 
     @property
     def on_hosts(self) -> bool:

@@ -18,7 +18,7 @@ def test_it_runs_and_prints_its_figures(tmp_path, capsys):
     found = json.loads(path.read_text())
     assert found["limited"]["mean_error"] < 6 * found["limited"]["mean_se"] + 0.02
     assert found["limited"]["anonymous"] < 2e9
-    assert len(found["epochs"]) == 4
+    assert len(found["epochs"]) == 5
     options = ["--rows", "40000", "--dim", "2", "--disk", "--json", str(path)]
     assert main(["benchmark", "streaming", *options, "--folder", str(tmp_path)]) == 0
     assert "sequential reads" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Chains that use the same batch at a time: one order for all, each chain with its own law."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,17 +92,56 @@ def test_a_run_goes_on_in_the_same_stream(target, tmp_path):
         ({"share_batches": 1}, TypeError, "`share_batches` must be True or False"),
         ({"chain_method": "sequential"}, ValueError, "chains that run together"),
         ({"devices": 1}, ValueError, "one device"),
-        ({"stream": True}, ValueError, "rows in memory"),
     ],
 )
-def test_wrong_settings(target, settings, error, match, tmp_path):
-    data = target.data
-    if "stream" in settings:
-        np.save(tmp_path / "X.npy", np.asarray(data[0]))
-        data = np.load(tmp_path / "X.npy", mmap_mode="r"), np.asarray(data[1])
+def test_wrong_settings(target, settings, error, match):
     with pytest.raises(error, match=match):
         sampler = SGWORLD(target.model, **{"share_batches": True, **settings})
-        sampler.run(jax.random.key(0), *data)
+        sampler.run(jax.random.key(0), *target.data)
+
+
+def _streamed(target, folder):
+    """Return the target with its rows in files."""
+    for number, rows in enumerate(target.data):
+        np.save(folder / f"{number}.npy", np.asarray(rows))
+    maps = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(2)]
+    return SimpleNamespace(model=target.model, data=maps, mean=target.mean, sd=target.sd)
+
+
+@pytest.mark.parametrize("order", ["batches", pytest.param("examples", marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore")
+def test_streamed_rows(target, tmp_path, order):
+    """One order for all chains, rows that are read once for them, and the posterior."""
+    rows, columns = GIVEN["batch_size"], target.data[0].shape[1]
+    given = dict(stream=True, order=order, num_chains=40, num_samples=150, num_warmup=30)
+    streamed = _streamed(target, tmp_path)
+    mcmc = _run(streamed, True, **given)
+    state = mcmc.last_state
+    assert (state.order == state.order[:1]).all() and (state.dealing == state.dealing[:1]).all()
+    assert sorted(state.order[0].tolist()) == list(range(state.order.shape[1]))
+    text = str(jax.make_jaxpr(lambda state: mcmc.sampler.sample(state, (mcmc.data,), {}))(state))
+    assert f"f32[40,{rows},{columns}]" not in text
+    draws = mcmc.get_samples(group_by_chain=True)["beta"]
+    assert np.abs((draws.mean((0, 1)) - target.mean["beta"]) / target.sd).max() < 0.1
+    assert np.abs(draws.std((0, 1)) / target.sd - 1).max() < 0.08
+    # Chains are apart by the noise of their own: their means differ as those of any chains do.
+    single = np.abs(np.corrcoef(draws[:, :, 0]))[~np.eye(40, dtype=bool)]
+    assert single.mean() < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_streamed_run_goes_on_in_the_same_stream(target, tmp_path):
+    streamed = _streamed(target, tmp_path)
+    whole = _run(streamed, True, stream=True, num_samples=8)
+    again = _run(streamed, True, stream=True, num_samples=3)
+    again.num_samples = 5
+    again.post_warmup_state = again.last_state
+    again.run(again.last_state.rng_key, *streamed.data)
+    np.testing.assert_array_equal(
+        again.get_samples(group_by_chain=True)["beta"],
+        whole.get_samples(group_by_chain=True)["beta"][:, 3:],
+    )
 
 
 @pytest.mark.slow
