@@ -61,6 +61,11 @@ class ArrowHessian(NamedTuple):
         made[np.ix_(rest, rest)] = self.shared
         return made
 
+    def plus(self, other: "ArrowHessian", factor: float = 1.0) -> "ArrowHessian":
+        """Return the sum of this Hessian and of another one times a factor."""
+        parts = (a + factor * b for a, b in zip(self[:3], other[:3], strict=True))
+        return ArrowHessian(*parts, self.segments)
+
     def product(self, vector: np.ndarray) -> np.ndarray:
         """Return the Hessian times a vector (D,)."""
         grouped, shared = split(vector, self.segments)

@@ -62,12 +62,16 @@ class ArrowRows(NamedTuple):
         As in :class:`~sgworld_mcmc.setup.mode_search.ModeSearch`.
     structure
         The groups.
+    share
+        Which part of all rows these are, if they count as if there were no others; 1 if they stand
+        for all rows.
     """
 
     functions: SetUpFunctions
     feed: FixedPartition
     constants: tuple
     structure: Structure
+    share: float = 1.0
 
     @property
     def dimension(self) -> int:
@@ -111,8 +115,7 @@ class ArrowRows(NamedTuple):
     def expand(self, x: np.ndarray, used: int) -> ArrowExpansion | None:
         """Expand the log density of the first batches; None if its Hessian is no arrow."""
         probes = self._probes()
-        weight = used / self.count
-        rows = weight * self.feed.size
+        weight, rows = self.share * used / self.count, used / self.count * self.feed.size
         count_rows(rows * len(probes))
         position = from_numpy(x)
 
@@ -186,7 +189,7 @@ class ArrowRows(NamedTuple):
 
         ``gradient`` is that of these rows at the center.
         """
-        part, weight = min(used, self.part()), used / self.count
+        part, weight = min(used, self.part()), self.share * used / self.count
         count_rows((len(draws) + (part < used)) * part / self.count * self.feed.size)
 
         def means(positions):

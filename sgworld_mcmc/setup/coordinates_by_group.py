@@ -20,7 +20,7 @@ from sgworld_mcmc.setup.groups import Structure, find_structure
 from sgworld_mcmc.setup.posterior import MOST_NUMBERS, Posterior
 from sgworld_mcmc.setup.row_derivatives import count_numbers
 
-__all__ = ["fit_by_group", "is_wanted", "recentred"]
+__all__ = ["RADII", "fit_by_group", "fit_of", "is_wanted", "recentred"]
 
 # The search starts from a random point this far from the origin, or nearer if the log density is
 # not finite there. The origin itself is a bad start: some densities have a kink there.
@@ -76,26 +76,29 @@ def fit_by_group(
         if found is None or not found.converged or found.indefinite:
             continue
         if countable or not found.mean:
-            return _fit(found), structure
+            return fit_of(found), structure
     return None
 
 
 def recentred(posterior: Posterior, pilot: Pilot) -> Posterior | None:
     """Return the posterior in coordinates about the pilot chains' mean; None if it has none."""
     old = posterior.coordinates
-    rows = ArrowRows(
-        posterior.functions,
-        posterior.feed_double,
-        posterior.constants_double,
-        posterior.structure,
-    )
-    search = ArrowSearch(rows, np.random.default_rng(0))
     moved = np.sqrt(posterior.temperature) * pilot.mean * old.deviations()
     with jax.enable_x64(posterior.functions.model.precise):
-        found = search.at(old.center + moved, old if posterior.fit.mean else None)
+        if posterior.whole is not None:
+            found = posterior.whole.groups.at(old.center + moved, old)
+        else:
+            rows = ArrowRows(
+                posterior.functions,
+                posterior.feed_double,
+                posterior.constants_double,
+                posterior.structure,
+            )
+            search = ArrowSearch(rows, np.random.default_rng(0))
+            found = search.at(old.center + moved, old if posterior.fit.mean else None)
     if found is None or found.indefinite:
         return None
-    return posterior._replace(fit=_fit(found), row_derivatives=None)
+    return posterior._replace(fit=fit_of(found), row_derivatives=None)
 
 
 def _fitted(search: ArrowSearch, start: np.ndarray) -> np.ndarray:
@@ -112,7 +115,8 @@ def _fitted(search: ArrowSearch, start: np.ndarray) -> np.ndarray:
     return np.asarray(mean, float)
 
 
-def _fit(found: ArrowCenter) -> CoordinateFit:
+def fit_of(found: ArrowCenter) -> CoordinateFit:
+    """Return the record of a center that was found."""
     return CoordinateFit(
         found.coordinates,
         None,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgworld_mcmc.setup.arrow_hessian import ArrowHessian, Products, assemble, probes_of
-from sgworld_mcmc.setup.arrow_rows import is_assembled
+from sgworld_mcmc.setup.arrow_rows import ArrowExpansion, is_assembled
 from sgworld_mcmc.setup.groups import Structure
 from sgworld_mcmc.setup.one_pass import Expansion
 
@@ -49,6 +49,17 @@ class FewProducts(NamedTuple):
     def hessian(self, products: np.ndarray) -> ArrowHessian:
         """Return the Hessian of products (P, D)."""
         return assemble(self.structure, products[:-1], [], self.probes.shape[1])
+
+    def by_group(
+        self, value: float, gradient: np.ndarray, products: np.ndarray
+    ) -> ArrowExpansion | None:
+        """Return what a pass has found; None if the Hessian is no arrow, or not finite."""
+        if not all(np.isfinite(x).all() for x in (value, gradient, products)):
+            return None
+        hessian = self.hessian(products)
+        if not is_assembled(hessian, self.probes[-1], products[-1]):
+            return None
+        return ArrowExpansion(float(value), gradient, hessian)
 
     def expansion(self, made: Products) -> Expansion | None:
         """Return what a pass has found, with the whole Hessian; None if that is no arrow."""

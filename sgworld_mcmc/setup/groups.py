@@ -68,6 +68,11 @@ class Structure(NamedTuple):
     rest: np.ndarray
 
     @property
+    def alike(self) -> list[np.ndarray]:
+        """Places (G,) of the parameters that are alike: a component of all groups, for each one."""
+        return [places for grouping in self.groupings for places in grouping.columns.T]
+
+    @property
     def first(self) -> Grouping:
         """The grouping with the most parameters."""
         return self.groupings[0]

@@ -106,7 +106,9 @@ def measure(
     chains, last = len(positions), None
     parts = None if posterior.structure is None else posterior.parts()
     of_batches = partial(_of_batches, generator, batch_size=batch_size, redeals=redeals)
-    batches = None if parts is None else of_batches(posterior, positions)
+    # Streamed rows are not dealt by group: their noise is that of single rows.
+    dealt = parts is not None and posterior.whole is None
+    batches = of_batches(posterior, positions) if dealt else None
     stage("pilot chains")
     first, at_mass = reference_pilots(generator, posterior, positions, batches), False
     found = about_mass(generator, posterior, first[0]) if adapt else None
@@ -162,10 +164,10 @@ def measure(
     # The number of draws does not depend on how many chains were lost: the noise is compiled once.
     draws, count = np.concatenate(ends), min(NOISE_DRAWS, MOST_ENDS * chains)
     chosen = draws[np.linspace(0, len(draws) - 1, count).astype(int)]
-    if parts is None:
-        noise = _noise(posterior, chosen)
-    else:
+    if dealt:
         noise = batches if number == 0 else of_batches(posterior, chosen)
+    else:
+        noise = _noise(posterior, chosen, parts)
     return posterior, Measurements(
         noise,
         steps,
@@ -182,7 +184,7 @@ def _same_points(before: Posterior, after: Posterior, z: np.ndarray) -> np.ndarr
 
 
 def _with_row_derivatives(posterior: Posterior) -> Posterior:
-    if posterior.structure is None:
+    if posterior.structure is None or posterior.whole is not None:
         return posterior
     stage("derivatives of the rows")
     return posterior.with_row_derivatives()
@@ -201,8 +203,11 @@ def _of_batches(
     return measure_batches(generator, posterior, positions, curvatures, batch_size)
 
 
-def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
-    """Measure the noise of single rows at these positions, in the precision of the set-up."""
+def _noise(posterior: Posterior, positions: np.ndarray, parts: tuple | None = None) -> RowNoise:
+    """Measure the noise of single rows at these positions, in the precision of the set-up.
+
+    Estimates for the parameters of a part are pooled.
+    """
     stage("noise of the rows")
     total = min(NOISE_ROWS, NOISE_NUMBERS / posterior.fit.dimension)
     block = max(FEWEST_ROWS, round(total / len(positions)))
@@ -216,7 +221,8 @@ def _noise(posterior: Posterior, positions: np.ndarray) -> RowNoise:
             posterior.temperature,
             block=min(posterior.size, block),
         )
-        noise = summarise_noise(measured, posterior.coordinates.along(positions))
+        alike = () if posterior.structure is None else posterior.structure.alike
+        noise = summarise_noise(measured, posterior.coordinates.along(positions), parts, alike)
         return noise._replace(widening=_widening(posterior, noise.coupling["plain"]))
 
 

@@ -125,7 +125,8 @@ class Posterior(NamedTuple):
 
     def with_row_derivatives(self) -> "Posterior":
         """Return the posterior with the derivatives of its rows, if they are not too many."""
-        if self.structure is None or count_numbers(self.structure, self.size) > MOST_NUMBERS:
+        known = self.structure is not None and self.whole is None  # of a part they are no use
+        if not known or count_numbers(self.structure, self.size) > MOST_NUMBERS:
             return self._replace(row_derivatives=None)
         return self._replace(row_derivatives=row_derivatives(*self._at_center(), self.structure))
 

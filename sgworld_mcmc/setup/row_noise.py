@@ -7,7 +7,7 @@ of B distinct rows has the covariance (1/B - 1/N) times that of one row. The mea
 nothing about the model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 
 from sgworld_mcmc.members import GRADIENTS
 from sgworld_mcmc.protocols import Coordinates
+from sgworld_mcmc.theory.shrinkage import pool_parts
 
 __all__ = ["RowNoise", "batch_factor", "measure_noise", "summarise_noise", "weighted"]
 
@@ -127,21 +128,43 @@ def measure_noise(
     return jax.lax.map(at_draw, (starts, draws))
 
 
-def summarise_noise(measured: dict[str, Any], coordinates: np.ndarray) -> RowNoise:
+def summarise_noise(
+    measured: dict[str, Any],
+    coordinates: np.ndarray,
+    parts: tuple | None = None,
+    alike: Sequence[np.ndarray] = (),
+) -> RowNoise:
     """Return the means over the draws of what :func:`measure_noise` returned, as NumPy arrays.
 
-    ``coordinates`` (S, Q) are the draws' coordinates along the directions.
+    ``coordinates`` (S, Q) are the draws' coordinates along the directions. With ``parts``, as those
+    of :func:`~sgworld_mcmc.theory.shrinkage.pool_parts`, the estimates of each are pooled: the
+    largest of thousands is mostly noise (docs/theory.md, B16). Those at places that are ``alike``,
+    the parameters by group, are at least their mean: of some groups hardly a row was looked at.
     """
     measured = jax.tree.map(lambda x: np.asarray(x, float), measured)
     values = measured["draw"]
     error = {kind: x.std(0, ddof=1) / len(x) ** 0.5 for kind, x in values.items()}
     weights = coordinates**2 / np.maximum((coordinates**2).sum(0), np.finfo(float).tiny)
+
+    def upper(value, error):
+        if parts is not None:
+            value, error = pool_parts(value, error, parts)
+        return _filled(np.maximum(value, 0) + error, alike)
+
     return RowNoise(
-        {kind: x.mean(0) for kind, x in measured["center"].items()},
-        {kind: x.mean(0) + error[kind] for kind, x in values.items()},
-        {kind: sum(weighted(x, weights)) for kind, x in values.items()},
+        {kind: _filled(x.mean(0), alike) for kind, x in measured["center"].items()},
+        {kind: upper(x.mean(0), error[kind]) for kind, x in values.items()},
+        {kind: upper(*weighted(x, weights)) for kind, x in values.items()},
         {"plain": measured["coupling"].mean(0)},
     )
+
+
+def _filled(values: np.ndarray, alike: Sequence[np.ndarray]) -> np.ndarray:
+    """Return values that are at least the mean of those at places that are alike."""
+    made = np.array(values)
+    for places in alike:
+        made[places] = np.maximum(made[places], made[places].mean())
+    return made
 
 
 def weighted(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ design effect of survey sampling, is n Var(mean of n neighbours) / Var(row); it 
 file. All kinds of noise of docs/theory.md are multiplied by it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,9 +78,17 @@ def chunk_time(integrator: Integrator, step_size: float, steps: int, curvature: 
 
 
 def block_factors(
-    blocks: BlockDerivatives | None, noise: RowNoise, coordinates: Coordinates, temperature: float
+    blocks: BlockDerivatives | None,
+    noise: RowNoise,
+    coordinates: Coordinates,
+    temperature: float,
+    alike: Sequence[np.ndarray] = (),
 ) -> dict[str, np.ndarray]:
-    """Return the factors of the means of blocks, from the derivatives of all blocks of the file."""
+    """Return the factors of the means of blocks, from the derivatives of all blocks of the file.
+
+    ``alike`` are places of parameters that go by group and have one factor: a block has a few rows
+    of each of thousands of groups, which tell little of a single one.
+    """
     ones = {kind: np.ones_like(x) for kind, x in noise.center.items()}
     if blocks is None or len(blocks.gradients) < 8:
         return ones
@@ -89,9 +98,9 @@ def block_factors(
     plain = blocks.rows * slopes.var(0, ddof=1) / temperature
     curvature = blocks.rows * turned.var(0, ddof=1).mean(0)
     error = np.sqrt(2 / (number - 1))
-    made = {"plain": _factor(plain, noise.center["plain"], error, _least(noise))}
+    made = {"plain": _factor(plain, noise.center["plain"], error, _least(noise), alike)}
     made["control_variate"] = _factor(
-        curvature, noise.mean["control_variate"], error, _least(noise)
+        curvature, noise.mean["control_variate"], error, _least(noise), alike
     )
     # What third derivatives add between blocks is taken to be as much more as that of the second.
     some = noise.mean["taylor"] > _least(noise)
@@ -99,7 +108,13 @@ def block_factors(
     return {**ones, **made}
 
 
-def between(measured: dict, noise: RowNoise, length: int, number: int) -> dict[str, np.ndarray]:
+def between(
+    measured: dict,
+    noise: RowNoise,
+    length: int,
+    number: int,
+    alike: Sequence[np.ndarray] = (),
+) -> dict[str, np.ndarray]:
     """Return the factors of groups of neighbours.
 
     Parameters
@@ -110,13 +125,15 @@ def between(measured: dict, noise: RowNoise, length: int, number: int) -> dict[s
         The noise of single rows.
     length, number
         Number of rows of a group, and of groups at each draw.
+    alike
+        As for :func:`block_factors`.
     """
     error, least, made = np.sqrt(2 / max(number - 1, 1)), _least(noise), {}
     for kind, row in noise.mean.items():
         there, center = (np.asarray(measured[x][kind], float).mean(0) for x in ("draw", "center"))
         made[kind] = np.maximum(
-            _factor(length * there, row, error, least),
-            _factor(length * center, noise.center[kind], error, least),
+            _factor(length * there, row, error, least, alike),
+            _factor(length * center, noise.center[kind], error, least, alike),
         )
     return made
 
@@ -126,8 +143,17 @@ def _least(noise: RowNoise) -> float:
     return 1e-10 * float(np.max(noise.mean["plain"]))
 
 
-def _factor(groups: np.ndarray, rows: np.ndarray, error: float, least: float) -> np.ndarray:
+def _factor(
+    groups: np.ndarray,
+    rows: np.ndarray,
+    error: float,
+    least: float,
+    alike: Sequence[np.ndarray] = (),
+) -> np.ndarray:
     """Return the ratio where it is certainly larger than one, else one."""
+    groups, rows = np.array(groups), np.array(rows)
+    for places in alike:
+        groups[places], rows[places] = groups[places].mean(), rows[places].mean()
     ratio = np.where(rows > least, groups / np.maximum(rows, max(least, 1e-300)), 1.0)
     return np.where(ratio > 1 + ERRORS * error, ratio, 1.0)
 

@@ -28,7 +28,7 @@ from sgworld_mcmc.setup.without_mode.plan import is_wanted
 from sgworld_mcmc.streaming.rows import Rows
 from sgworld_mcmc.streaming.source import StreamedArray
 
-__all__ = ["check_streamed", "keeps_pieces", "streamed_settings"]
+__all__ = ["check_streamed", "keeps_pieces", "streamed_settings", "too_many_parameters"]
 
 
 def streamed_settings(settings: Settings) -> Settings:
@@ -56,6 +56,17 @@ def streamed_settings(settings: Settings) -> Settings:
     if problem:
         raise ValueError(f"The rows are streamed, since they do not fit in memory. {problem}.")
     return settings
+
+
+def too_many_parameters(dimension: int) -> ValueError:
+    """Return the error of a model with so many parameters that nothing is known to do about."""
+    return ValueError(
+        f"The model has {dimension} parameters and its rows are streamed, since they do not fit in "
+        f"memory: more than {DENSE_DIMENSION} that do not go by group are sampled by kinetic "
+        "dynamics with plain gradients, on one host only. Leave out the settings that ask for "
+        "others (`dynamics`, `gradient`, `step_size`, `preconditioner`), or run it on as many "
+        "rows as fit, with `stream=False`."
+    )
 
 
 def keeps_pieces(settings: Settings) -> bool:
@@ -95,15 +106,9 @@ def check_streamed(
     constants = tuple(_whole(x) for x in constants)
     rows = _rows_of(data, bool(jax.config.jax_enable_x64), opened)
     check_settings(base, settings)
-    without_mode = opened is Rows and is_wanted(settings, base)
-    if base.dimension > DENSE_DIMENSION and not without_mode:
-        raise ValueError(
-            f"The model has {base.dimension} parameters and its rows are streamed, since they do "
-            f"not fit in memory: more than {DENSE_DIMENSION} are sampled by kinetic dynamics with "
-            "plain gradients on one host only. Leave out the settings that ask for other dynamics "
-            "(`dynamics`, `gradient`, `step_size`, `preconditioner`), or run it on as many rows as "
-            "fit, with `stream=False`."
-        )
+    large = base.dimension > DENSE_DIMENSION
+    if large and opened is not Rows:
+        raise too_many_parameters(base.dimension)
     if base.random:
         raise ValueError(
             "The model draws random numbers, and its rows are streamed, since they do not fit in "
@@ -113,7 +118,7 @@ def check_streamed(
     contents = examine(arrays_of(model, args, kwargs))
     check_functions(base, data, constants, keep=settings.keep)
     if opened is Rows:
-        keep = keeps_pieces(settings) or without_mode
+        keep = keeps_pieces(settings) or large or is_wanted(settings, base)
         part = read_part(generator, rows, keep_pieces=keep)
     else:
         part = rows.part()

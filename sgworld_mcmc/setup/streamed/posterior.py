@@ -11,16 +11,19 @@ from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.checked_model import CheckedModel
 from sgworld_mcmc.setup.compiled_functions import functions_of
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
+from sgworld_mcmc.setup.coordinates_by_group import is_wanted as groups_are_wanted
 from sgworld_mcmc.setup.coordinates_from_mode import set_up_feed
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.influential_rows import Look
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.precision import Precision, precision_at
+from sgworld_mcmc.setup.streamed.by_group import fit_streamed_by_group
 from sgworld_mcmc.setup.streamed.part import Part
 from sgworld_mcmc.setup.streamed.search import StreamedFit, fit_streamed
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, WholeData
 from sgworld_mcmc.streaming.rows import Rows
 
-__all__ = ["FoundPosterior", "find_posterior_of_part", "posterior_of_part"]
+__all__ = ["FoundPosterior", "find_by_group", "find_posterior_of_part", "posterior_of_part"]
 
 
 class FoundPosterior(NamedTuple):
@@ -92,6 +95,67 @@ def find_posterior_of_part(
         posterior.whole.passes += passes
     why = found.look, found.problem, found.scattered
     return FoundPosterior(posterior, found.blocks, rows, part, precision, *why)
+
+
+def find_by_group(
+    seed: np.ndarray,
+    checked: CheckedModel,
+    rows: Rows,
+    part: Part,
+    settings: Settings,
+    initial: np.ndarray | None,
+    read_again: Callable[[Rows, bool], tuple[Rows, Part]],
+) -> FoundPosterior | None:
+    """Return the posterior in coordinates by group; None if it has none, or they are not wanted.
+
+    Up to DENSE_DIMENSION parameters a whole matrix knows more.
+
+    Parameters
+    ----------
+    seed
+        Integers that decide everything random here.
+    rows, part, read_again
+        As for :func:`find_posterior_of_part`.
+    """
+    view, user = checked.model, bool(jax.config.jax_enable_x64)
+    if view.dimension <= DENSE_DIMENSION or not groups_are_wanted(settings):
+        return None
+    made = _searched_by_group(seed, checked, rows, part, settings, initial)
+    if made is None:
+        return None
+    stage("coordinates")
+    precision = precision_at(made[0].fit, checked, made[0].constants_double)
+    if precision.double != user:
+        passes, guess = made[0].whole.passes, made[0].coordinates.center[None]
+        rows, part = read_again(rows, precision.double)
+        made = _searched_by_group(seed, checked, rows, part, settings, guess)
+        if made is None:
+            return None
+        made[0].whole.passes += passes
+    return FoundPosterior(*made, rows, part, precision)
+
+
+def _searched_by_group(
+    seed: np.ndarray,
+    checked: CheckedModel,
+    rows: Rows,
+    part: Part,
+    settings: Settings,
+    initial: np.ndarray | None,
+) -> tuple[Posterior, BlockDerivatives | None] | None:
+    posterior = posterior_of_part(checked, rows, part, settings, None)
+    with jax.enable_x64(checked.model.precise):
+        found = fit_streamed_by_group(
+            seed,
+            posterior.functions,
+            posterior.feed_double,
+            posterior.constants_double,
+            initial,
+            posterior.whole,
+        )
+    if found is None:
+        return None
+    return posterior._replace(fit=found.fit, structure=found.structure), found.blocks
 
 
 def posterior_of_part(

@@ -15,6 +15,7 @@ from sgworld_mcmc.progress import stage, tell
 from sgworld_mcmc.sampling.dynamics import Dynamics
 from sgworld_mcmc.settings import Settings
 from sgworld_mcmc.setup.choose import Choice, choose
+from sgworld_mcmc.setup.curvature import DENSE_DIMENSION
 from sgworld_mcmc.setup.forecast import check_memory
 from sgworld_mcmc.setup.initial_points import initial_points
 from sgworld_mcmc.setup.jumps import with_jumps
@@ -23,6 +24,7 @@ from sgworld_mcmc.setup.make_plan import dynamics_of, explore, make_plan, tuning
 from sgworld_mcmc.setup.measurements import Measurements
 from sgworld_mcmc.setup.posterior import Posterior
 from sgworld_mcmc.setup.request import Request, request_of
+from sgworld_mcmc.setup.run_batches import BY_GROUP
 from sgworld_mcmc.setup.run_plan import RunData, RunPlan
 from sgworld_mcmc.setup.streamed.block_noise import (
     BlockFactors,
@@ -35,10 +37,11 @@ from sgworld_mcmc.setup.streamed.check import (
     check_streamed,
     keeps_pieces,
     streamed_settings,
+    too_many_parameters,
 )
 from sgworld_mcmc.setup.streamed.lay_out import describe_streamed, streamed_data
 from sgworld_mcmc.setup.streamed.part import Part, part_again
-from sgworld_mcmc.setup.streamed.posterior import find_posterior_of_part
+from sgworld_mcmc.setup.streamed.posterior import find_by_group, find_posterior_of_part
 from sgworld_mcmc.setup.streamed.streaming import Streaming
 from sgworld_mcmc.setup.streamed.take_all import few_that_matter, without_few
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives
@@ -87,16 +90,21 @@ def prepare_streamed(
     initial = initial_points(checked, init_params)
     given = settings, (args, kwargs), initial, chains, _chunk_rows(rows)
     without_mode = partial(plan_streamed_without_mode, seed, checked, rows, part, *given)
-    if kinetic_is_wanted(settings, view):
-        return without_mode()
 
     def read_again(rows, double):
         rows = rows.again(double)
         return rows, part_again(seed, rows, keep_pieces=keeps_pieces(settings))
 
+    own = np.append(seed, BY_GROUP)
+    groups = find_by_group(own, checked, rows, part, settings, initial, read_again)
+    if groups is None and kinetic_is_wanted(settings, view):
+        return without_mode()
+    if groups is None and view.dimension > DENSE_DIMENSION:
+        raise too_many_parameters(view.dimension)
     search = partial(find_posterior_of_part, generator, settings=settings, initial=initial)
     search = partial(search, read_again=read_again)
-    found, few, passes = search(checked, rows, part), np.zeros(0, int), 0
+    found = groups or search(checked, rows, part)
+    few, passes = np.zeros(0, int), 0
     for _ in range(LOOKS):
         more = few_that_matter(found, settings)
         if len(more) == 0:
@@ -215,7 +223,8 @@ def _factors(
 ) -> BlockFactors:
     """Return by how much the noise of neighbouring rows exceeds that of rows drawn at random."""
     noise, coordinates = measurements.noise, posterior.coordinates
-    of_blocks = block_factors(blocks, noise, coordinates, posterior.temperature)
+    alike = () if posterior.structure is None else posterior.structure.alike
+    of_blocks = block_factors(blocks, noise, coordinates, posterior.temperature, alike)
     single = {kind: np.ones_like(x) for kind, x in noise.center.items()}
     number = min(GROUPS, len(part.rows[0]) // part.length)
     if part.pieces is None or number < 8:
@@ -233,7 +242,7 @@ def _factors(
             block=number * part.length,
             length=part.length,
         )
-    return BlockFactors(of_blocks, between(measured, noise, part.length, number))
+    return BlockFactors(of_blocks, between(measured, noise, part.length, number, alike))
 
 
 def _choice(

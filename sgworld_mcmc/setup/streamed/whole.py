@@ -19,6 +19,7 @@ from sgworld_mcmc.coordinates.dense import Dense
 from sgworld_mcmc.data.fixed_partition import FixedPartition
 from sgworld_mcmc.progress import count_rows, fraction
 from sgworld_mcmc.setup.arrow_hessian import Products
+from sgworld_mcmc.setup.arrow_rows import ArrowExpansion
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.few_products import FewProducts
 from sgworld_mcmc.setup.influential_rows import MATTERS, Look
@@ -81,6 +82,8 @@ class WholeData:
         self.passes, self.checked = 0, False
         self.speed = Speed()
         self.few: FewProducts | None = None
+        # The search for coordinates by group, which may be asked for another center.
+        self.groups: Any = None
         self._known: dict[bytes, Any] = {}
 
     def gradient(self, position: np.ndarray) -> tuple[float, np.ndarray]:
@@ -144,14 +147,37 @@ class WholeData:
         if found is None:  # rows of the file do not keep to the groups of its part
             self.few = None
             return self.expansion(position, vectors, look and look._replace(tangents=None))
-        blocks = None
-        if kept:
-            gradients, products = zip(*kept, strict=True)
-            rows = self.portion * self.batch
-            blocks = BlockDerivatives(rows, np.array(gradients), np.array(products))
         key = np.asarray(position, float).tobytes()
         self._known = {key: (float(found.value), found.gradient, found.hessian)}
-        return found, blocks
+        return found, self._blocks(kept)
+
+    def _blocks(self, kept: list) -> BlockDerivatives | None:
+        if not kept:
+            return None
+        gradients, products = zip(*kept, strict=True)
+        return BlockDerivatives(self.portion * self.batch, np.array(gradients), np.array(products))
+
+    def expansion_by_group(
+        self, position: np.ndarray, few: FewProducts, vectors: np.ndarray
+    ) -> tuple[ArrowExpansion | None, BlockDerivatives | None]:
+        """Return the same as :meth:`expansion`, with a Hessian that is never a whole matrix.
+
+        The first value is None if the rows do not keep to the groups.
+        """
+        point, probes = np.asarray(position), from_numpy(few.probes)
+
+        def evaluate(feed, first, number):
+            given = probes, feed, self.constants, number, first, None, None
+            made = self.functions.products(from_numpy(point), *given)
+            return jax.tree.map(lambda x: np.asarray(x, float), tuple(made))
+
+        def keep(made):
+            hessian = few.hessian(made[2])
+            return made[1], np.stack([hessian.product(vector) for vector in vectors])
+
+        (value, gradient, products, _), kept = self._total(evaluate, keep)
+        self._known = {np.asarray(position, float).tobytes(): (float(value), gradient)}
+        return few.by_group(value, gradient, products), self._blocks(kept)
 
     def influences(self, look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return numbers, slopes and directions (k,) of the rows that matter, from one pass."""
