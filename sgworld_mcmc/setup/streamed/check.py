@@ -62,9 +62,9 @@ def too_many_parameters(dimension: int) -> ValueError:
     """Return the error of a model with so many parameters that nothing is known to do about."""
     return ValueError(
         f"The model has {dimension} parameters and its rows are streamed, since they do not fit in "
-        f"memory: more than {DENSE_DIMENSION} that do not go by group are sampled by kinetic "
-        "dynamics with plain gradients, on one host only. Leave out the settings that ask for "
-        "others (`dynamics`, `gradient`, `step_size`, `preconditioner`), or run it on as many "
+        f"memory: more than {DENSE_DIMENSION} that do not go by one grouping are sampled by "
+        "kinetic dynamics with plain gradients, on one host only. Leave out the settings that ask "
+        "for others (`dynamics`, `gradient`, `step_size`, `preconditioner`), or run it on as many "
         "rows as fit, with `stream=False`."
     )
 
