@@ -12,8 +12,12 @@ multiplied by what a gradient of all rows costs, in gradients of those. A poster
 wider, and NUTS needs no more gradients for a draw of it: this favours NUTS too.
 
 With ``--kinetic`` overdamped Langevin dynamics are compared with kinetic ones in place of NUTS.
-Both choose their own batches and step sizes.
+Both choose their own batches and step sizes. With ``--streamed`` rows in memory are compared with
+the same rows streamed from files.
 """
+
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +31,7 @@ from sgworld_benchmarks.hierarchies.samplers import (
 )
 from sgworld_mcmc.checks import check_choice
 
-__all__ = ["add_arguments", "compare", "disagreement", "run_cli"]
+__all__ = ["add_arguments", "compare", "compare_streamed", "disagreement", "run_cli"]
 
 
 def compare(
@@ -74,6 +78,22 @@ def disagreement(ours: Cost, other: Cost) -> tuple[float, float]:
     return far, wide
 
 
+def compare_streamed(name: str, folder: Path, seed: int = 0) -> tuple[Cost, Cost]:
+    """Run SGWORLD on rows in memory and on the same rows in files, which are made in a folder."""
+    check_choice("problem", name, tuple(PROBLEMS))
+    make, size, groups = PROBLEMS[name]
+    model, data = make(size, groups)
+    files = []
+    for number, values in enumerate(data):
+        if np.ndim(values):
+            path = folder / f"{number}.npy"
+            np.save(path, values)
+            values = np.load(path, mmap_mode="r")
+        files.append(values)
+    streamed = run_sgworld(model, tuple(files), seed, stream=True)
+    return run_sgworld(model, data, seed), streamed
+
+
 def add_arguments(parser) -> None:
     """Add the options of ``sgworld-mcmc benchmark hierarchies`` to an `argparse` parser."""
     parser.add_argument("--problem", choices=PROBLEMS, default="intercepts", help="(intercepts)")
@@ -83,7 +103,10 @@ def add_arguments(parser) -> None:
     parser.add_argument("--nuts-rows", type=int, help="rows for NUTS, if not all (all)")
     parser.add_argument("--max-seconds", type=float, default=600.0, help="for NUTS's draws (600)")
     words = "compare overdamped with kinetic dynamics, not with NUTS"
-    parser.add_argument("--kinetic", action="store_true", help=words)
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--kinetic", action="store_true", help=words)
+    words = "compare rows in memory with rows that are streamed from files, not with NUTS"
+    kinds.add_argument("--streamed", action="store_true", help=words)
 
 
 def run_cli(namespace) -> int:
@@ -94,6 +117,10 @@ def run_cli(namespace) -> int:
         model, data = make(size, groups)
         labels = ("overdamped", "kinetic")
         costs = [run_sgworld(model, data, namespace.seed, dynamics=kind) for kind in labels]
+    elif namespace.streamed:
+        labels = ("in memory", "streamed")
+        with tempfile.TemporaryDirectory(prefix="sgworld-hierarchies-") as folder:
+            costs = compare_streamed(name, Path(folder), namespace.seed)
     else:
         few = "" if rows is None else f" on {rows} rows, scaled"
         labels = ("SGWORLD", f"NUTS, warm-up {namespace.warmup}{few}")
@@ -114,7 +141,7 @@ def run_cli(namespace) -> int:
         )
     ours, other = costs
     print(f"ratio {other.seconds / ours.seconds:.1f}; of passes {other.epochs / ours.epochs:.2f}")
-    if namespace.kinetic or rows is None:
+    if namespace.kinetic or namespace.streamed or rows is None:
         far, wide = disagreement(ours, other)
         print(f"shared parameters differ by at most {far:.2f} sd, their log sd by {wide:.2f}")
     return 0

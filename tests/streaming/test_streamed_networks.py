@@ -154,7 +154,7 @@ def test_a_row_that_is_not_finite_is_named_before_the_run(arrays, tmp_path):
 
 def test_other_dynamics_of_so_many_parameters_are_refused(arrays):
     mcmc = SGWORLD(network, stream=True, progress_bar=False, gradient="control_variate")
-    with pytest.raises(ValueError, match="Leave out the settings that ask for other dynamics"):
+    with pytest.raises(ValueError, match="Leave out the settings that ask for others"):
         mcmc.set_up(KEY, *arrays[0])
 
 

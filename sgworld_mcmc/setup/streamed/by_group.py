@@ -118,13 +118,18 @@ class WholeSearch:
         self, seed: np.ndarray, few: FewProducts, part: ArrowRows, whole: WholeData
     ) -> None:
         self._seed, self._few, self._part, self._whole = seed, few, part, whole
+        self.structure, self.count = part.structure, part.count
         self.blocks: BlockDerivatives | None = None
+        self._vectors = np.zeros((PROBES, part.dimension))
+        self._last: tuple[bytes, ArrowExpansion | None] = b"", None
 
     def center(self, coordinates: Arrow) -> ArrowCenter | None:
         """Return the center, from a first guess of the coordinates; None if it is not found."""
-        x = np.asarray(coordinates.center, float)
+        self._look_along(coordinates)
+        # What the part says of a group of few rows is far off: each group's mode comes first.
+        x = ArrowSearch(self, None, False).given_the_rest(coordinates.center, self.count)
         for _ in range(PASSES):
-            here = self._surrogate(x, coordinates)
+            here = self._surrogate(x)
             if here is None:
                 return None
             search = ArrowSearch(here, generator_of(self._seed), False)
@@ -132,6 +137,7 @@ class WholeSearch:
             if found is None or not found.converged or found.indefinite or found.mean:
                 return None
             coordinates, start = found.coordinates, x
+            self._look_along(coordinates)
             x = np.asarray(coordinates.center, float)
             if np.abs(coordinates.solve(x - start)).max() < CLOSE:
                 # Value, slope and curvature are exact where the pass was made.
@@ -140,21 +146,32 @@ class WholeSearch:
 
     def at(self, center: np.ndarray, coordinates: Arrow) -> ArrowCenter | None:
         """Return what the density of all rows is like around a center, from one pass."""
-        here = self._surrogate(center, coordinates)
+        self._look_along(coordinates)
+        here = self._surrogate(center)
         return None if here is None else ArrowSearch(here, generator_of(self._seed)).at(center)
 
-    def _surrogate(self, x: np.ndarray, coordinates: Arrow) -> "Surrogate | None":
+    def expand(self, x: np.ndarray, used: int) -> ArrowExpansion | None:
+        """Expand the log density of all rows, by one pass; None if its Hessian is no arrow."""
+        key = np.asarray(x, float).tobytes()
+        if key != self._last[0]:
+            stage("gradient and Hessian of all rows")
+            try:
+                made, self.blocks = self._whole.expansion_by_group(x, self._few, self._vectors)
+            except NotFinite:
+                made = None
+            self._last = key, made
+            stage("searching the center")
+        return self._last[1]
+
+    def _look_along(self, coordinates: Arrow) -> None:
+        """Let the next passes multiply the Hessians of blocks with draws of these coordinates."""
+        random = generator_of(np.append(self._seed, 2))
+        self._vectors = coordinates.apply(random.standard_normal(self._vectors.shape))
+
+    def _surrogate(self, x: np.ndarray) -> "Surrogate | None":
         """Return a log density that is that of all rows about a point; None if there is none."""
-        signs = generator_of(np.append(self._seed, 2)).standard_normal((PROBES, len(x)))
-        stage("gradient and Hessian of all rows")
-        try:
-            made, self.blocks = self._whole.expansion_by_group(
-                x, self._few, coordinates.apply(signs)
-            )
-        except NotFinite:
-            return None
-        stage("searching the center")
-        own = None if made is None else self._part.expand(x, self._part.count)
+        made = self.expand(x, self.count)
+        own = None if made is None else self._part.expand(x, self.count)
         if own is None:
             return None
         hessian = made.hessian.plus(own.hessian, -1.0)
