@@ -123,7 +123,7 @@ _COMMON = """
         plain gradients eight chains cost little more than two. Each chain has the same law as by
         itself, but what is left of the batches' noise is common to all: keep False (default) where
         chains are compared with each other to judge errors of a few per cent. It needs
-        ``chain_method="vectorized"``, rows in memory and one device.
+        ``chain_method="vectorized"`` and one device. Rows may be streamed.
     record_moments
         Whether to accumulate lagged moments of the first 32 preconditioned coordinates after the
         warm-up, at every minibatch step with replacement and at every epoch without, also of calls
