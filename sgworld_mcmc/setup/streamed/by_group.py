@@ -15,15 +15,17 @@ import numpy as np
 
 from sgworld_mcmc.coordinates.arrow import Arrow
 from sgworld_mcmc.data.fixed_partition import FixedPartition
-from sgworld_mcmc.data.in_memory import generator_of
+from sgworld_mcmc.data.in_memory import first_batches, generator_of, head
 from sgworld_mcmc.progress import stage
 from sgworld_mcmc.setup.arrow_hessian import ArrowHessian
 from sgworld_mcmc.setup.arrow_rows import ArrowExpansion, ArrowRows
 from sgworld_mcmc.setup.arrow_search import CLOSE, ArrowCenter, ArrowSearch
+from sgworld_mcmc.setup.checked_model import MANY_NUMBERS
 from sgworld_mcmc.setup.compiled_functions import SetUpFunctions
 from sgworld_mcmc.setup.coordinate_fit import CoordinateFit
 from sgworld_mcmc.setup.coordinates_by_group import RADII, fit_of
 from sgworld_mcmc.setup.few_products import FewProducts
+from sgworld_mcmc.setup.find_posterior import FIRST_ROWS
 from sgworld_mcmc.setup.groups import Structure, find_structure
 from sgworld_mcmc.setup.streamed.whole import BlockDerivatives, NotFinite, WholeData
 
@@ -74,8 +76,14 @@ def fit_streamed_by_group(
     whole
         All rows.
     """
+    dimension = functions.model.dimension
+    if feed.size * dimension >= MANY_NUMBERS and feed.num_batches > 1:
+        # A network's parameters go by no group, and each candidate costs a pass over the part.
+        some = head(first_batches(feed, 1), FIRST_ROWS)
+        if find_structure(generator_of(seed), functions, some, constants) is None:
+            return None
     structure = find_structure(generator_of(seed), functions, feed, constants)
-    few = FewProducts.of(structure, functions.model.dimension)
+    few = FewProducts.of(structure, dimension)
     if few is None:
         return None
     part = ArrowRows(functions, feed, constants, structure)
