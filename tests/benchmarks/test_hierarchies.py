@@ -35,6 +35,20 @@ def test_kinetic_and_overdamped_dynamics_agree(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_streamed_rows_agree_with_rows_in_memory(monkeypatch, capsys):
+    monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, 60_000, 1010)})
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    options = parser.parse_args(["--streamed"])
+    options.problem = "centred"
+    assert run.run_cli(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("in memory") and lines[2].startswith("streamed")
+    far = float(lines[-1].split("at most ")[1].split(" sd")[0])
+    assert far < 0.25  # with the Monte Carlo errors of both
+
+
+@pytest.mark.slow
 def test_nuts_on_fewer_rows_is_charged_for_all(monkeypatch):
     monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, 40_000, 320)})
     limits = {"warmup": 50, "draws": 25}
