@@ -20,32 +20,25 @@ def test_both_samplers_agree_on_a_small_hierarchy(monkeypatch):
 
 
 @pytest.mark.slow
-def test_kinetic_and_overdamped_dynamics_agree(monkeypatch, capsys):
-    monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, 20_000, 320)})
+@pytest.mark.parametrize(
+    "option, size, groups, labels",
+    [
+        ("--kinetic", 20_000, 320, ("overdamped", "kinetic")),
+        ("--streamed", 60_000, 1010, ("in memory", "streamed")),
+    ],
+)
+def test_two_ways_to_run_agree(option, size, groups, labels, monkeypatch, capsys):
+    monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, size, groups)})
     parser = argparse.ArgumentParser()
     run.add_arguments(parser)
-    options = parser.parse_args(["--kinetic"])
+    options = parser.parse_args([option])
     options.problem = "centred"
     assert run.run_cli(options) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("overdamped") and lines[2].startswith("kinetic")
+    assert lines[1].startswith(labels[0]) and lines[2].startswith(labels[1])
     far = float(lines[-1].split("at most ")[1].split(" sd")[0])
     assert far < 0.25  # with the Monte Carlo errors of both
     assert 0.2 < float(lines[-2].rsplit(" ", 1)[1]) < 5
-
-
-@pytest.mark.slow
-def test_streamed_rows_agree_with_rows_in_memory(monkeypatch, capsys):
-    monkeypatch.setattr(run, "PROBLEMS", {"centred": (problems.centred, 60_000, 1010)})
-    parser = argparse.ArgumentParser()
-    run.add_arguments(parser)
-    options = parser.parse_args(["--streamed"])
-    options.problem = "centred"
-    assert run.run_cli(options) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("in memory") and lines[2].startswith("streamed")
-    far = float(lines[-1].split("at most ")[1].split(" sd")[0])
-    assert far < 0.25  # with the Monte Carlo errors of both
 
 
 @pytest.mark.slow
